@@ -1,0 +1,112 @@
+"""What a variant costs: parameters, multiply-accumulates, and the time from image to map.
+
+Parameters and MACs are counted on the meta device, so they need neither weights nor time.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.backbones import Backbone
+from harness.fastflow import FastFlow
+from harness.flow import FlowStep
+
+WARMUP, ROUNDS = 1, 7
+BUDGET_SECONDS = 10.0  # per path: a slow one gets fewer rounds, and its record says so
+
+
+def count_parameters(model: FastFlow, backbone: Backbone) -> dict[str, int]:
+    """Parameters by kind; the paper's "A.d. params" are flow + norm.
+
+    Returns:
+        ``flow`` and ``norm``: trainable. ``frozen``: the permutations' indices, drawn once.
+        ``backbone``: the frozen network up to its last tap.
+    """
+    steps = [m for m in model.modules() if isinstance(m, FlowStep)]
+    return {
+        "flow": _trainable(model.flows),
+        "norm": _trainable(model.norms),
+        "frozen": sum(s.perm.numel() for s in steps if s.permutes),
+        "backbone": sum(p.numel() for p in backbone.parameters()),
+    }
+
+
+def count_macs(model: FastFlow, backbone: Backbone) -> dict[str, int]:
+    """Multiply-accumulates of one image in {backbone, flow}: convolutions and matrix products.
+
+    Both arguments live on the meta device.
+    """
+    size = backbone.image_size
+    with FlopCounterMode(display=False) as counter:
+        features = backbone(torch.empty(1, 3, size, size, device="meta"))
+    flops = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        model(features)
+    return {"backbone": flops // 2, "flow": counter.get_total_flops() // 2}
+
+
+def measure_speed(
+    paths: Mapping[str, Callable[[Tensor], object]], images: Mapping[str, Tensor], *, device: str
+) -> dict[str, dict[str, float | int | str]]:
+    """Latency and FPS of several image → map paths, side by side.
+
+    The paths take turns (A B C, A B C, …), so that a machine that slows down slows them all.
+
+    Args:
+        paths: name → the whole path from a batch of images to its anomaly maps.
+        images: name → that path's batch (B, 3, S, S); one image of it gives the latency.
+        device: as in torch.
+
+    Returns:
+        name → ``latency_ms`` (median time of one image alone), ``fps`` (images a second in
+        batches), and the protocol.
+    """
+    singles = {name: batch[:1] for name, batch in images.items()}
+    latency = _take_turns(paths, singles, device)
+    batched = _take_turns(paths, images, device)
+    return {
+        name: {
+            "latency_ms": round(1e3 * median(latency[name]), 4),
+            "latency_ms_min": round(1e3 * min(latency[name]), 4),
+            "latency_ms_max": round(1e3 * max(latency[name]), 4),
+            "fps": round(len(images[name]) / median(batched[name]), 4),
+            "fps_batch_size": len(images[name]),
+            "rounds": len(batched[name]),
+            "threads": torch.get_num_threads(),
+            "device": device,
+            "measures": "normalised image in memory to anomaly map: backbone, flow, map; no cache",
+        }
+        for name in paths
+    }
+
+
+def _take_turns(
+    paths: Mapping[str, Callable[[Tensor], object]], images: Mapping[str, Tensor], device: str
+) -> dict[str, list[float]]:
+    """Seconds of every path in every round after the warm-up, within the time budget."""
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    began = time.perf_counter()
+    for turn in range(WARMUP + ROUNDS):
+        for name, path in paths.items():
+            _synchronise(device)
+            start = time.perf_counter()
+            path(images[name])
+            _synchronise(device)
+            if turn >= WARMUP:
+                seconds[name].append(time.perf_counter() - start)
+        if turn >= WARMUP and time.perf_counter() - began > BUDGET_SECONDS * len(paths):
+            break
+    return seconds
+
+
+def _trainable(modules: nn.Module) -> int:
+    return sum(p.numel() for p in modules.parameters() if p.requires_grad)
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

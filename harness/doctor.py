@@ -1,0 +1,57 @@
+"""``harness doctor``: what this machine, the data and the weights give."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.backbones import load_backbone
+from harness.datasets import open_dataset
+from harness.environment import environment
+from harness.errors import InputError
+from harness.plan import Settings, cores
+from harness.studies import STUDIES
+
+
+def examine(
+    *, data: Path | None, weights: Path | None, results: Path
+) -> dict[str, dict[str, Any]]:
+    """Facts by section: machine, data (counts of every category), backbones of the studies."""
+    settings = Settings(results=results)
+    device = settings.torch_device
+    about = environment(device, cores())
+    machine = {
+        "harness": about["harness"],
+        "python": about["python"],
+        **about["versions"],
+        "device": f"{device} ({about['device_name']})",
+        "cores": cores(),
+        "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
+        "free disk": f"{shutil.disk_usage(results.resolve().anchor).free / 2**30:.0f} GiB",
+    }
+    dataset = open_dataset("surfaces", folder=data, cache=settings.cache)
+    counts = {name: _counts(dataset.load(name).counts()) for name in dataset.categories()}
+    return {
+        "machine": machine,
+        f"data: {dataset.name}": counts,
+        "backbones of the studies": _backbones(weights),
+    }
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in counts.items())
+
+
+def _backbones(weights: Path | None) -> dict[str, str]:
+    found = {}
+    for study in STUDIES.values():
+        for v in study.variants:
+            try:
+                _, source = load_backbone(
+                    v.backbone, taps=v.taps, image_size=v.image_size, folder=weights
+                )
+                found[v.backbone] = f"{source['source']}, SHA-256 {source['sha256'][:12]}…"
+            except InputError as error:
+                found[v.backbone] = f"not available: {error}"
+    return found

@@ -1,0 +1,29 @@
+"""The two ways a run can end badly, apart from a bug.
+
+Both carry one line for a person: what was expected, what came, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: a setting, a folder, a file. Exit code 2."""
+
+
+class RunFailed(RuntimeError):
+    """A run could not be finished; the grid goes on. Exit code 1."""
+
+
+def unknown(what: str, got: str, choices: Iterable[str]) -> InputError:
+    """An error for a name that does not exist, with the near matches first.
+
+    >>> str(unknown("field", "kernel", ["kernels", "coupling"]))
+    "unknown field 'kernel'; did you mean 'kernels'? Expected one of: kernels, coupling"
+    """
+    names = list(choices)
+    near = get_close_matches(got, names, n=3)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    if len(names) > 60:  # a list nobody would read
+        names = [*near, f"… {len(names)} in all"]
+    return InputError(f"unknown {what} '{got}'{hint} Expected one of: {', '.join(names)}")

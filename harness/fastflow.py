@@ -1,0 +1,85 @@
+"""FastFlow: one 2-D flow per tap of a frozen backbone (arXiv 2111.07677, section 3).
+
+The likelihood is that of the (normalised) features; the norm before the flow is part of the
+feature extraction, so its Jacobian is not counted, as in every reproduction.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from harness.flow import FlowStep, make_flow
+
+NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "none": lambda c, h, w: nn.Identity(),
+    "layer": lambda c, h, w: nn.LayerNorm([c, h, w], elementwise_affine=False),
+    "layer-affine": lambda c, h, w: nn.LayerNorm([c, h, w]),
+    "batch": lambda c, h, w: nn.BatchNorm2d(c),
+}
+
+
+class FastFlow(nn.Module):
+    """A norm and a flow for every tap.
+
+    Args:
+        shapes: (C, H, W) at each tap.
+        norm: before the flow: ``none``, ``layer`` (over C, H, W, without affine),
+            ``layer-affine`` (gathierry's reproduction) or ``batch``.
+        flow: the keywords of :func:`harness.flow.make_flow`.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], *, norm: str, **flow: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.norms = nn.ModuleList(NORMS[norm](*shape) for shape in shapes)
+        self.flows = nn.ModuleList(make_flow(*shape, **flow) for shape in shapes)
+
+    def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
+        return [
+            _through(cast(Iterable[FlowStep], flow), norm(x))
+            for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
+        ]
+
+    def nll(self, features: Sequence[Tensor], *, reduction: str) -> Tensor:
+        """Negative log-likelihood of every image, (B,), in nats.
+
+        The constant ½·log(2π) per dimension is left out, as in the reproductions.
+
+        Args:
+            features: (B, C, H, W) per tap.
+            reduction: ``sum`` over dimensions and taps (gathierry), or ``mean`` over the
+                dimensions of each tap, summed over taps (lelexx).
+        """
+        total = torch.zeros((), device=features[0].device)
+        for z, log_det in self(features):
+            nll = 0.5 * z.float().square().sum(dim=(1, 2, 3)) - log_det.float().sum(dim=(1, 2))
+            total = total + (nll if reduction == "sum" else nll / math.prod(z.shape[1:]))
+        return total
+
+    @torch.inference_mode()
+    def energies(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Per tap: energy ½·mean_c z², and log_det / C, each (B, H, W), float32."""
+        return [
+            (0.5 * z.float().square().mean(1), log_det.float() / z.shape[1])
+            for z, log_det in self(features)
+        ]
+
+    @torch.no_grad()
+    def initialise(self, features: Sequence[Tensor]) -> None:
+        """Initialise data-dependent ActNorms from a batch, step after step."""
+        for norm, flow, feature in zip(self.norms, self.flows, features, strict=True):
+            x = norm(feature)
+            for step in cast(Iterable[FlowStep], flow):
+                x = step.initialise(x)
+
+
+def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The chain with its log-determinant per position, which FrEIA's own forward sums up."""
+    log_det = x.new_zeros(x.shape[0], *x.shape[2:])
+    for step in flow:
+        x, j = step.transform(x)
+        log_det = log_det + j
+    return x, log_det

@@ -1,0 +1,246 @@
+"""The feature cache: every image passes every backbone once, for all variants and seeds.
+
+An entry is a folder named by the digest of everything that decides its content: backbone,
+weights, taps, size, transform, data and number format. It appears whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.backbones import Backbone
+from harness.datasets.contract import Category, Sample, read_image, read_mask
+
+TRANSFORM = "square-bilinear-1"  # see read_image; raised when its pixels change
+BATCH = 16
+DEFAULT_LIMIT = 20 * 2**30
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Everything that decides the content of an entry."""
+
+    backbone: str
+    weights_sha256: str
+    weights: str
+    taps: tuple[int, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: str
+    dataset: str
+    category: str
+    data_digest: str
+    transform: str = TRANSFORM
+
+    @property
+    def digest(self) -> str:
+        """The entry's folder name."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Features:
+    """An entry, memory-mapped.
+
+    ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse; ``masks`` is
+    (N_test, S, S), all zero for good images; ``labels`` is (N_test,).
+    """
+
+    train: list[NDArray[np.floating]]
+    test: list[NDArray[np.floating]]
+    masks: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    has_masks: bool
+
+
+@dataclass
+class FeatureCache:
+    """Entries below ``folder``, at most ``limit`` bytes of them, oldest use evicted first.
+
+    Attributes:
+        passes: images passed through a backbone by this object.
+        reused: images whose features were found in the cache.
+    """
+
+    folder: Path
+    limit: int = DEFAULT_LIMIT
+    passes: int = field(default=0, init=False)
+    reused: int = field(default=0, init=False)
+
+    def open(self, key: FeatureKey) -> Features | None:
+        """The entry, or None if there is none yet. Marks it as used now."""
+        entry = self.folder / key.digest
+        if not (entry / "meta.json").is_file():
+            return None
+        os.utime(entry / "meta.json")
+        return _open_entry(entry)
+
+    def ensure(
+        self,
+        key: FeatureKey,
+        backbone: Backbone,
+        category: Category,
+        *,
+        device: str = "cpu",
+        progress: Callable[[int], object] = lambda images: None,
+    ) -> Features:
+        """The entry, extracted now if it is missing.
+
+        Args:
+            key: what the entry is of.
+            backbone: frozen, with its weights.
+            category: whose images to pass.
+            device: where the backbone runs.
+            progress: called with the number of images just done.
+        """
+        images = len(category.train) + len(category.test)
+        if (features := self.open(key)) is not None:
+            self.reused += images
+            progress(images)
+            return features
+        backbone = backbone.to(device)
+        temporary = self.folder / f"{key.digest}.{os.getpid()}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            for split, samples in (("train", category.train), ("test", category.test)):
+                _extract(temporary, split, samples, backbone, key.dtype, device, progress)
+                self.passes += len(samples)
+            _write_masks(temporary, category, key.image_size)
+            meta = {"key": asdict(key), "images": images, "has_masks": category.has_masks}
+            (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+            _publish(temporary, self.folder / key.digest)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return _open_entry(self.folder / key.digest)
+
+    def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
+        """Folder, content and bytes of every entry, least recently used first."""
+        metas = sorted(self.folder.glob("*/meta.json"), key=lambda p: p.stat().st_mtime)
+        metas = [m for m in metas if m.parent.suffix != ".tmp"]
+        return [(m.parent, json.loads(m.read_text()), _size(m.parent)) for m in metas]
+
+    def evict(self, keep: Iterable[str] = ()) -> list[Path]:
+        """Remove what a killed run left, and the oldest entries until under the limit.
+
+        Args:
+            keep: digests of entries in use, which stay whatever their size.
+        """
+        for leftover in self.folder.glob("*.tmp"):
+            if not _alive(int(leftover.suffixes[-2][1:])):
+                shutil.rmtree(leftover, ignore_errors=True)
+        kept, removed = set(keep), []
+        entries = self.entries()
+        total = sum(size for *_, size in entries)
+        for folder, _, size in entries:
+            if total > self.limit and folder.name not in kept:
+                shutil.rmtree(folder)
+                removed.append(folder)
+                total -= size
+        return removed
+
+    def clear(self) -> int:
+        """Remove every entry; the bytes freed."""
+        freed = sum(size for *_, size in self.entries())
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return freed
+
+
+def entry_bytes(shapes: Sequence[tuple[int, int, int]], images: int, dtype: str) -> int:
+    """The size of an entry of ``images`` images with these (C, H, W) at the taps."""
+    return images * sum(c * h * w for c, h, w in shapes) * np.dtype(dtype).itemsize
+
+
+def normalise(images: NDArray[np.uint8], backbone: Backbone) -> Tensor:
+    """Images (B, S, S, 3) of bytes as the backbone's input (B, 3, S, S)."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
+    return (x - mean) / std
+
+
+def _extract(
+    folder: Path,
+    split: str,
+    samples: Sequence[Sample],
+    backbone: Backbone,
+    dtype: str,
+    device: str,
+    progress: Callable[[int], object],
+) -> None:
+    size = backbone.image_size
+    outputs = [
+        np.lib.format.open_memmap(
+            folder / f"{split}-{i}.npy", "w+", dtype, (len(samples), s.channels, s.height, s.width)
+        )
+        for i, s in enumerate(backbone.shapes())
+    ]
+    with ThreadPoolExecutor(4) as pool, torch.inference_mode():
+        for start in range(0, len(samples), BATCH):
+            batch = samples[start : start + BATCH]
+            images = np.stack(list(pool.map(lambda s: read_image(s.path, size), batch)))
+            for output, feature in zip(
+                outputs, backbone(normalise(images, backbone).to(device)), strict=True
+            ):
+                output[start : start + len(batch)] = feature.cpu().numpy()
+            progress(len(batch))
+    for output in outputs:
+        output.flush()
+
+
+def _write_masks(folder: Path, category: Category, size: int) -> None:
+    masks = np.lib.format.open_memmap(
+        folder / "masks.npy", "w+", np.bool_, (len(category.test), size, size)
+    )
+    for i, sample in enumerate(category.test):
+        masks[i] = read_mask(sample.mask, size)
+    masks.flush()
+    np.save(folder / "labels.npy", np.array([s.label for s in category.test], dtype=np.int64))
+
+
+def _open_entry(entry: Path) -> Features:
+    def arrays(split: str) -> list[NDArray[np.floating]]:
+        files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
+        return [np.load(f, mmap_mode="r") for f in files]
+
+    return Features(
+        train=arrays("train"),
+        test=arrays("test"),
+        masks=np.load(entry / "masks.npy", mmap_mode="r"),
+        labels=np.load(entry / "labels.npy"),
+        has_masks=bool(json.loads((entry / "meta.json").read_text())["has_masks"]),
+    )
+
+
+def _publish(temporary: Path, entry: Path) -> None:
+    try:
+        temporary.rename(entry)
+    except OSError:
+        if not (entry / "meta.json").is_file():  # not another process that was faster
+            raise
+
+
+def _size(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.iterdir())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,259 @@
+"""One 2-D normalizing flow: the FastFlow step and a FrEIA chain of them.
+
+Source: FastFlow (arXiv 2111.07677), section 3.2, Eq. (3) and Fig. 2. Notation: x1, x2 are the
+two halves of the channels, s and t the log-scale and shift that a subnet predicts for one half
+from the other, J the log-determinant of the Jacobian.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from FrEIA.framework import SequenceINN
+from FrEIA.modules import InvertibleModule
+from torch import Tensor, nn
+
+CLAMPS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "none": lambda a, c: a,
+    "tanh": lambda a, c: c * torch.tanh(a),  # FrEIA 0.2's AllInOneBlock
+    "tanh-unit": lambda a, c: c * torch.tanh(a / c),  # FrEIA since 2023: slope 1 at 0
+    "atan": lambda a, c: c * 0.636 * torch.atan(a),  # FrEIA's GLOWCouplingBlock
+    "sigmoid": lambda a, c: c * (2 * torch.sigmoid(a) - 1),
+}
+
+
+def make_subnet(channels_in: int, channels_out: int, *, kernel: int, hidden: int) -> nn.Sequential:
+    """Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b)."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, hidden, kernel, padding=kernel // 2),
+        nn.ReLU(),
+        nn.Conv2d(hidden, channels_out, kernel, padding=kernel // 2),
+    )
+
+
+class _Permute(torch.autograd.Function):
+    """``x[:, index]``, whose gradient is a gather by the inverse: exact and deterministic."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(index, inverse)
+        return x.index_select(1, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        index, inverse = ctx.saved_tensors
+        return _Permute.apply(grad, inverse, index), None, None
+
+
+class ActNorm(nn.Module):
+    """Per-channel scale and shift, (x · scale + shift), initialised from data (Glow, section 3.1).
+
+    Call :meth:`initialise` with a batch before training; until then it is the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, shift and log-scale, each (1, C, 1, 1)."""
+        return torch.exp(self.log_scale), self.shift, self.log_scale
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Make the batch x (B, C, H, W) leave with mean 0 and deviation 1 in every channel."""
+        deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3), keepdim=True)
+        # A channel that never varies in the batch (a dead ReLU) keeps a finite scale.
+        self.log_scale.copy_(-torch.log(deviation.clamp_min(1e-3)))
+        self.shift.copy_(-mean * torch.exp(self.log_scale))
+
+
+class GlobalAffine(nn.Module):
+    """Per-channel learned scale and shift, the form of FrEIA's AllInOneBlock (SOFTPLUS)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        start = 2 * math.log(math.exp(5.0) - 1)  # the scale starts at 1
+        self.global_scale = nn.Parameter(torch.full((1, channels, 1, 1), start))
+        self.global_offset = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, shift and log-scale, each (1, C, 1, 1)."""
+        scale = 0.1 * F.softplus(self.global_scale, beta=0.5)
+        return scale, self.global_offset, torch.log(scale)
+
+    def initialise(self, x: Tensor) -> None:
+        """Nothing: this form is not initialised from data."""
+
+
+AFFINES: dict[str, type[ActNorm | GlobalAffine] | None] = {
+    "none": None,
+    "affine": GlobalAffine,
+    "data": ActNorm,
+}
+
+
+class FlowStep(InvertibleModule):
+    r"""One flow step: affine coupling, per-channel affine and a fixed channel permutation.
+
+    .. math:: y_2 = x_2 \odot \exp(s(x_1)) + t(x_1), \quad y_1 = x_1
+
+    A two-sided step transforms the first half from the second before that, with a subnet of
+    its own. With ``actnorm="data"`` the affine and the permutation come before the coupling
+    (paper Fig. 2); otherwise after it, as in FrEIA's AllInOneBlock. Nothing else depends on
+    ``coupling``.
+
+    Args:
+        dims_in: ``[(C, H, W)]``, FrEIA's convention; C of at least 2.
+        kernel: the subnets' kernel, odd.
+        hidden_ratio: hidden channels as a share of the subnet's input channels.
+        hidden_channels: hidden channels; takes the place of the ratio.
+        coupling: ``one-sided`` or ``two-sided``.
+        permutation: ``none``, ``random`` (drawn from ``generator``) or ``reverse``.
+        actnorm: ``none``, ``affine`` (learned) or ``data`` (initialised from a batch).
+        clamp: how s is bounded, a key of :data:`CLAMPS`.
+        clamp_value: the bound of abs(s).
+        subnet_scale: factor on the subnet's output (0.1 in AllInOneBlock, 1 in GLOW).
+        generator: draws the permutation; None: torch's default generator.
+    """
+
+    perm: Tensor
+    perm_inverse: Tensor
+
+    def __init__(
+        self,
+        dims_in: Sequence[tuple[int, ...]],
+        *,
+        kernel: int = 3,
+        hidden_ratio: float = 1.0,
+        hidden_channels: int | None = None,
+        coupling: str = "one-sided",
+        permutation: str = "random",
+        actnorm: str = "affine",
+        clamp: str = "tanh",
+        clamp_value: float = 2.0,
+        subnet_scale: float = 0.1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(dims_in)
+        channels = dims_in[0][0]
+        assert channels >= 2, f"a coupling needs at least 2 channels; got {channels}"
+        self.halves = (channels - channels // 2, channels // 2)
+        self.clamp, self.clamp_value, self.subnet_scale = clamp, clamp_value, subnet_scale
+        self.affine_first = actnorm == "data"
+
+        def subnet(given: int, changed: int) -> nn.Sequential:
+            hidden = hidden_channels or max(1, int(hidden_ratio * given))
+            return make_subnet(given, 2 * changed, kernel=kernel, hidden=hidden)
+
+        first, second = self.halves
+        self.subnet = subnet(first, second)
+        self.subnet_back = subnet(second, first) if coupling == "two-sided" else None
+        affine = AFFINES[actnorm]
+        self.affine = affine(channels) if affine else None
+        perm = {
+            "none": lambda: torch.arange(channels),
+            "random": lambda: torch.randperm(channels, generator=generator),
+            "reverse": lambda: torch.arange(channels).flip(0),
+        }[permutation]()
+        self.permutes = permutation != "none"
+        self.register_buffer("perm", perm)
+        self.register_buffer("perm_inverse", torch.argsort(perm))
+
+    def forward(
+        self,
+        x_or_z: Iterable[Tensor],
+        c: Iterable[Tensor] | None = None,
+        rev: bool = False,  # noqa: FBT001, FBT002 -- FrEIA's signature
+        jac: bool = True,  # noqa: FBT001, FBT002
+    ) -> tuple[tuple[Tensor], Tensor]:
+        """FrEIA's contract: ``((y,), log_det)`` with y (B, C, H, W) and log_det (B,)."""
+        (x,) = x_or_z
+        y, log_det = self.transform(x, rev=rev)
+        return (y,), log_det.sum(dim=(1, 2))
+
+    def transform(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """The step with its log-determinant per position.
+
+        Args:
+            x: (B, C, H, W).
+            rev: the inverse direction.
+
+        Returns:
+            y (B, C, H, W), and (B, H, W) whose sum over the positions is the log-determinant.
+        """
+        parts = [self._coupling, self._affine_permute]
+        if self.affine_first != rev:
+            parts.reverse()
+        log_det: Tensor | float = 0.0
+        for part in parts:
+            x, j = part(x, rev=rev)
+            log_det = log_det + j
+        return x, cast(Tensor, log_det)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> Tensor:
+        """Initialise a data-dependent affine from the batch x; returns the step's output."""
+        if self.affine is not None:
+            self.affine.initialise(x)
+        return self.transform(x)[0]
+
+    def _couple(
+        self, subnet: nn.Module, given: Tensor, changed: Tensor, *, rev: bool
+    ) -> tuple[Tensor, Tensor]:
+        a = subnet(given) * self.subnet_scale
+        s, t = a.split(changed.shape[1], dim=1)
+        s = CLAMPS[self.clamp](s, self.clamp_value)
+        if rev:
+            return (changed - t) * torch.exp(-s), -s.sum(1)
+        return changed * torch.exp(s) + t, s.sum(1)
+
+    def _coupling(self, x: Tensor, *, rev: bool) -> tuple[Tensor, Tensor]:
+        x1, x2 = x.split(self.halves, dim=1)
+        back = self.subnet_back
+        if back is None:
+            x2, j = self._couple(self.subnet, x1, x2, rev=rev)
+        elif rev:
+            x2, j2 = self._couple(self.subnet, x1, x2, rev=True)
+            x1, j1 = self._couple(back, x2, x1, rev=True)
+            j = j1 + j2
+        else:
+            x1, j1 = self._couple(back, x2, x1, rev=False)
+            x2, j2 = self._couple(self.subnet, x1, x2, rev=False)
+            j = j1 + j2
+        return torch.cat((x1, x2), dim=1), j
+
+    def _affine_permute(self, x: Tensor, *, rev: bool) -> tuple[Tensor, Tensor]:
+        if rev and self.permutes:
+            x = cast(Tensor, _Permute.apply(x, self.perm_inverse, self.perm))
+        j = x.new_zeros(1, 1, 1)
+        if self.affine is not None:
+            scale, shift, log_scale = self.affine.coefficients()
+            x = (x - shift) / scale if rev else x * scale + shift
+            j = (-log_scale if rev else log_scale).sum(1)
+        if not rev and self.permutes:
+            x = cast(Tensor, _Permute.apply(x, self.perm, self.perm_inverse))
+        return x, j.expand(x.shape[0], x.shape[2], x.shape[3])
+
+    def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The shape does not change."""
+        return input_dims
+
+
+def make_flow(
+    channels: int,
+    height: int,
+    width: int,
+    *,
+    steps: int,
+    kernels: Sequence[int],
+    **step: Any,  # noqa: ANN401 -- FlowStep's own keywords; an unknown one is its TypeError
+) -> SequenceINN:
+    """A FrEIA chain of flow steps with cycled kernels: ``(3, 1)`` alternates 3×3 and 1×1."""
+    flow = SequenceINN(channels, height, width)
+    for i in range(steps):
+        flow.append(FlowStep, kernel=kernels[i % len(kernels)], **step)
+    return flow

@@ -1,0 +1,258 @@
+"""A study's grid: what is recorded, what is missing, and running what is missing."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from harness.backbones import Backbone, load_backbone
+from harness.cost import count_macs, count_parameters, measure_speed
+from harness.datasets import Category
+from harness.errors import InputError
+from harness.executors.local import run_all
+from harness.features import FeatureCache, FeatureKey, entry_bytes
+from harness.plan import Plan, Settings, cores
+from harness.records import read_record, remove_leftovers, write_failure
+from harness.run import Job, make_model, score
+from harness.study import Cell
+from harness.train import precision
+from harness.variant import Variant
+
+SPEED_BATCH = 8
+Say = Callable[[str], object]
+
+
+@dataclass
+class Outcome:
+    """What a start of a study did."""
+
+    recorded: int = 0
+    already: int = 0
+    failed: list[tuple[Cell, str]] = field(default_factory=list)
+    passes: int = 0
+    reused: int = 0
+
+
+def run_study(plan: Plan, settings: Settings, say: Say = print) -> Outcome:
+    """Run what is missing; failed runs leave a note and the grid goes on."""
+    missing = plan.missing()
+    outcome = Outcome(already=len(plan.cells) - len(missing))
+    say(_headline(plan, len(missing)))
+    remove_leftovers(settings.results)
+    if not missing:
+        return outcome
+    backbones = _load_backbones(missing, settings)
+    _same_weights(plan, backbones)
+    cost = _cost(missing, backbones, settings, say)
+    cache = FeatureCache(settings.cache / "features", settings.cache_limit)
+    for names in _fitting(plan, missing, backbones, cache.limit):
+        cells = [c for c in missing if c.category in names]
+        keys = _features(plan, cells, backbones, cache, settings)
+        jobs = [
+            Job(
+                cell.variant, cell.seed, plan.categories[cell.category], cache.folder,
+                keys[_spec(cell.variant), cell.category], backbones[_spec(cell.variant)].shapes,
+                backbones[_spec(cell.variant)].weights, cost[cell.variant.digest],
+                settings.results, settings.torch_device,
+                max(1, cores() // settings.parallel),
+            )
+            for cell in cells
+        ]  # fmt: skip
+        _train(jobs, plan, settings, outcome)
+    outcome.passes, outcome.reused = cache.passes, cache.reused
+    say(
+        f"backbone passes: {cache.passes} images passed, each once per backbone; "
+        f"{cache.reused} taken from the cache; {outcome.recorded} runs shared them"
+    )
+    return outcome
+
+
+Spec = tuple[Any, ...]  # what decides a variant's features
+
+
+def _spec(variant: Variant) -> Spec:
+    v = variant
+    return v.backbone, v.weights, v.taps, v.image_size, v.feature_dtype
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    backbone: Backbone
+    weights: dict[str, str]
+    shapes: tuple[tuple[int, int, int], ...]
+
+
+def _load_backbones(cells: Iterable[Cell], settings: Settings) -> dict[Spec, _Loaded]:
+    loaded = {}
+    for variant in dict.fromkeys(c.variant for c in cells):
+        if _spec(variant) not in loaded:
+            backbone, weights = load_backbone(
+                variant.backbone, taps=variant.taps, image_size=variant.image_size,
+                weights=variant.weights, folder=settings.weights,
+            )  # fmt: skip
+            shapes = tuple((s.channels, s.height, s.width) for s in backbone.shapes())
+            loaded[_spec(variant)] = _Loaded(backbone, weights, shapes)
+    return loaded
+
+
+def _same_weights(plan: Plan, backbones: dict[Spec, _Loaded]) -> None:
+    """A study's records of one backbone are all of one weights file."""
+    for cell in plan.cells:
+        path = plan.place(cell).record
+        if _spec(cell.variant) in backbones and path.is_file():
+            there, now = read_record(path)["weights"], backbones[_spec(cell.variant)].weights
+            if there["sha256"] != now["sha256"]:
+                raise InputError(
+                    f"{path}: recorded with other weights of {cell.variant.backbone} (SHA-256 "
+                    f"{there['sha256'][:12]}…; now {now['sha256'][:12]}…); expected the same; "
+                    "use another --results"
+                )
+
+
+def _cost(
+    cells: Sequence[Cell], backbones: dict[Spec, _Loaded], settings: Settings, say: Say
+) -> dict[str, dict[str, Any]]:
+    """Digest → parameters, MACs and speed of every variant, the speeds side by side."""
+    variants = list(dict.fromkeys(c.variant for c in cells))
+    device = settings.torch_device
+    counts, paths, images = {}, {}, {}
+    for v in variants:
+        loaded = backbones[_spec(v)]
+        with torch.device("meta"):
+            model, twin = make_model(v, loaded.shapes, 0), loaded.backbone.twin()
+        counts[v.digest] = {
+            "parameters": count_parameters(model, twin),
+            "macs": count_macs(model, twin),
+        }
+        paths[v.digest] = _path(v, loaded, device)
+        images[v.digest] = torch.zeros(SPEED_BATCH, 3, v.image_size, v.image_size, device=device)
+    say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
+    torch.set_num_threads(cores())
+    with torch.inference_mode():
+        speeds = measure_speed(paths, images, device=device)
+    return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
+
+
+def _path(variant: Variant, loaded: _Loaded, device: str) -> Callable[[Tensor], object]:
+    model = make_model(variant, loaded.shapes, 0).to(device).eval()
+    model.to(memory_format=torch.channels_last)
+    backbone = loaded.backbone.to(device)
+
+    def path(images: Tensor) -> object:
+        features = backbone(images)
+        with precision(variant, device):
+            energies = model.energies(features)
+        return score(variant, energies)
+
+    return path
+
+
+def _fitting(
+    plan: Plan, cells: Sequence[Cell], backbones: dict[Spec, _Loaded], limit: int
+) -> Iterator[list[str]]:
+    """Categories in groups whose features fit into the cache together; one at the least."""
+    specs = {_spec(c.variant): c.variant.feature_dtype for c in cells}
+    group: list[str] = []
+    total = 0
+    for name in dict.fromkeys(c.category for c in cells):
+        counts = plan.categories[name].counts()
+        images = counts["train"] + counts["test"]
+        size = sum(entry_bytes(backbones[s].shapes, images, dtype) for s, dtype in specs.items())
+        if group and total + size > limit:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    yield group
+
+
+def _features(
+    plan: Plan,
+    cells: Sequence[Cell],
+    backbones: dict[Spec, _Loaded],
+    cache: FeatureCache,
+    settings: Settings,
+) -> dict[tuple[Spec, str], FeatureKey]:
+    """Pass every image that is not cached through its backbone, once."""
+    wanted = dict.fromkeys((_spec(c.variant), c.category) for c in cells)
+    keys = {
+        (spec, name): _key(spec, backbones[spec], plan.categories[name]) for spec, name in wanted
+    }
+    total = sum(sum(plan.categories[n].counts()[k] for k in ("train", "test")) for _, n in wanted)
+    cache.evict(keep=[k.digest for k in keys.values()])
+    with _bar(total, "features", " images") as bar:
+        for (spec, name), key in keys.items():
+            bar.set_postfix_str(f"{name} × {key.backbone}")
+            backbone, category = backbones[spec].backbone, plan.categories[name]
+            cache.ensure(
+                key, backbone, category, device=settings.torch_device, progress=bar.update
+            )
+    cache.evict(keep=[k.digest for k in keys.values()])
+    return keys
+
+
+def _key(spec: Spec, loaded: _Loaded, category: Category) -> FeatureKey:
+    name, weights, taps, image_size, dtype = spec
+    return FeatureKey(
+        name, loaded.weights["sha256"], weights, taps, image_size, loaded.backbone.mean,
+        loaded.backbone.std, dtype, category.dataset, category.name, category.digest,
+    )  # fmt: skip
+
+
+def _train(jobs: Sequence[Job], plan: Plan, settings: Settings, outcome: Outcome) -> None:
+    """Run the jobs; the bar counts multiply-accumulates, so that its time left is fair."""
+    work = {_id(j): j.cost["macs"]["flow"] * len(j.category.train) for j in jobs}
+    total = sum(work[_id(j)] * j.variant.epochs for j in jobs)
+    labels = plan.study.labels()
+    left = {_id(j): j.variant.epochs for j in jobs}
+    ended = 0
+    with _bar(total, f"training 0/{len(jobs)} runs", "") as bar:
+        for event in run_all(jobs, parallel=settings.parallel):
+            job = event.job
+            if event.kind == "epoch":
+                bar.set_postfix_str(
+                    f"{job.category.name}, {labels[job.variant.digest]}, seed {job.seed}, "
+                    f"epoch {event.epoch}/{job.variant.epochs}",
+                    refresh=False,
+                )
+                bar.update(work[_id(job)])
+                left[_id(job)] -= 1
+                continue
+            ended += 1
+            bar.update(work[_id(job)] * left[_id(job)])  # taken up, or failed early
+            bar.set_description(f"training {ended}/{len(jobs)} runs")
+            if event.kind == "done":
+                outcome.recorded += 1
+                continue
+            cell = Cell(job.variant, job.category.name, job.seed)
+            outcome.failed.append((cell, event.reason))
+            write_failure(job.place, event.reason, traceback=event.traceback)
+
+
+def _id(job: Job) -> tuple[str, str, int]:
+    return job.variant.digest, job.category.name, job.seed
+
+
+def _bar(total: int, what: str, unit: str) -> "tqdm[Any]":
+    shown = "{n_fmt}/{total_fmt}" if unit else "{percentage:.0f}%"
+    return tqdm(
+        total=total, desc=what, unit=unit,
+        bar_format=f"{{desc}} |{{bar:20}}| {shown}{unit}, {{elapsed}}, "
+        "{remaining} left{postfix}",
+        # A log file gets a line now and then instead of a moving bar.
+        mininterval=0.2 if os.isatty(2) else 15,
+    )  # fmt: skip
+
+
+def _headline(plan: Plan, missing: int) -> str:
+    study = plan.study
+    return (
+        f"{study.name}: {study.asks}\n"
+        f"{len(study.variants)} variants × {len(plan.categories)} categories of {plan.dataset} × "
+        f"{len(study.seeds)} seeds = {len(plan.cells)} runs; "
+        f"{len(plan.cells) - missing} recorded, {missing} to run"
+    )

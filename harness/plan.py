@@ -1,0 +1,113 @@
+"""A study's plan: where it runs, its cells, and which of them are recorded."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.datasets import Category, open_dataset
+from harness.errors import InputError, unknown
+from harness.features import DEFAULT_LIMIT
+from harness.records import Place, read_record
+from harness.study import Cell, Study
+
+SMOKE_IMAGES = 8  # of each kind that a smoke run looks at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where and how a study is run; none of it changes what a digest means."""
+
+    results: Path = Path("results")
+    data: Path | None = None
+    weights: Path | None = None
+    categories: tuple[str, ...] = ()
+    device: str = "auto"
+    jobs: int = 0
+    cache_limit: int = DEFAULT_LIMIT
+
+    @property
+    def torch_device(self) -> str:
+        """``auto`` resolved; an InputError for a device that is not there."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"--device: expected auto, cpu or a device of this machine; got {self.device} "
+                f"({reason})"
+            ) from None
+        return self.device
+
+    @property
+    def parallel(self) -> int:
+        """Runs at a time: by default one a core, at most 8; one on an accelerator."""
+        return self.jobs or (min(cores(), 8) if self.torch_device == "cpu" else 1)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of everything that can be made again."""
+        return self.results / "cache"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study on a data set: every cell, and which of them are recorded."""
+
+    study: Study
+    categories: dict[str, Category]
+    dataset: str
+    results: Path
+    cells: tuple[Cell, ...]
+
+    def place(self, cell: Cell) -> Place:
+        """Where the cell's record is or will be."""
+        return Place.of(self.results, cell.variant, self.dataset, cell.category, cell.seed)
+
+    def missing(self) -> list[Cell]:
+        """The cells without a record."""
+        return [c for c in self.cells if not self.place(c).record.is_file()]
+
+
+def cores() -> int:
+    """The processors this process may use."""
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+
+
+def make_plan(study: Study, settings: Settings) -> Plan:
+    """The study's cells on the data set at hand.
+
+    Raises:
+        InputError: the data set or a category does not exist, or a record that is there was
+            made from other data.
+    """
+    dataset = open_dataset(study.dataset, folder=settings.data, cache=settings.cache)
+    has = dataset.categories()
+    for name in settings.categories:
+        if name not in has:
+            raise unknown("category", name, has)
+    wanted = settings.categories or tuple(c for c in study.categories if c in has) or has
+    smoke = all(v.smoke for v in study.variants)
+    wanted = wanted[:1] if smoke else wanted
+    categories = {name: dataset.load(name) for name in wanted}
+    if smoke:
+        categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
+    plan = Plan(study, categories, dataset.name, settings.results, tuple(study.cells(wanted)))
+    for cell in plan.cells:
+        if (path := plan.place(cell).record).is_file():
+            _same_data(path, categories[cell.category])
+    return plan
+
+
+def _same_data(path: Path, category: Category) -> None:
+    there = read_record(path)["data"]["digest"]
+    if there != category.digest:
+        raise InputError(
+            f"{path}: recorded on other images of {category.name} (data digest {there}; "
+            f"now {category.digest}); expected the same; use another --results"
+        )

@@ -1,0 +1,145 @@
+"""Figures of a study, drawn from tables and from the galleries that runs leave."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from harness.records import Place
+from harness.study import Study
+from harness.tables import METRICS
+
+SPELT = {"auroc": "AUROC", "aupro": "AUPRO", "ap": "AP", "f1max": "F1-max"}
+NAMES = {m: " ".join(SPELT.get(word, word) for word in m.split("_")) for m in METRICS}
+
+
+def style() -> None:
+    """The look of every figure: call once per notebook."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
+
+
+def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """One panel per metric: every run as a dot, coloured by category; a bar marks the mean."""
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(5.2 * len(metrics), 0.9 + 0.55 * frame["label"].nunique()),
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    shown = frame.assign(**{m: 100 * frame[m] for m in metrics})
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        sns.stripplot(
+            shown, x=metric, y="label", hue="category", ax=axis, size=6, alpha=0.8,
+            jitter=0.18, legend=metric == metrics[-1],
+        )  # fmt: skip
+        sns.pointplot(
+            shown, x=metric, y="label", ax=axis, errorbar=None, linestyle="none", marker="|",
+            markersize=22, markeredgewidth=2.5, color="black",
+        )  # fmt: skip
+        axis.set(xlabel=f"{NAMES[metric]} (%)", ylabel="")
+    if legend := axes[0][-1].get_legend():
+        sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        legend.set_title("category")
+    return _closed(figure)
+
+
+def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
+    """Paired differences to the reference with their 95 % intervals, in points."""
+    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(table)), layout="constrained")
+    rows = np.arange(len(table))[::-1]
+    spread = np.vstack(
+        [table["difference"] - table["low"], table["high"] - table["difference"]]
+    ).astype(float)
+    axis.errorbar(
+        table["difference"].astype(float), rows, xerr=np.nan_to_num(spread), fmt="o",
+        color=sns.color_palette()[0], capsize=4,
+    )  # fmt: skip
+    axis.axvline(0, color="black", linewidth=1)
+    axis.set_yticks(rows, list(table["variant"]))
+    axis.set(xlabel=f"{NAMES[metric]}, points against {reference}", ylim=(-0.6, len(table) - 0.4))
+    return _closed(figure)
+
+
+def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
+    """The metric against FPS; the dot's area is in proportion to the additional parameters."""
+    shown = table.dropna(subset=[metric, "fps"])
+    figure, axis = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
+    areas = 500 * shown["additional_params"] / shown["additional_params"].max()
+    axis.scatter(shown["fps"], 100 * shown[metric], s=areas, alpha=0.6)
+    for row in shown.to_dict("records"):
+        axis.annotate(
+            f"{row['variant']} ({row['additional_params'] / 1e6:.2f} M)",
+            (row["fps"], 100 * row[metric]), xytext=(8, 6), textcoords="offset points", fontsize=9,
+        )  # fmt: skip
+    axis.set(xlabel="FPS, image to map", ylabel=f"{NAMES[metric]} (%)")
+    axis.margins(x=0.2, y=0.15)
+    return _closed(figure)
+
+
+def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Metrics of the test images over the epochs: the mean over categories and seeds.
+
+    The last epoch is what the tables report; a peak before it is what an oracle would pick.
+    """
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(5.2 * len(metrics), 3.6), squeeze=False, layout="constrained"
+    )
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        shown = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
+        sns.lineplot(
+            shown, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
+            legend=metric == metrics[-1],
+        )  # fmt: skip
+        axis.set(ylabel=f"{NAMES[metric]} (%)")
+    if axes[0][-1].get_legend():
+        sns.move_legend(
+            axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=""
+        )
+    return _closed(figure)
+
+
+def gallery(
+    results: Path, study: Study, *, dataset: str, category: str, seed: int
+) -> Figure | None:
+    """Test images of a category with mask and the reference's anomaly map; None if not run.
+
+    The first image of every kind of defect and the good image with the highest score, so
+    neither the best nor the worst of the method was picked. One colour scale for all maps.
+    """
+    variant = study.variants[0]
+    path = Place.of(results, variant, dataset, category, seed).gallery
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        data = {name: file[name] for name in file.files}
+    count = len(data["images"])
+    figure, axes = plt.subplots(
+        2, count, figsize=(1.9 * count, 4.3), squeeze=False, layout="constrained"
+    )
+    low, high = data["maps"].min(), data["maps"].max()
+    for column in range(count):
+        image, mask, anomaly = (data[k][column] for k in ("images", "masks", "maps"))
+        for axis in axes[:, column]:
+            axis.imshow(image)
+            axis.set(xticks=[], yticks=[])
+            if mask.any():
+                axis.contour(mask, levels=[0.5], colors="cyan", linewidths=1)
+        axes[1, column].imshow(anomaly, cmap="inferno", vmin=low, vmax=high, alpha=0.75)
+        axes[0, column].set_title(
+            f"{str(data['defects'][column]).replace('_', ' ')}\n"
+            f"score {data['scores'][column]:.3f}",
+            fontsize=9,
+        )
+    axes[0, 0].set_ylabel("image, mask")
+    axes[1, 0].set_ylabel("anomaly map")
+    figure.suptitle(f"{category}: {study.labels()[variant.digest]}, seed {seed}", fontsize=11)
+    return _closed(figure)
+
+
+def _closed(figure: Figure) -> Figure:
+    """The figure, no longer pyplot's: a notebook would else show it a second time."""
+    plt.close(figure)
+    return figure

@@ -1,0 +1,117 @@
+"""What a report says in words, read off the records and tables."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness.records import read_records
+from harness.study import Study
+from harness.tables import RESAMPLES, differences
+
+DIFFERENCES = (
+    "Points of the variant minus the reference, paired over category and seed; 95 % percentile "
+    f"interval of a bootstrap that resamples the pairs within each category ({RESAMPLES:,} "
+    "times). The categories are taken as fixed, and the intervals are not corrected for the "
+    "number of comparisons."
+)
+ORACLE = (
+    "The tables report the **last** epoch. *Best on test* is each run's own best evaluated "
+    "epoch, chosen with the test labels: an oracle, which nobody has in practice, shown because "
+    "published reproductions report it."
+)
+
+
+def opening(
+    frame: pd.DataFrame, study: Study, results: Path, *, dataset: str, categories: Sequence[str]
+) -> str:
+    """The report's first lines, in Markdown: question, what was run, and what was not."""
+    expected = frame.attrs["expected"] * len(study.variants)
+    lines = [f"# {study.name}", f"**{study.asks}**"]
+    if study.mirrors:
+        lines.append(f"Mirrors: {study.mirrors}.")
+    lines.append(
+        f"{len(study.variants)} variants × {len(categories)} categories of {dataset} "
+        f"({', '.join(categories)}) × {len(study.seeds)} seeds: "
+        f"{len(frame)} of {expected} runs are recorded."
+    )
+    if len(frame) < expected:
+        lines.append(f"> **{expected - len(frame)} runs are missing**: the means are over less.")
+    failures = [
+        json.loads(p.read_text())["reason"]
+        for v in study.variants
+        for p in sorted((results / "runs" / v.digest / dataset).glob("*/seed-*.failed.json"))
+    ]
+    lines += [f"> A run **failed**: {reason}" for reason in failures]
+    if len(frame) and frame["smoke"].any():
+        lines.append("> **A smoke run**: one epoch on a few images. Its figures mean nothing.")
+    if len(frame) and frame["random_weights"].any():
+        lines.append("> **Random backbone weights**: not a result about trained features.")
+    if len(frame) and frame["oracle"].any():
+        lines.append("> **Oracle**: epochs chosen with the test labels (best-on-test).")
+    return "\n\n".join(lines)
+
+
+def protocol(
+    frame: pd.DataFrame, study: Study, results: Path, *, dataset: str, categories: Sequence[str]
+) -> str:
+    """How the figures were measured, in Markdown, read off the records."""
+    digests = set(frame["digest"])
+    records = [r for r in read_records(results) if r["digest"] in digests]
+    records = [r for r in records if r["dataset"] == dataset and r["category"] in categories]
+    if not records:
+        return "*Nothing has been run yet.*"
+    first = records[0]
+    speed, machine = first["measured"]["speed"], first["environment"]
+    counts = {r["category"]: r["data"] for r in records}
+    data = "; ".join(
+        f"{name} {c['train']} train, {c['test']} test ({c['defective']} defective, "
+        f"{c['masks']} masks)"
+        for name, c in counts.items()
+    )
+    sources = dict.fromkeys(
+        f"{r['weights']['backbone']} from {r['weights']['source']} "
+        f"(SHA-256 {r['weights']['sha256'][:12] or 'none'})"
+        for r in records
+    )
+    chosen = sorted({r["selection"]["epoch"] for r in records})
+    return "\n".join([
+        f"- Metrics: mean over categories and seeds, ± standard deviation over seeds; AUPRO up to "
+        f"a false-positive rate of {first['protocol']['aupro_fpr_limit']}; maps and masks at "
+        "the input size.",
+        f"- Epoch: {first['selection']['rule']} ({', '.join(map(str, chosen))}); "
+        f"seeds {', '.join(map(str, study.seeds))}.",
+        f"- Data ({dataset}): {data}.",
+        f"- Backbones: {'; '.join(sources)}.",
+        f"- FPS: {speed['measures']}; batches of {speed['fps_batch_size']}, "
+        f"{speed['threads']} threads, {machine['device_name'] or machine['device']}; the median "
+        f"of {speed['rounds']} rounds in which the variants took turns.",
+        f"- harness {machine['harness']}, torch {machine['versions']['torch']}, "
+        f"timm {machine['versions']['timm']}, commit {(machine['commit'] or 'unknown')[:12]}.",
+    ])  # fmt: skip
+
+
+def answer(frame: pd.DataFrame, study: Study, metric: str = "image_auroc") -> str:
+    """The study's answer in plain sentences, from the paired differences."""
+    labels = list(study.labels().values())
+    reference = frame.loc[frame["label"] == labels[0], metric].mean()
+    if np.isnan(reference):
+        return "Not answered: the reference has not been run."
+    name = metric.replace("_", " ").replace("auroc", "AUROC")
+    said = [f"The reference ({labels[0]}) has a mean {name} of {100 * reference:.1f}."]
+    table = differences(frame, study, metric)
+    clear = table[(table["low"] > 0) | (table["high"] < 0)]
+    for row in clear.sort_values("difference", ascending=False).to_dict("records"):
+        verb = "gains" if row["difference"] > 0 else "loses"
+        said.append(
+            f"{row['variant']} {verb} {abs(row['difference']):.1f} points "
+            f"({row['low']:+.1f} to {row['high']:+.1f})."
+        )
+    unclear = table[(table["low"] <= 0) & (table["high"] >= 0)]["variant"].tolist()
+    if unclear:
+        said.append(f"No clear difference: {', '.join(unclear)}.")
+    if unknown := table[table["low"].isna()]["variant"].tolist():
+        said.append(f"Not enough seeds to tell: {', '.join(unknown)}.")
+    return " ".join(said)

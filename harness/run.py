@@ -1,0 +1,274 @@
+"""One run: a variant on a category with a seed, from cached features to a record."""
+
+import io
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.datasets.contract import Category, read_image
+from harness.environment import environment
+from harness.errors import RunFailed
+from harness.fastflow import FastFlow
+from harness.features import FeatureCache, FeatureKey, Features
+from harness.metrics import image_metrics, pixel_metrics
+from harness.records import SCHEMA, Place, finite, write_record, write_whole
+from harness.scoring import anomaly_maps, image_scores
+from harness.train import Energies, History, fit
+from harness.variant import Variant
+
+AUPRO_LIMIT = 0.3  # false-positive rate up to which AUPRO integrates (MVTec AD's convention)
+GALLERY = 6  # images a run keeps for the report
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs; plain values that pickle."""
+
+    variant: Variant
+    seed: int
+    category: Category
+    cache: Path
+    key: FeatureKey
+    shapes: tuple[tuple[int, int, int], ...]
+    weights: Mapping[str, str]  # source and SHA-256
+    cost: Mapping[str, Any]  # parameters, macs, speed
+    results: Path
+    device: str = "cpu"
+    threads: int = 1
+
+    @property
+    def place(self) -> Place:
+        """Where the run's files go."""
+        return self._place(self.variant)
+
+    @property
+    def training_place(self) -> Place:
+        """Where the energies go: shared by all variants that differ in scoring alone."""
+        return self._place(self.variant.training)
+
+    def _place(self, variant: Variant) -> Place:
+        category = self.category
+        return Place.of(self.results, variant, category.dataset, category.name, self.seed)
+
+
+def run(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss: None) -> None:
+    """Train (or take up an equal training's energies), score, and write the record.
+
+    Args:
+        job: what to run.
+        progress: called after every epoch with its number and loss.
+
+    Raises:
+        RunFailed: the run cannot give a record; the reason is one line.
+    """
+    start = time.perf_counter()
+    _deterministic(job)
+    features = FeatureCache(job.cache).open(job.key)
+    if features is None:
+        raise RunFailed(f"the features of {job.category.name} left the cache; start again")
+    history = _load_energies(job)
+    if trained := history is None:
+        history = fit(
+            make_model(job.variant, job.shapes, job.seed), features.train, features.test,
+            variant=job.variant, seed=job.seed, device=job.device, progress=progress,
+        )  # fmt: skip
+        _save_energies(job, history)
+    fitted = time.perf_counter()
+    evaluated = [_evaluate(job.variant, history, e, features) for e in sorted(history.energies)]
+    chosen = select_epoch(evaluated, job.variant.epoch_selection)
+    _save_gallery(job, features, *score(job.variant, history.energies[chosen["epoch"]]))
+    measured = {
+        "fit_seconds": round(fitted - start, 3) if trained else None,
+        "score_seconds": round(time.perf_counter() - fitted, 3),
+        "peak_memory_bytes": _peak_memory(job.device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "speed": job.cost["speed"],
+    }
+    write_record(job.place, _record(job, history, evaluated, chosen, measured))
+
+
+def make_model(variant: Variant, shapes: Sequence[tuple[int, int, int]], seed: int) -> FastFlow:
+    """The variant's norms and flows; the seed is set before anything is drawn.
+
+    The only place where a Variant's fields become the method's plain arguments.
+    """
+    torch.manual_seed(seed)
+    return FastFlow(
+        shapes,
+        norm=variant.norm,
+        steps=variant.flow_steps,
+        kernels=variant.kernels,
+        hidden_ratio=variant.hidden_ratio,
+        hidden_channels=variant.hidden_channels,
+        coupling=variant.coupling,
+        permutation=variant.permutation,
+        actnorm=variant.actnorm,
+        clamp=variant.clamp,
+        clamp_value=variant.clamp_value,
+        subnet_scale=variant.subnet_scale,
+    )
+
+
+def score(variant: Variant, energies: Energies) -> tuple[Tensor, Tensor]:
+    """Anomaly maps (N, S, S) and image scores (N,) by the variant's score rule."""
+    maps = anomaly_maps(
+        energies,
+        size=variant.image_size,
+        score_map=variant.score_map,
+        scale_aggregation=variant.scale_aggregation,
+        smoothing=variant.smoothing,
+    )
+    return maps, image_scores(maps, image_score=variant.image_score, top_k=variant.top_k)
+
+
+def select_epoch(evaluated: Sequence[Mapping[str, Any]], rule: str) -> Mapping[str, Any]:
+    """The evaluated epoch that a rule chooses.
+
+    ``last``; ``label-free``: the lowest loss of held-out good images; ``best-on-test``: the
+    highest mean of image and pixel AUROC (lelexx's rule), an oracle.
+    """
+    if rule == "label-free":
+        return min(evaluated, key=lambda e: e["holdout"])
+    if rule == "best-on-test":
+        return max(
+            evaluated,
+            key=lambda e: e["metrics"].get("image_auroc", 0) + e["metrics"].get("pixel_auroc", 0),
+        )
+    return evaluated[-1]
+
+
+def _evaluate(variant: Variant, history: History, epoch: int, data: Features) -> dict[str, Any]:
+    maps, scores = score(variant, history.energies[epoch])
+    metrics = image_metrics(scores.numpy(), data.labels)
+    if data.has_masks:
+        metrics |= pixel_metrics(maps.numpy(), data.masks, fpr_limit=AUPRO_LIMIT)
+    entry = {"epoch": epoch, "loss": history.loss[epoch - 1], "metrics": finite(metrics)}
+    return entry | {k: history.holdout[epoch] for k in ("holdout",) if epoch in history.holdout}
+
+
+def _record(
+    job: Job,
+    history: History,
+    evaluated: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Any],
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    variant, category = job.variant, job.category
+    return {
+        "schema": SCHEMA,
+        "digest": variant.digest,
+        "training_digest": variant.training.digest,
+        "variant": asdict(variant),
+        "dataset": category.dataset,
+        "category": category.name,
+        "seed": job.seed,
+        "smoke": variant.smoke,
+        "random_weights": variant.weights == "random",
+        "weights": {"backbone": variant.backbone, **job.weights},
+        "data": {"digest": job.key.data_digest, **category.counts()},
+        "metrics": chosen["metrics"],
+        "protocol": {
+            "aupro_fpr_limit": AUPRO_LIMIT,
+            "resize": job.key.transform,
+            "masks": "nearest",
+            "map_size": variant.image_size,
+        },
+        "selection": {
+            "rule": variant.epoch_selection,
+            "epoch": chosen["epoch"],
+            "oracle": variant.epoch_selection == "best-on-test",
+        },
+        "epochs": list(evaluated),
+        "loss": history.loss,
+        "parameters": job.cost["parameters"],
+        "macs": job.cost["macs"],
+        "environment": environment(job.device, job.threads),
+        "measured": measured,
+    }
+
+
+def _save_energies(job: Job, history: History) -> None:
+    arrays = {
+        f"{epoch}/{name}-{i}": tensor.numpy()
+        for epoch, taps in history.energies.items()
+        for i, tap in enumerate(taps)
+        for name, tensor in zip(("energy", "log_det"), tap, strict=True)
+    }
+    about = {
+        "data": job.key.data_digest,
+        "weights": job.weights["sha256"],
+        "loss": history.loss,
+        "holdout": history.holdout,
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+    write_whole(job.training_place.raw, buffer.getvalue())
+
+
+def _load_energies(job: Job) -> History | None:
+    """An equal training's result, if it was on the same data and weights."""
+    path = job.training_place.raw
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        about = json.loads(str(file["about"]))
+        if (about["data"], about["weights"]) != (job.key.data_digest, job.weights["sha256"]):
+            return None
+        epochs = sorted({int(k.split("/")[0]) for k in file.files if "/" in k})
+        energies = {
+            e: [
+                (
+                    torch.from_numpy(file[f"{e}/energy-{i}"]),
+                    torch.from_numpy(file[f"{e}/log_det-{i}"]),
+                )
+                for i in range(len(job.shapes))
+            ]
+            for e in epochs
+        }
+    holdout = {int(k): v for k, v in about["holdout"].items()}
+    return History(loss=about["loss"], holdout=holdout, energies=energies)
+
+
+def _save_gallery(job: Job, features: Features, maps: Tensor, scores: Tensor) -> None:
+    """The first image of every kind of defect and the good image with the highest score."""
+    test = job.category.test
+    kinds = dict.fromkeys(s.defect for s in test if s.label)
+    rows = [next(i for i, s in enumerate(test) if s.defect == kind) for kind in kinds]
+    good = [i for i, s in enumerate(test) if not s.label]
+    rows = rows[: GALLERY - 1] + sorted(good, key=lambda i: -scores[i].item())[:1]
+    size = job.variant.image_size
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=np.stack([read_image(test[i].path, size) for i in rows]),
+        masks=features.masks[rows],
+        maps=maps[rows].numpy().astype(np.float32),
+        scores=scores[rows].numpy(),
+        defects=np.array([test[i].defect for i in rows]),
+        has_masks=np.array(job.category.has_masks),
+    )
+    write_whole(job.place.gallery, buffer.getvalue())
+
+
+def _deterministic(job: Job) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may vary
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_num_threads(job.threads)
+
+
+def _peak_memory(device: str) -> int:
+    """Bytes: of the accelerator where there is one, else of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,81 @@
+"""Score rules: from per-tap energies to anomaly maps and image scores, without training.
+
+The paper "upsamples the summed 2D likelihood map"; which map, how the taps are joined and what
+the image score is are open (facts: one implementation each is named below).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "exp-mean": lambda energy, log_det: -torch.exp(-energy),  # gathierry, anomalib
+    "nll": lambda energy, log_det: energy,
+    "nll-log-det": lambda energy, log_det: energy - log_det,  # RistoranteRist
+}
+JOINS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda maps: maps.mean(0),
+    "sum": lambda maps: maps.sum(0),
+    "max": lambda maps: maps.amax(0),
+}
+CHUNK = 32  # images at a time: memory stays bounded whatever the category's size
+
+
+def anomaly_maps(
+    energies: Sequence[tuple[Tensor, Tensor]],
+    *,
+    size: int,
+    score_map: str,
+    scale_aggregation: str,
+    smoothing: float,
+) -> Tensor:
+    """Anomaly maps, larger = more anomalous.
+
+    Args:
+        energies: per tap ``(energy, log_det)``, each (B, H, W).
+        size: side of the input image, pixels.
+        score_map: a key of :data:`MAPS`.
+        scale_aggregation: how the taps' maps are joined, a key of :data:`JOINS`.
+        smoothing: standard deviation of a Gaussian on the map, pixels; 0: none.
+
+    Returns:
+        (B, size, size), float32.
+    """
+    images = energies[0][0].shape[0]
+    maps = torch.empty(images, size, size)
+    for start in range(0, images, CHUNK):
+        part = slice(start, start + CHUNK)
+        scales = [MAPS[score_map](e[part], j[part])[:, None] for e, j in energies]
+        upsampled = torch.stack(
+            [F.interpolate(s, (size, size), mode="bilinear", align_corners=False) for s in scales]
+        )
+        maps[part] = gaussian(JOINS[scale_aggregation](upsampled), smoothing)[:, 0]
+    return maps
+
+
+def image_scores(maps: Tensor, *, image_score: str, top_k: float) -> Tensor:
+    """One score an image, (B,), from maps (B, H, W).
+
+    ``max`` (gathierry's and anomalib's reading), ``mean``, or ``top-k``: the mean of the share
+    ``top_k`` of highest pixels.
+    """
+    pixels = maps.flatten(1)
+    if image_score == "max":
+        return pixels.amax(1)
+    if image_score == "mean":
+        return pixels.mean(1)
+    return pixels.topk(max(1, round(top_k * pixels.shape[1])), dim=1).values.mean(1)
+
+
+def gaussian(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of maps (B, 1, H, W), reflected at the border, cut at 4 sigma."""
+    if sigma == 0:
+        return maps
+    radius = min(int(4 * sigma + 0.5), maps.shape[-1] - 1)
+    x = torch.arange(-radius, radius + 1, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    maps = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="reflect"), kernel)
+    return F.conv2d(F.pad(maps, (0, 0, radius, radius), mode="reflect"), kernel.mT)

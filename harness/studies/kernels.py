@@ -1,0 +1,17 @@
+"""Do alternating 3×3 and 1×1 subnets score as well as 3×3 alone?
+
+The paper takes 3×3 alone for ResNet18 and the alternation for the other backbones, for their
+size; the scores of the rejected choices are not known from any source.
+"""
+
+from harness.studies.paper import RESNET18
+from harness.study import Study, one_factor
+
+STUDY = Study(
+    name="kernels",
+    asks="Do subnets that alternate 3×3 and 1×1 kernels score as well as 3×3 alone?",
+    mirrors="FastFlow, ablation of the subnet kernel (ResNet18)",
+    bases=(RESNET18,),
+    vary=one_factor(kernels=((3, 1),)),
+    seeds=(0,),
+)

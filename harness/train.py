@@ -1,0 +1,181 @@
+"""The shared training core: one ``fit`` for every variant."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.errors import RunFailed
+from harness.fastflow import FastFlow
+from harness.variant import Variant
+
+Arrays = Sequence[NDArray[np.floating]]
+Energies = list[tuple[Tensor, Tensor]]
+
+
+@dataclass
+class History:
+    """What training leaves beside the weights.
+
+    Attributes:
+        loss: mean training loss of every epoch, in the unit of the variant's ``loss``.
+        holdout: mean loss of the held-out good images at every evaluated epoch.
+        energies: epoch → energies of the test images (see :meth:`FastFlow.energies`).
+    """
+
+    loss: list[float] = field(default_factory=list)
+    holdout: dict[int, float] = field(default_factory=dict)
+    energies: dict[int, Energies] = field(default_factory=dict)
+
+
+def fit(
+    model: FastFlow,
+    train: Arrays,
+    test: Arrays,
+    *,
+    variant: Variant,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[int, float], object] = lambda epoch, loss: None,
+) -> History:
+    """Train by negative log-likelihood (paper Eq. 1) on good images alone.
+
+    Args:
+        model: the norms and flows, freshly built.
+        train: features of the good images, (N, C, H, W) per tap.
+        test: features of the test images; only scored, never trained on.
+        variant: its training fields are used.
+        seed: of the batches' order and the held-out images; independent of the model's
+            initialisation, so that variants with one seed see the same batches.
+        device: as in torch.
+        progress: called after every epoch with its number, from 1, and its mean loss.
+
+    Raises:
+        RunFailed: the loss is not finite; says at which epoch and the last good loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.to(device).to(memory_format=torch.channels_last)
+    kept, held = _split(len(train[0]), variant.holdout, generator)
+    model.initialise(_batch(train, kept[: variant.batch_size], device))
+    optimiser = _optimiser(model, variant)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, len(kept)))
+    history = History()
+    for epoch in range(1, variant.epochs + 1):
+        model.train()
+        total = 0.0
+        order = kept[torch.randperm(len(kept), generator=generator).numpy()]
+        for rows in _batches(order, variant.batch_size):
+            loss = _loss(model, _batch(train, rows, device), variant)
+            if not math.isfinite(value := loss.item()):
+                last = f"{history.loss[-1]:.6g}" if history.loss else "none"
+                raise RunFailed(
+                    f"the loss became {value} in epoch {epoch} of {variant.epochs}; "
+                    f"last good epoch's loss: {last}; try a smaller learning_rate, "
+                    "gradient_clip or another clamp"
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            if variant.gradient_clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
+            optimiser.step()
+            schedule.step()
+            total += value * len(rows)
+        history.loss.append(total / len(kept))
+        if epoch == variant.epochs or (variant.eval_every and epoch % variant.eval_every == 0):
+            _evaluate(model, history, epoch, train, held, test, variant, device)
+        progress(epoch, history.loss[-1])
+    return history
+
+
+def _evaluate(
+    model: FastFlow,
+    history: History,
+    epoch: int,
+    train: Arrays,
+    held: NDArray[np.int64],
+    test: Arrays,
+    variant: Variant,
+    device: str,
+) -> None:
+    """Score the test images, and the held-out good ones, at this epoch."""
+    model.eval()
+    parts: list[Energies] = []
+    with torch.inference_mode():
+        for rows in _batches(np.arange(len(test[0])), variant.batch_size):
+            with precision(variant, device):
+                energies = model.energies(_batch(test, rows, device))
+            parts.append([(e.cpu(), j.cpu()) for e, j in energies])
+        losses = [
+            _loss(model, _batch(train, rows, device), variant).item() * len(rows)
+            for rows in _batches(held, variant.batch_size)
+        ]
+    taps = zip(*parts, strict=True)
+    joined = [(torch.cat([e for e, _ in t]), torch.cat([j for _, j in t])) for t in taps]
+    if not all(e.isfinite().all() and j.isfinite().all() for e, j in joined):
+        raise RunFailed(
+            f"a test image's energy is not finite at epoch {epoch}; "
+            f"last epoch's loss: {history.loss[-1]:.6g}"
+        )
+    history.energies[epoch] = joined
+    if losses:
+        history.holdout[epoch] = sum(losses) / len(held)
+
+
+def _loss(model: FastFlow, features: list[Tensor], variant: Variant) -> Tensor:
+    with precision(variant, features[0].device.type):
+        return model.nll(features, reduction=variant.loss).mean()
+
+
+def precision(variant: Variant, device: str) -> torch.autocast:
+    """The context of the variant's arithmetic: bfloat16 where it says so, else float32."""
+    kind = device.split(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=variant.precision == "bfloat16")
+
+
+def _split(
+    images: int, holdout: float, generator: torch.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on, and rows held out (none where the share is 0)."""
+    rows = torch.randperm(images, generator=generator).numpy()
+    held = round(holdout * images)
+    if holdout and not 0 < held < images:
+        raise RunFailed(
+            f"holdout: expected a share that leaves images on both sides; got {holdout} of "
+            f"{images} images"
+        )
+    return rows[held:], rows[:held]
+
+
+def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _batch(arrays: Arrays, rows: NDArray[np.int64], device: str) -> list[Tensor]:
+    """Rows of the memory-mapped features as float32 tensors."""
+    tensors = (torch.from_numpy(np.ascontiguousarray(a[rows], np.float32)) for a in arrays)
+    return [t.to(device).contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def _optimiser(model: FastFlow, variant: Variant) -> torch.optim.Optimizer:
+    kind = torch.optim.Adam if variant.optimiser == "adam" else torch.optim.AdamW
+    return kind(model.parameters(), lr=variant.learning_rate, weight_decay=variant.weight_decay)
+
+
+def _factor(variant: Variant, images: int) -> Callable[[int], float]:
+    """The learning rate's factor at optimiser step n: linear warm-up, then the schedule."""
+    per_epoch = math.ceil(images / variant.batch_size)
+    warmup, total = variant.warmup_epochs * per_epoch, variant.epochs * per_epoch
+
+    def factor(n: int) -> float:
+        if n < warmup:
+            return (n + 1) / warmup
+        if variant.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (n - warmup) / max(1, total - warmup)))
+
+    return factor

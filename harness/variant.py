@@ -1,0 +1,208 @@
+"""A variant: every choice the FastFlow paper leaves open, as one frozen value.
+
+The digest of the fields that differ from their defaults names the variant, so adding a field
+keeps every old record valid. Changing a default does not: it changes what old digests mean.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+from harness.errors import InputError, unknown
+
+Check = tuple[str, Callable[[Any], bool]]  # what is expected, in words, and the test for it
+
+
+def _one_of(*choices: str) -> Check:
+    return "one of " + ", ".join(choices), lambda v: v in choices
+
+
+def _at_least(low: float) -> Check:
+    return f"a number of at least {low}", lambda v: low <= v < float("inf")
+
+
+def _above(low: float) -> Check:
+    return f"a number above {low}", lambda v: low < v < float("inf")
+
+
+_SHARE: Check = ("a share in [0, 1)", lambda v: 0 <= v < 1)
+_TAGGED: Check = (
+    "a timm model with its weights tag, as in resnet18.tv_in1k",
+    lambda v: v.count(".") == 1 and all(v.split(".")) and v.replace(".", "_").isidentifier(),
+)
+_TAPS: Check = (
+    "strictly increasing indices of at least 0, as in (1, 2, 3)",
+    lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in pairwise(v)),
+)
+_KERNELS: Check = (
+    "odd sizes, as in (3, 1)",
+    lambda v: bool(v) and all(k > 0 and k % 2 for k in v),
+)
+_WIDTH: Check = ("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
+
+
+def _field(default: Any, check: Check, group: str = "training") -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"check": check, "group": group})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to build, train and score a FastFlow; the defaults follow the paper's ResNet18.
+
+    Where the paper is silent (``norm``, ``permutation``, ``actnorm``, ``clamp``, ``loss``, the
+    score rule), the default is the reproductions' habit, and a study varies it.
+
+    >>> Variant(coupling="both")
+    Traceback (most recent call last):
+    harness.errors.InputError: coupling: expected one of one-sided, two-sided; got 'both'
+    """
+
+    # the frozen backbone and what is cached of it
+    backbone: str = _field("resnet18.tv_in1k", _TAGGED)
+    weights: str = _field("pretrained", _one_of("pretrained", "random"))
+    image_size: int = _field(256, _at_least(32))
+    taps: tuple[int, ...] = _field((1, 2, 3), _TAPS)
+    feature_dtype: str = _field("float32", _one_of("float32", "float16"))
+    # the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)
+    norm: str = _field("layer", _one_of("none", "layer", "layer-affine", "batch"))
+    flow_steps: int = _field(8, _at_least(1))
+    kernels: tuple[int, ...] = _field((3,), _KERNELS)
+    hidden_ratio: float = _field(1.0, _above(0))
+    hidden_channels: int | None = _field(None, _WIDTH)
+    coupling: str = _field("one-sided", _one_of("one-sided", "two-sided"))
+    permutation: str = _field("random", _one_of("none", "random", "reverse"))
+    actnorm: str = _field("affine", _one_of("none", "affine", "data"))
+    clamp: str = _field("tanh", _one_of("none", "tanh", "tanh-unit", "atan", "sigmoid"))
+    clamp_value: float = _field(2.0, _above(0))
+    subnet_scale: float = _field(0.1, _above(0))
+    # training (facts of the paper: Adam, 1e-3, 1e-5, 500 epochs, batch 32)
+    loss: str = _field("sum", _one_of("sum", "mean"))
+    optimiser: str = _field("adam", _one_of("adam", "adamw"))
+    learning_rate: float = _field(1e-3, _above(0))
+    weight_decay: float = _field(1e-5, _at_least(0))
+    schedule: str = _field("constant", _one_of("constant", "cosine"))
+    warmup_epochs: int = _field(0, _at_least(0))
+    epochs: int = _field(500, _at_least(1))
+    batch_size: int = _field(32, _at_least(1))
+    gradient_clip: float = _field(0.0, _at_least(0))
+    precision: str = _field("float32", _one_of("float32", "bfloat16"))
+    holdout: float = _field(0.0, _SHARE)
+    eval_every: int = _field(0, _at_least(0))
+    smoke: bool = _field(default=False, check=("true or false", lambda v: isinstance(v, bool)))
+    # scoring: needs no new training
+    score_map: str = _field("exp-mean", _one_of("exp-mean", "nll", "nll-log-det"), "scoring")
+    scale_aggregation: str = _field("mean", _one_of("mean", "sum", "max"), "scoring")
+    smoothing: float = _field(0.0, _at_least(0), "scoring")
+    image_score: str = _field("max", _one_of("max", "top-k", "mean"), "scoring")
+    top_k: float = _field(0.01, ("a share in (0, 1]", lambda v: 0 < v <= 1), "scoring")
+    epoch_selection: str = _field("last", _one_of("last", "label-free", "best-on-test"), "scoring")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name)))
+            expected, holds = f.metadata["check"]
+            if not holds(getattr(self, f.name)):
+                raise InputError(f"{f.name}: expected {expected}; got {getattr(self, f.name)!r}")
+        if self.epoch_selection == "label-free" and self.holdout == 0:
+            raise InputError(
+                "epoch_selection: label-free chooses by the loss of held-out good images; "
+                "expected holdout above 0; got 0"
+            )
+
+    def replace(self, **changes: Any) -> Self:  # noqa: ANN401
+        """A copy with some fields changed; an unknown field is an error."""
+        for name in changes:
+            if name not in FIELDS:
+                raise unknown("field", name, FIELDS)
+        return replace(self, **changes)
+
+    def changes(self, base: "Variant | None" = None) -> dict[str, Any]:
+        """The fields that differ from ``base`` (from the defaults, if none is given)."""
+        other = base or Variant()
+        return {k: v for k, v in asdict(self).items() if v != getattr(other, k)}
+
+    def label(self, base: "Variant") -> str:
+        """The variant's name in a study: what it changes of ``base``.
+
+        >>> Variant(kernels=(3, 1)).label(Variant())
+        'kernels=3,1'
+        """
+        return ", ".join(f"{k}={show(v)}" for k, v in self.changes(base).items()) or "base"
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits that name the variant; stable over versions and machines."""
+        text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def training(self) -> Self:
+        """The variant without its scoring choices: what has to be trained."""
+        scoring = {f.name: f.default for f in fields(self) if f.metadata["group"] == "scoring"}
+        return self.replace(**scoring)
+
+    @classmethod
+    def from_fields(cls, settings: Mapping[str, Any]) -> Self:
+        """The variant that a record's ``variant`` block describes (JSON lists become tuples)."""
+        return cls().replace(**settings)
+
+
+FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Variant))
+_HINTS = get_type_hints(Variant)
+
+
+def parse(name: str, text: str) -> Any:  # noqa: ANN401
+    """The value of field ``name`` written on a command line.
+
+    >>> parse("kernels", "3,1"), parse("hidden_channels", "none"), parse("coupling", "two-sided")
+    ((3, 1), None, 'two-sided')
+    """
+    if name not in FIELDS:
+        raise unknown("field", name, FIELDS)
+    if _HINTS[name] is str:
+        return _typed(name, text)
+    try:
+        value = ast.literal_eval(
+            {"none": "None", "true": "True", "false": "False"}.get(text, text)
+        )
+    except (ValueError, SyntaxError):
+        value = text  # _typed says what was expected
+    return _typed(name, value)
+
+
+def show(value: Any) -> str:  # noqa: ANN401
+    """A value as one would write it on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def _typed(name: str, value: Any) -> Any:  # noqa: ANN401
+    """``value`` in the declared type of field ``name``; no silent change of meaning."""
+    hint = _HINTS[name]
+    wrong = InputError(f"{name}: expected {_words(hint)}; got {value!r}")
+    if get_origin(hint) is tuple:
+        items = (value,) if _is(value, int) else value
+        if not isinstance(items, (tuple, list)) or not all(_is(i, int) for i in items):
+            raise wrong
+        return tuple(items)
+    if hint is float and _is(value, int):
+        return float(value)
+    kinds = get_args(hint) or (hint,)
+    if not any(_is(value, kind) for kind in kinds):
+        raise wrong
+    return value
+
+
+def _is(value: Any, kind: type) -> bool:  # noqa: ANN401
+    """Like isinstance, but True is not a whole number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _words(hint: Any) -> str:  # noqa: ANN401
+    if get_origin(hint) is tuple:
+        return "whole numbers, as in 3,1"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return " or ".join(names.get(k, "none") for k in get_args(hint) or (hint,))

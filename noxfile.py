@@ -1,0 +1,67 @@
+"""The front door: ``nox -s ablations`` runs the embedded study, ``nox -s tests`` the tests."""
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+# torch is some gigabytes: the sessions share one environment.
+SHARED = ".nox/harness"
+
+
+def install(session: nox.Session) -> None:
+    """What constraints.txt pins by hash, then this checkout without looking further."""
+    session.install("--require-hashes", "--requirement", "constraints.txt")
+    session.install("--no-deps", "--editable", ".")
+
+
+@nox.session(venv_location=SHARED, default=False)
+def ablations(session: nox.Session) -> None:
+    """Run a study (default: surfaces, embedded) and write its report: -- [STUDY] [options]."""
+    install(session)
+    arguments = list(session.posargs)
+    if not arguments or arguments[0].startswith("-"):
+        arguments.insert(0, "surfaces")
+    session.run("harness", "run", *arguments, "--report")
+
+
+@nox.session(venv_location=SHARED)
+def tests(session: nox.Session) -> None:
+    """Run the tests with coverage of harness/: -- [pytest options]."""
+    install(session)
+    session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
+
+
+@nox.session(venv_location=SHARED)
+def types(session: nox.Session) -> None:
+    """Check the types."""
+    install(session)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(venv_location=SHARED)
+def lint(session: nox.Session) -> None:
+    """Check style and format, of the notebooks too."""
+    install(session)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(venv_location=SHARED, default=False)
+def notebooks(session: nox.Session) -> None:
+    """Execute the notebooks on whatever is recorded: -- [STUDY] [options]."""
+    install(session)
+    session.run("harness", "report", *(session.posargs or ["surfaces"]))
+
+
+@nox.session(default=False)
+def update(session: nox.Session) -> None:
+    """Resolve the dependencies anew and write constraints.txt: versions and hashes only."""
+    session.install("uv")
+    session.run(
+        "uv", "pip", "compile", "pyproject.toml", "--group", "dev", "--group", "lint",
+        "--universal", "--generate-hashes", "--upgrade", "--no-annotate", "--no-header",
+        "--output-file", "constraints.txt", *session.posargs,
+    )  # fmt: skip

@@ -243,9 +243,8 @@ def _run(options: argparse.Namespace) -> int:
     plan = make_plan(study, settings)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = run_study(plan, settings, say)
-    for cell, reason in outcome.failed:
-        label = study.labels()[cell.variant.digest]
-        print(f"failed: {label}, {cell.category}, seed {cell.seed}: {reason}", file=sys.stderr)
+    for name, reason in outcome.failed:
+        print(f"failed: {name}: {reason}", file=sys.stderr)
     _print_table(study, plan.results, plan.dataset, list(plan.categories), as_json=options.json)
     if options.report:
         _write_report(options, plan.dataset, list(plan.categories))

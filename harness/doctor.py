@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from harness.backbones import load_backbone
+from harness.backbones import Backbone
 from harness.datasets import open_dataset
 from harness.environment import environment
 from harness.errors import InputError
 from harness.plan import Settings, cores
 from harness.studies import STUDIES
+from harness.weights import find_weights
 
 
 def examine(
@@ -45,13 +46,13 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _backbones(weights: Path | None) -> dict[str, str]:
     found = {}
-    for study in STUDIES.values():
-        for v in study.variants:
-            try:
-                _, source = load_backbone(
-                    v.backbone, taps=v.taps, image_size=v.image_size, folder=weights
-                )
-                found[v.backbone] = f"{source['source']}, SHA-256 {source['sha256'][:12]}…"
-            except InputError as error:
-                found[v.backbone] = f"not available: {error}"
+    for v in dict.fromkeys(v for study in STUDIES.values() for v in study.variants):
+        if v.backbone in found:
+            continue
+        try:
+            file = find_weights(v.backbone, weights, download=False)
+            Backbone(v.backbone, taps=v.taps, image_size=v.image_size).load(file)
+            found[v.backbone] = f"{file.source}, SHA-256 {file.sha256[:12]}…"
+        except InputError as error:
+            found[v.backbone] = str(error)
     return found

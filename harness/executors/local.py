@@ -17,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from harness.errors import InputError, RunFailed
 from harness.run import Job, run
 
+Task = Sequence[Job]  # jobs that share one training, run one after the other in one process
+
 
 @dataclass(frozen=True)
 class Event:
@@ -29,36 +31,38 @@ class Event:
     traceback: str = ""
 
 
-def run_all(jobs: Sequence[Job], *, parallel: int) -> Iterator[Event]:
-    """Run the jobs, ``parallel`` at a time, and tell what happens.
+def run_all(tasks: Sequence[Task], *, parallel: int) -> Iterator[Event]:
+    """Run the tasks, ``parallel`` at a time, and tell what happens.
 
     Leaving the iteration early (Ctrl-C) ends the children; records are written whole or not
     at all, so nothing is lost but the unfinished runs.
     """
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["harness.run"])  # torch is imported once, not per run
-    waiting = list(reversed(jobs))
-    running: dict[Connection, tuple[BaseProcess, Job]] = {}
+    waiting = list(reversed(tasks))
+    running: dict[Connection, tuple[BaseProcess, list[Job]]] = {}  # with the jobs not ended
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                job = waiting.pop()
+                task = waiting.pop()
                 receiver, sender = context.Pipe(duplex=False)
                 process: BaseProcess = context.Process(
-                    target=_child, args=(job, sender), daemon=True
+                    target=_child, args=(task, sender), daemon=True
                 )
                 process.start()
                 sender.close()
-                running[receiver] = process, job
+                running[receiver] = process, list(task)
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
-                process, job = running[ready]
-                event = _receive(ready, process, job)
-                if event.kind != "epoch":
+                process, jobs = running[ready]
+                for event in _receive(ready, process, jobs):
+                    if event.kind != "epoch":
+                        jobs.remove(event.job)
+                    yield event
+                if not jobs:
                     process.join()
                     ready.close()
                     del running[ready]
-                yield event
     finally:
         for process, _ in running.values():
             process.terminate()
@@ -66,23 +70,27 @@ def run_all(jobs: Sequence[Job], *, parallel: int) -> Iterator[Event]:
             process.join()
 
 
-def _receive(receiver: Connection, process: BaseProcess, job: Job) -> Event:
+def _receive(receiver: Connection, process: BaseProcess, jobs: Sequence[Job]) -> list[Event]:
+    """The next news of a process; what fails one job fails those that wait for its training."""
     try:
-        return Event(job, *receiver.recv())
+        kind, *rest = receiver.recv()
     except EOFError:
         process.join()
         code = process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
-        return Event(job, "failed", reason=f"the process ended by {how}{hint}")
+        kind, rest = "failed", [0, f"the process ended by {how}{hint}"]
+    concerned = jobs if kind == "failed" else jobs[:1]
+    return [Event(job, kind, *rest) for job in concerned]
 
 
-def _child(job: Job, sender: Connection) -> None:
+def _child(task: Task, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _die_with_parent()
     try:
-        run(job, lambda epoch, loss: sender.send(("epoch", epoch)))
-        sender.send(("done",))
+        for job in task:
+            run(job, lambda epoch, loss: sender.send(("epoch", epoch)))
+            sender.send(("done",))
     except (RunFailed, InputError) as error:
         sender.send(("failed", 0, str(error)))
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all

@@ -1,0 +1,133 @@
+"""The feature cache: one pass per image, whole entries, least recently used out first."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from harness.backbones import load_backbone
+from harness.datasets.contract import read_image
+from harness.datasets.mvtec_ad import MvtecAd
+from harness.errors import InputError
+from harness.features import FeatureCache, FeatureKey, entry_bytes, normalise
+
+TAPS, SIZE = (1, 2), 64
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_backbone("tf_efficientnet_lite0.pypi_in1k", taps=TAPS, image_size=SIZE)
+
+
+@pytest.fixture
+def category(data):
+    return MvtecAd(data).load("left")
+
+
+def key_of(loaded, images, **changes):
+    backbone, weights = loaded
+    key = FeatureKey(
+        backbone.name, weights["sha256"], "pretrained", TAPS, SIZE, backbone.mean, backbone.std,
+        "float32", images.dataset, images.name, images.digest,
+    )  # fmt: skip
+    return replace(key, **changes)
+
+
+def test_features_are_the_backbones_own(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    features = cache.ensure(key_of(loaded, category), backbone, category)
+    assert [f.shape for f in features.train] == [(8, 24, 16, 16), (8, 40, 8, 8)]
+    images = np.stack([read_image(s.path, SIZE) for s in category.test])
+    with torch.inference_mode():
+        expected = backbone(normalise(images, backbone))
+    for found, wanted in zip(features.test, expected, strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    assert features.masks.shape == (8, SIZE, SIZE)
+    assert features.masks[:4].any(axis=(1, 2)).all()
+    assert not features.masks[4:].any()
+    assert features.labels.tolist() == [1] * 4 + [0] * 4
+
+
+def test_every_image_passes_once(tmp_path, loaded, category):
+    backbone, _ = loaded
+    seen = []
+    handle = backbone.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
+    cache = FeatureCache(tmp_path / "cache")
+    key = key_of(loaded, category)
+    for _ in range(3):
+        cache.ensure(key, backbone, category)
+    handle.remove()
+    assert sum(seen) == cache.passes == 16
+    assert cache.reused == 32
+
+
+def test_any_change_is_another_entry(loaded, category):
+    key = key_of(loaded, category)
+    changes = {
+        "backbone": "x", "weights_sha256": "x", "weights": "random", "taps": (1,),
+        "image_size": 32, "mean": (0.0,), "std": (1.0,), "dtype": "float16", "dataset": "x",
+        "category": "x", "data_digest": "x", "transform": "x",
+    }  # fmt: skip
+    assert set(changes) == set(FeatureKey.__dataclass_fields__)
+    digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
+    assert len(digests | {key.digest}) == len(changes) + 1
+
+
+def test_half_precision_is_stored(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    whole = cache.ensure(key_of(loaded, category), backbone, category)
+    half = cache.ensure(key_of(loaded, category, dtype="float16"), backbone, category)
+    assert half.train[0].dtype == np.float16
+    np.testing.assert_allclose(half.train[0], whole.train[0], rtol=1e-3, atol=1e-3)
+
+
+def test_a_crash_leaves_no_entry(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    category.test[-1].path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="expected an image"):
+        cache.ensure(key_of(loaded, category), backbone, category)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    dead = tmp_path / "cache" / "abc.99999999.tmp"
+    live = tmp_path / "cache" / f"abc.{os.getpid()}.tmp"
+    for folder in (dead, live):
+        folder.mkdir(parents=True)
+    FeatureCache(tmp_path / "cache").evict()
+    assert not dead.exists()
+    assert live.exists()
+
+
+def test_least_recently_used_goes_first_and_kept_entries_stay(tmp_path, loaded, category):
+    backbone, _ = loaded
+    keys = [key_of(loaded, category, category=name) for name in "abc"]
+    cache = FeatureCache(tmp_path / "cache")
+    for age, key in enumerate(keys):
+        cache.ensure(key, backbone, category)
+        os.utime(tmp_path / "cache" / key.digest / "meta.json", (age, age))
+    cache.open(keys[0])  # now the most recently used
+    size = cache.entries()[0][2]
+    cache.limit = 2 * size
+    assert [p.name for p in cache.evict()] == [keys[1].digest]
+    cache.limit = 0
+    assert [p.name for p in cache.evict(keep=[keys[2].digest])] == [keys[0].digest]
+    assert cache.open(keys[1]) is None
+    assert cache.clear() == size
+    assert cache.entries() == []
+
+
+def test_entry_bytes(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    cache.ensure(key_of(loaded, category), backbone, category)
+    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
+    counted = sum(
+        np.load(f, mmap_mode="r").nbytes for f in tmp_path.rglob("t*.npy") if f.stem[-1].isdigit()
+    )
+    assert entry_bytes(shapes, 16, "float32") == counted

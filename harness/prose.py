@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.records import read_records
 from harness.study import Study
-from harness.tables import RESAMPLES, differences
+from harness.tables import NAMES, RESAMPLES, differences
 
 DIFFERENCES = (
     "Points of the variant minus the reference, paired over category and seed; 95 % percentile "
@@ -99,8 +99,7 @@ def answer(frame: pd.DataFrame, study: Study, metric: str = "image_auroc") -> st
     reference = frame.loc[frame["label"] == labels[0], metric].mean()
     if np.isnan(reference):
         return "Not answered: the reference has not been run."
-    name = metric.replace("_", " ").replace("auroc", "AUROC")
-    said = [f"The reference ({labels[0]}) has a mean {name} of {100 * reference:.1f}."]
+    said = [f"The reference ({labels[0]}) has a mean {NAMES[metric]} of {100 * reference:.1f}."]
     table = differences(frame, study, metric)
     clear = table[(table["low"] > 0) | (table["high"] < 0)]
     for row in clear.sort_values("difference", ascending=False).to_dict("records"):

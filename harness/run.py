@@ -116,6 +116,8 @@ def make_model(variant: Variant, shapes: Sequence[tuple[int, int, int]], seed: i
         clamp=variant.clamp,
         clamp_value=variant.clamp_value,
         subnet_scale=variant.subnet_scale,
+        # of its own: the permutations of a seed are the same for every variant
+        generator=torch.Generator().manual_seed(seed),
     )
 
 

@@ -74,7 +74,7 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return maps
     radius = min(int(4 * sigma + 0.5), maps.shape[-1] - 1)
-    x = torch.arange(-radius, radius + 1, dtype=maps.dtype)
+    x = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     maps = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="reflect"), kernel)

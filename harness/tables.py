@@ -15,6 +15,8 @@ from harness.variant import show
 METRICS = (
     "image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro",
 )  # fmt: skip
+SPELT = {"auroc": "AUROC", "aupro": "AUPRO", "ap": "AP", "f1max": "F1-max"}
+NAMES = {m: " ".join(SPELT.get(word, word) for word in m.split("_")) for m in METRICS}
 RESAMPLES = 10_000
 
 
@@ -159,6 +161,8 @@ def cost(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     table = frame.groupby("label", observed=True)[list(columns)].median().rename(columns=columns)
     whole = [c for c in columns.values() if any(w in c for w in ("params", "MACs", "indices"))]
     table[whole] = table[whole].map(lambda n: f"{n:,.0f}")
+    rest = [c for c in table.columns if c not in whole]
+    table[rest] = table[rest].map(lambda x: f"{x:.1f}" if np.isfinite(x) else "–")
     return table
 
 
@@ -183,9 +187,7 @@ def styled(table: pd.DataFrame) -> pd.DataFrame:
     for metric in METRICS:
         if metric in table:
             sd = table.get(f"{metric}_sd_seeds", pd.Series(np.nan, table.index))
-            shown[metric.replace("_", " ")] = [
-                percent(m, s) for m, s in zip(table[metric], sd, strict=True)
-            ]
+            shown[NAMES[metric]] = [percent(m, s) for m, s in zip(table[metric], sd, strict=True)]
     if "image_auroc_min" in table:
         shown["lowest category"] = [percent(m) for m in table["image_auroc_min"]]
     if "fps" in table:
@@ -212,7 +214,7 @@ def as_text(table: pd.DataFrame) -> str:
     for metric in ("image_auroc", "pixel_auroc", "aupro"):
         if metric in table:
             sd = table.get(f"{metric}_sd_seeds", pd.Series(np.nan, table.index))
-            shown[metric.replace("_", " ")] = [
+            shown[NAMES[metric]] = [
                 percent(mean, spread) for mean, spread in zip(table[metric], sd, strict=True)
             ]
     if "additional_params" in table:
@@ -223,10 +225,12 @@ def as_text(table: pd.DataFrame) -> str:
 
 
 def percent(mean: float, spread: float = np.nan) -> str:
-    """A fraction as a percentage, ``92.1 ± 0.4``; a dash for what does not exist."""
+    """A fraction as a percentage, ``92.1 ± 0.4`` on one line; a dash for what does not exist."""
     if not np.isfinite(mean):
         return "–"
-    return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if np.isfinite(spread) else "")
+    return f"{100 * mean:.1f}" + (
+        f"\u00a0±\u00a0{100 * spread:.1f}" if np.isfinite(spread) else ""
+    )
 
 
 def _millions(parameters: float) -> str:

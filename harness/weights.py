@@ -102,7 +102,6 @@ def find_weights(
 def _from_hub(backbone: str, folder: Path | None, *, download: bool) -> Path:
     """The file in timm's repository of the hub, downloaded once into the hub's own cache."""
     from huggingface_hub import hf_hub_download  # slow to import, and seldom needed
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)
@@ -111,16 +110,23 @@ def _from_hub(backbone: str, folder: Path | None, *, download: bool) -> Path:
     tags = ", ".join(timm.list_pretrained(f"{backbone.split('.')[0]}*")[:8]) or "none"
     if config is None:
         raise InputError(f"no weights are known for {backbone}; timm knows: {tags}")
-    repository = config.hf_hub_id or ""
-    repository = f"timm/{backbone}" if repository == "timm/" else repository
+    if not config.hf_hub_id:
+        raise InputError(
+            f"weights of {backbone}: timm names no repository of the hub; expected --weights DIR "
+            f"with {backbone}.safetensors, or --random-weights"
+        )
+    repository = f"timm/{backbone}" if config.hf_hub_id == "timm/" else config.hf_hub_id
+    file = config.hf_hub_filename or "model.safetensors"
     where = f"not in {folder}" if folder else "no --weights folder was given"
     try:  # what was downloaded once needs no network again
-        return Path(hf_hub_download(repository, "model.safetensors", local_files_only=True))
-    except LocalEntryNotFoundError:
+        return Path(hf_hub_download(repository, file, local_files_only=True))
+    except Exception as error:  # not in the cache, or the cache cannot be read
         if not download:
-            raise InputError(f"{where}; on the hub, not downloaded yet") from None
+            raise InputError(
+                f"weights of {backbone}: {where}; on the hub, not downloaded yet"
+            ) from error
     try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
+        return Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub's client raises many kinds; all mean the same here
         raise InputError(
             f"weights of {backbone}: {where}, and the hub did not answer "
@@ -133,8 +139,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or PyTorch file; nothing in it is executed."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file breaks its reader in many ways
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(

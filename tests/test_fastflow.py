@@ -14,15 +14,6 @@ SHAPES = ((4, 3, 2), (6, 2, 1))
 FLOW = {"steps": 2, "kernels": (3, 1), "subnet_scale": 0.3}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small are several times faster without the hand-over between threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

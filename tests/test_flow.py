@@ -106,15 +106,6 @@ def one_step(module):
     return function
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small are several times faster without the hand-over between threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def freia_permutation(monkeypatch):
     """FrEIA 0.2 draws its permutation from NumPy's global generator: here from a seeded one."""

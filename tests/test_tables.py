@@ -183,14 +183,14 @@ def test_nothing_run_yet(tmp_path):
 def test_text_table_without_pixel_metrics(tmp_path):
     write(tmp_path, ROWS, pixel=None)
     text = tables.as_text(tables.summary(tables.load(STUDY, tmp_path, **WHERE), STUDY))
-    assert "86.0 ± 1.4" in text
+    assert "86.0\u00a0±\u00a01.4" in text
     assert "pixel" not in text
     assert "4/4" in text
     assert "1/4" in text
 
 
 def test_percent():
-    assert tables.percent(0.9214, 0.0123) == "92.1 ± 1.2"
+    assert tables.percent(0.9214, 0.0123) == "92.1\u00a0±\u00a01.2"
     assert tables.percent(0.9214) == "92.1"
     assert tables.percent(np.nan) == "–"
 

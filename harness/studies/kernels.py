@@ -13,5 +13,5 @@ STUDY = Study(
     mirrors="FastFlow, ablation of the subnet kernel (ResNet18)",
     bases=(RESNET18,),
     vary=one_factor(kernels=((3, 1),)),
-    seeds=(0,),
+    seeds=(0, 1, 2),
 )

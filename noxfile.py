@@ -1,14 +1,14 @@
 """The front door: ``nox -s ablations`` runs the embedded study, ``nox -s tests`` the tests."""
 
+import re
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
-
-# torch is some gigabytes: the sessions share one environment.
-SHARED = ".nox/harness"
 
 
 def install(session: nox.Session) -> None:
@@ -17,7 +17,7 @@ def install(session: nox.Session) -> None:
     session.install("--no-deps", "--editable", ".")
 
 
-@nox.session(venv_location=SHARED, default=False)
+@nox.session(default=False)
 def ablations(session: nox.Session) -> None:
     """Run a study (default: surfaces, embedded) and write its report: -- [STUDY] [options]."""
     install(session)
@@ -27,29 +27,29 @@ def ablations(session: nox.Session) -> None:
     session.run("harness", "run", *arguments, "--report")
 
 
-@nox.session(venv_location=SHARED)
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
     session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
 
 
-@nox.session(venv_location=SHARED)
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types."""
     install(session)
     session.run("mypy", *session.posargs)
 
 
-@nox.session(venv_location=SHARED)
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format, of the notebooks too."""
-    install(session)
+    session.install(*re.findall(r"^ruff==\S+", Path("constraints.txt").read_text(), re.MULTILINE))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
 
 
-@nox.session(venv_location=SHARED, default=False)
+@nox.session(default=False)
 def notebooks(session: nox.Session) -> None:
     """Execute the notebooks on whatever is recorded: -- [STUDY] [options]."""
     install(session)

@@ -15,8 +15,8 @@ from harness.backbones import Backbone
 from harness.fastflow import FastFlow
 from harness.flow import FlowStep
 
-WARMUP, ROUNDS = 1, 7
-BUDGET_SECONDS = 10.0  # per path: a slow one gets fewer rounds, and its record says so
+WARMUP, ROUNDS = 1, 5
+BUDGET_SECONDS = 1.5  # per path: a slow one gets fewer rounds, and its record says so
 
 
 def count_parameters(model: FastFlow, backbone: Backbone) -> dict[str, int]:

@@ -346,7 +346,7 @@ def test_data_actnorm_leaves_mean_0_and_deviation_1():
     scale, shift, log_scale = step.affine.coefficients()
     y = x * scale + shift
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(6).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(6).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(y.std((0, 2, 3), correction=0), torch.ones(6).double(), rtol=0, atol=1e-6)
     torch.testing.assert_close(log_scale, scale.log())
 
 
@@ -359,7 +359,7 @@ def test_data_actnorm_comes_before_the_coupling():
     output = step.initialise(x)
     (given,) = seen
     assert given.mean((0, 2, 3)).abs().max() < 1e-6
-    assert (given.std((0, 2, 3)) - 1).abs().max() < 1e-6
+    assert (given.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-6
     torch.testing.assert_close(output, step([x])[0][0], rtol=0, atol=0)
 
 

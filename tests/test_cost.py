@@ -128,14 +128,14 @@ def clock(monkeypatch):
 
 def test_speed_by_pencil(clock):
     paths = {
-        "a": clock.path("a", lambda number, images: 0.1 + 0.025 * images),
-        "b": clock.path("b", lambda number, images: 0.5),
+        "a": clock.path("a", lambda number, images: 0.01 + 0.0025 * images),
+        "b": clock.path("b", lambda number, images: 0.05),
     }
     images = {"a": torch.zeros(4, 3, 8, 8), "b": torch.zeros(2, 3, 8, 8)}
     speeds = measure_speed(paths, images, device="cpu")
     a, b = speeds["a"], speeds["b"]
-    assert (a["latency_ms"], a["fps"], a["fps_batch_size"]) == (125.0, 20.0, 4)
-    assert (b["latency_ms"], b["fps"], b["fps_batch_size"]) == (500.0, 4.0, 2)
+    assert (a["latency_ms"], a["fps"], a["fps_batch_size"]) == (12.5, 200.0, 4)
+    assert (b["latency_ms"], b["fps"], b["fps_batch_size"]) == (50.0, 40.0, 2)
     assert a["rounds"] == b["rounds"] == cost.ROUNDS
     assert a["threads"] == torch.get_num_threads()
     assert a["device"] == "cpu"
@@ -153,12 +153,12 @@ def test_paths_take_turns(clock):
 
 def test_warm_up_does_not_count_and_the_median_forgives_an_odd_round(clock):
     turns = cost.WARMUP + cost.ROUNDS
-    odd = {0: 8.0, 3: 0.9, 5: 0.1}  # by turn: the warm-up, a slow round, a fast one
-    paths = {"a": clock.path("a", lambda number, images: odd.get(number % turns, 0.2))}
+    odd = {0: 0.8, 3: 0.09, 5: 0.01}  # by turn: the warm-up, a slow round, a fast one
+    paths = {"a": clock.path("a", lambda number, images: odd.get(number % turns, 0.02))}
     speed = measure_speed(paths, {"a": torch.zeros(1, 3, 8, 8)}, device="cpu")["a"]
     latencies = [speed[f"latency_ms{which}"] for which in ("_min", "", "_max")]
-    assert latencies == [100.0, 200.0, 900.0]
-    assert speed["fps"] == 5.0
+    assert latencies == [10.0, 20.0, 90.0]
+    assert speed["fps"] == 50.0
 
 
 def test_a_slow_path_gets_fewer_rounds_and_its_record_says_so(clock):

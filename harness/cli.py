@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"harness: {error.filename}: expected to be allowed to write it", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("harness: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -146,6 +149,10 @@ def _assignments(option: str, texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"{option}: expected FIELD=VALUE; got '{text}'")
+        if name in pairs:
+            raise InputError(f"{option}: expected every field once; got {name} twice")
+        if name == "smoke":
+            raise InputError(f"{option}: smoke is not a setting; expected --smoke")
         pairs[name] = parse(name, value)
     return pairs
 
@@ -170,8 +177,10 @@ def _settings(options: argparse.Namespace) -> "Settings":
 
     if options.jobs < 0:
         raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
-    if not options.cache_limit > 0:
+    if not 0 < options.cache_limit < 2**40:
         raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
+    if options.results.exists() and not options.results.is_dir():
+        raise InputError(f"--results: expected a folder; got the file {options.results}")
     return Settings(
         results=options.results, data=options.data, weights=options.weights,
         categories=tuple(options.category), device=options.device, jobs=options.jobs,

@@ -109,4 +109,4 @@ def _trainable(modules: nn.Module) -> int:
 
 def _synchronise(device: str) -> None:
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)

@@ -83,7 +83,7 @@ class FeatureCache:
     def open(self, key: FeatureKey) -> Features | None:
         """The entry, or None if there is none yet. Marks it as used now."""
         entry = self.folder / key.digest
-        if not (entry / "meta.json").is_file():
+        if not _meta(entry):
             return None
         os.utime(entry / "meta.json")
         return _open_entry(entry)
@@ -131,7 +131,7 @@ class FeatureCache:
         """Folder, content and bytes of every entry, least recently used first."""
         metas = sorted(self.folder.glob("*/meta.json"), key=lambda p: p.stat().st_mtime)
         metas = [m for m in metas if m.parent.suffix != ".tmp"]
-        return [(m.parent, json.loads(m.read_text()), _size(m.parent)) for m in metas]
+        return [(m.parent, _meta(m.parent), _size(m.parent)) for m in metas if _meta(m.parent)]
 
     def evict(self, keep: Iterable[str] = ()) -> list[Path]:
         """Remove what a killed run left, and the oldest entries until under the limit.
@@ -140,7 +140,8 @@ class FeatureCache:
             keep: digests of entries in use, which stay whatever their size.
         """
         for leftover in self.folder.glob("*.tmp"):
-            if not _alive(int(leftover.suffixes[-2][1:])):
+            pid = leftover.stem.rpartition(".")[2]
+            if not pid.isdecimal() or not _alive(int(pid)):
                 shutil.rmtree(leftover, ignore_errors=True)
         kept, removed = set(keep), []
         entries = self.entries()
@@ -220,16 +221,25 @@ def _open_entry(entry: Path) -> Features:
         test=arrays("test"),
         masks=np.load(entry / "masks.npy", mmap_mode="r"),
         labels=np.load(entry / "labels.npy"),
-        has_masks=bool(json.loads((entry / "meta.json").read_text())["has_masks"]),
+        has_masks=bool(_meta(entry)["has_masks"]),
     )
+
+
+def _meta(entry: Path) -> dict[str, Any]:
+    """The entry's description; empty for what is no whole entry."""
+    try:
+        return dict(json.loads((entry / "meta.json").read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def _publish(temporary: Path, entry: Path) -> None:
     try:
         temporary.rename(entry)
     except OSError:
-        if not (entry / "meta.json").is_file():  # not another process that was faster
-            raise
+        if not _meta(entry):  # not another process that was faster, but a damaged entry
+            shutil.rmtree(entry)
+            temporary.rename(entry)
 
 
 def _size(folder: Path) -> int:

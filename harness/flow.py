@@ -153,7 +153,12 @@ class FlowStep(InvertibleModule):
 
         first, second = self.halves
         self.subnet = subnet(first, second)
-        self.subnet_back = subnet(second, first) if coupling == "two-sided" else None
+        self.subnet_back: nn.Module | None = None
+        if coupling == "two-sided":
+            # Drawn apart, so that a seed's other weights are those of the one-sided flow.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**62, (), device="cpu")))
+                self.subnet_back = subnet(second, first)
         affine = AFFINES[actnorm]
         self.affine = affine(channels) if affine else None
         perm = {

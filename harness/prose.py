@@ -61,6 +61,7 @@ def protocol(
     digests = set(frame["digest"])
     records = [r for r in read_records(results) if r["digest"] in digests]
     records = [r for r in records if r["dataset"] == dataset and r["category"] in categories]
+    records = [r for r in records if r["seed"] in study.seeds]
     if not records:
         return "*Nothing has been run yet.*"
     first = records[0]

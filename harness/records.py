@@ -19,7 +19,9 @@ SCHEMA = 1
 REQUIRED = (
     "schema", "digest", "variant", "dataset", "category", "seed", "weights", "data",
     "metrics", "epochs", "selection", "parameters", "macs", "environment", "measured",
+    "protocol", "loss", "smoke", "random_weights",
 )  # fmt: skip
+BLOCKS = ("variant", "weights", "data", "metrics", "selection", "parameters", "measured")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def read_record(path: Path) -> dict[str, Any]:
     missing = [k for k in REQUIRED if k not in record] if isinstance(record, dict) else REQUIRED
     if missing:
         raise InputError(f"{path}: expected a run record; it lacks {', '.join(missing)}")
+    if broken := [k for k in BLOCKS if not isinstance(record[k], dict)]:
+        raise InputError(f"{path}: expected a run record; {', '.join(broken)} is no block")
     if record["schema"] != SCHEMA:
         raise InputError(f"{path}: expected record schema {SCHEMA}; got {record['schema']}")
     return dict(record)
@@ -127,7 +131,7 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
 def _writing(temporary: Path) -> bool:
     try:
         os.kill(int(temporary.name.split(".")[-2]), 0)
-    except (ProcessLookupError, ValueError):
+    except (ProcessLookupError, ValueError, IndexError):
         return False
     except PermissionError:
         return True

@@ -11,7 +11,7 @@ from typing import Any
 import harness
 from harness.errors import InputError, unknown
 from harness.records import write_whole
-from harness.studies import get_study
+from harness.studies import STUDIES, get_study
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>fastflow-harness reports</title>
@@ -95,15 +95,17 @@ def write_index(reports: Path) -> Path:
 
     items = []
     for page in sorted(p for p in reports.glob("*.html") if p.name != "index.html"):
-        notebook = nbformat.read(page.with_suffix(".ipynb"), as_version=4)
-        asks = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
+        if not (source := page.with_suffix(".ipynb")).is_file():
+            continue
+        notebook = nbformat.read(source, as_version=4)
+        study = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
         when = datetime.fromtimestamp(page.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
         items.append(
             ITEM.format(
                 file=html.escape(page.name),
                 name=html.escape(page.stem),
                 when=when,
-                asks=html.escape(get_study(asks).asks if asks else ""),
+                asks=html.escape(STUDIES[study].asks if study in STUDIES else ""),
             )
         )
     index = reports / "index.html"

@@ -5,11 +5,13 @@ import json
 import os
 import resource
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -222,7 +224,14 @@ def _load_energies(job: Job) -> History | None:
     path = job.training_place.raw
     if not path.is_file():
         return None
-    with np.load(path) as file:
+    try:
+        return _read_energies(path, job)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None  # damaged: trained again, and written anew
+
+
+def _read_energies(path: Path, job: Job) -> History | None:
+    with np.load(io.BytesIO(path.read_bytes())) as file:
         about = json.loads(str(file["about"]))
         if (about["data"], about["weights"]) != (job.key.data_digest, job.weights["sha256"]):
             return None
@@ -272,5 +281,5 @@ def _deterministic(job: Job) -> None:
 def _peak_memory(device: str) -> int:
     """Bytes: of the accelerator where there is one, else of this process."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

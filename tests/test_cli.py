@@ -115,6 +115,13 @@ BAD = {
     "bad jobs": (["run", "surfaces", "--jobs", "-2"], "--jobs: expected a number of at least 1"),
     "bad limit": (["run", "surfaces", "--cache-limit", "0"], "--cache-limit: expected more"),
     "bad limit nan": (["run", "surfaces", "--cache-limit", "nan"], "--cache-limit: expected"),
+    "bad limit inf": (["run", "surfaces", "--cache-limit", "inf"], "--cache-limit: expected"),
+    "results a file": (
+        ["plan", "surfaces", "--results", __file__],
+        "--results: expected a folder",
+    ),
+    "field twice": (["plan", "kernels", *["--where", "kernels=3"] * 2], "every field once"),
+    "smoke set": (["plan", "kernels", "--set", "smoke=true"], "expected --smoke"),
     "category": (["plan", "surfaces", "--category", "gras"], "did you mean 'grass'"),
     "doctor data": (["doctor", "--data", "nowhere"], "--data: expected a folder"),
 }

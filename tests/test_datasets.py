@@ -97,6 +97,12 @@ def test_unreadable_image_is_named(tmp_path):
         read_image(path, 8)
 
 
+def test_sixteen_bits_are_refused_instead_of_clipped(tmp_path):
+    Image.fromarray(np.full((8, 8), 30000, np.uint16)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="expected 8 bits a channel; got Pillow's mode I;16"):
+        read_image(tmp_path / "x.png", 8)
+
+
 def test_image_is_resized_without_a_crop(tmp_path):
     stripes = np.zeros((40, 80), np.uint8)
     stripes[:, :8], stripes[:, -8:] = 200, 100

@@ -95,6 +95,7 @@ def test_a_crash_leaves_no_entry(tmp_path, loaded, category):
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / "cache" / "foreign.tmp").mkdir(parents=True)
     dead = tmp_path / "cache" / "abc.99999999.tmp"
     live = tmp_path / "cache" / f"abc.{os.getpid()}.tmp"
     for folder in (dead, live):

@@ -346,7 +346,9 @@ def test_data_actnorm_leaves_mean_0_and_deviation_1():
     scale, shift, log_scale = step.affine.coefficients()
     y = x * scale + shift
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(6).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(y.std((0, 2, 3), correction=0), torch.ones(6).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        y.std((0, 2, 3), correction=0), torch.ones(6).double(), rtol=0, atol=1e-6
+    )
     torch.testing.assert_close(log_scale, scale.log())
 
 

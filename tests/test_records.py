@@ -81,6 +81,7 @@ def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path):
         ("{", "it cannot be read"),
         ("[]", "it lacks schema"),
         ('{"schema": 1}', "it lacks digest"),
+        (json.dumps(example(data=[])), "data is no block"),
         (json.dumps(example(schema=99)), "expected record schema 1; got 99"),
     ],
 )

@@ -129,6 +129,32 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
     assert record["metrics"] == expected
 
 
+def test_a_damaged_energy_file_is_trained_and_written_anew(study, settings, in_process):
+    there = replace(settings, categories=("left",))
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, there), there, quiet)
+    (path,) = (settings.results / "runs").rglob("seed-0.json")
+    before, raw = read_record(path), path.with_suffix(".npz")
+    path.unlink()
+    raw.write_bytes(raw.read_bytes()[:500])
+    assert run_study(make_plan(only, there), there, quiet).recorded == 1
+    assert without_measured(read_record(path)) == without_measured(before)
+    with np.load(raw) as energies:
+        assert "3/energy-0" in energies.files
+
+
+def test_coupling_changes_no_other_initial_weight():
+    shapes = ((4, 8, 8), (8, 4, 4))
+    states = [
+        run.make_model(Variant(coupling=c, flow_steps=3), shapes, 0).state_dict()
+        for c in ("one-sided", "two-sided")
+    ]
+    assert len(states[1]) > len(states[0])
+    assert all(torch.equal(states[1][k], v) for k, v in states[0].items())
+    back = [v for k, v in states[1].items() if "subnet_back.0.weight" in k]
+    assert not torch.equal(back[0], back[1])
+
+
 def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
     shutil.rmtree(settings.data / "left" / "ground_truth")
     there = replace(settings, categories=("left",))

@@ -61,7 +61,7 @@ class Category:
             for sample in samples:
                 total.update(f"{split}/{sample.defect}".encode())
                 for path in filter(None, (sample.path, sample.mask)):
-                    total.update(hashlib.sha256(path.read_bytes()).digest())
+                    total.update(hashlib.sha256(_content(path)).digest())
         return total.hexdigest()[:16]
 
     def limited(self, images: int) -> "Category":
@@ -91,7 +91,11 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     Bilinear with anti-aliasing (PIL), as torchvision's Resize on PIL images in the
     reproductions.
     """
-    image = _open(path).convert("RGB")
+    image = _open(path)
+    if image.mode.startswith(("I", "F")):
+        # Pillow would clip these to white without a word.
+        raise InputError(f"{path}: expected 8 bits a channel; got Pillow's mode {image.mode}")
+    image = image.convert("RGB")
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -104,6 +108,13 @@ def read_mask(path: Path | None, size: int) -> NDArray[np.bool_]:
         return np.zeros((size, size), dtype=bool)
     mask = Image.fromarray(np.asarray(_open(path).convert("L")) > 0)
     return np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file ({error.strerror})") from None
 
 
 def _open(path: Path) -> Image.Image:

@@ -82,7 +82,8 @@ class MvtecAd:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = (p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in found if p.is_file())
 
 
 def _mask(folder: Path, defect: str, image: Path) -> Path | None:

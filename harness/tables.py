@@ -183,17 +183,29 @@ def oracle(curves: pd.DataFrame, study: Study, metrics: Sequence[str]) -> pd.Dat
 
 def styled(table: pd.DataFrame) -> pd.DataFrame:
     """The summary with means and spreads joined, ready to be shown in a report."""
-    shown = pd.DataFrame({"variant": table["variant"], "runs": table["runs"]})
-    for metric in METRICS:
-        if metric in table:
-            sd = table.get(f"{metric}_sd_seeds", pd.Series(np.nan, table.index))
-            shown[NAMES[metric]] = [percent(m, s) for m, s in zip(table[metric], sd, strict=True)]
+    shown = _joined(table, ("image_auroc", "pixel_auroc", "aupro"))
+    shown.insert(0, "runs", table["runs"].to_list())
     if "image_auroc_min" in table:
         shown["lowest category"] = [percent(m) for m in table["image_auroc_min"]]
     if "fps" in table:
         shown["A.d. params"] = [_millions(v) for v in table["additional_params"]]
         shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
-    return shown.set_index("variant")
+    return shown
+
+
+def styled_rest(table: pd.DataFrame) -> pd.DataFrame:
+    """Average precision and F1-max, which the main table leaves out for its width."""
+    return _joined(table, ("image_ap", "image_f1max", "pixel_ap", "pixel_f1max"))
+
+
+def _joined(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds of those metrics that exist, by variant."""
+    shown = pd.DataFrame(index=pd.Index(table["variant"], name="variant"))
+    for metric in metrics:
+        if metric in table:
+            sd = table.get(f"{metric}_sd_seeds", pd.Series(np.nan, table.index))
+            shown[NAMES[metric]] = [percent(m, s) for m, s in zip(table[metric], sd, strict=True)]
+    return shown
 
 
 def base_settings(study: Study) -> pd.DataFrame:

@@ -180,6 +180,18 @@ def test_nothing_run_yet(tmp_path):
     assert isinstance(tables.styled(tables.summary(frame, STUDY)), pd.DataFrame)
 
 
+def test_report_tables_by_hand(results):
+    table = tables.summary(tables.load(STUDY, results, **WHERE), STUDY)
+    row = tables.styled(table).loc["base"].to_dict()
+    assert row == {
+        "runs": 4, "image AUROC": "86.0\u00a0±\u00a01.4", "pixel AUROC": "90.0\u00a0±\u00a00.0",
+        "lowest category": "81.0", "A.d. params": "0.001 M", "FPS": "50.0",
+    }  # fmt: skip
+    assert tables.styled_rest(table).columns.tolist() == []
+    cost = tables.cost(tables.load(STUDY, results, **WHERE), STUDY).loc["base"]
+    assert (cost["flow params"], cost["FPS"]) == ("1,000", "50.0")
+
+
 def test_text_table_without_pixel_metrics(tmp_path):
     write(tmp_path, ROWS, pixel=None)
     text = tables.as_text(tables.summary(tables.load(STUDY, tmp_path, **WHERE), STUDY))

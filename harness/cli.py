@@ -149,7 +149,7 @@ def _assignments(option: str, texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"{option}: expected FIELD=VALUE; got '{text}'")
-        if name in pairs:
+        if option == "--where" and name in pairs:  # of --set the last one counts
             raise InputError(f"{option}: expected every field once; got {name} twice")
         if name == "smoke":
             raise InputError(f"{option}: smoke is not a setting; expected --smoke")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.records import read_records
+from harness.records import Place
 from harness.study import Study
-from harness.tables import NAMES, RESAMPLES, differences
+from harness.tables import NAMES, RESAMPLES, differences, records_of
 
 DIFFERENCES = (
     "Points of the variant minus the reference, paired over category and seed; 95 % percentile "
@@ -39,11 +39,10 @@ def opening(
     )
     if len(frame) < expected:
         lines.append(f"> **{expected - len(frame)} runs are missing**: the means are over less.")
-    failures = [
-        json.loads(p.read_text())["reason"]
-        for v in study.variants
-        for p in sorted((results / "runs" / v.digest / dataset).glob("*/seed-*.failed.json"))
-    ]
+    places = (Place.of(results, c.variant, dataset, c.category, c.seed)
+              for c in study.cells(categories))  # fmt: skip
+    notes = [place.failure for place in places if place.failure.is_file()]
+    failures = [json.loads(note.read_text())["reason"] for note in notes]
     lines += [f"> A run **failed**: {reason}" for reason in failures]
     if len(frame) and frame["smoke"].any():
         lines.append("> **A smoke run**: one epoch on a few images. Its figures mean nothing.")
@@ -54,14 +53,9 @@ def opening(
     return "\n\n".join(lines)
 
 
-def protocol(
-    frame: pd.DataFrame, study: Study, results: Path, *, dataset: str, categories: Sequence[str]
-) -> str:
+def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[str]) -> str:
     """How the figures were measured, in Markdown, read off the records."""
-    digests = set(frame["digest"])
-    records = [r for r in read_records(results) if r["digest"] in digests]
-    records = [r for r in records if r["dataset"] == dataset and r["category"] in categories]
-    records = [r for r in records if r["seed"] in study.seeds]
+    records = records_of(study, results, dataset=dataset, categories=categories)
     if not records:
         return "*Nothing has been run yet.*"
     first = records[0]

@@ -20,6 +20,21 @@ NAMES = {m: " ".join(SPELT.get(word, word) for word in m.split("_")) for m in ME
 RESAMPLES = 10_000
 
 
+def records_of(
+    study: Study, results: Path, *, dataset: str, categories: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The records of the study's variants and seeds on these categories."""
+    digests = study.labels()
+    return [
+        record
+        for record in read_records(results)
+        if record["digest"] in digests
+        and record["dataset"] == dataset
+        and record["category"] in categories
+        and record["seed"] in study.seeds
+    ]
+
+
 def load(study: Study, results: Path, *, dataset: str, categories: Sequence[str]) -> pd.DataFrame:
     """One row per recorded run of the study, in the study's order.
 
@@ -29,14 +44,8 @@ def load(study: Study, results: Path, *, dataset: str, categories: Sequence[str]
     """
     labels = study.labels()
     order = {digest: i for i, digest in enumerate(labels)}
-    rows = [
-        _row(record, labels[record["digest"]])
-        for record in read_records(results)
-        if record["digest"] in labels
-        and record["dataset"] == dataset
-        and record["category"] in categories
-        and record["seed"] in study.seeds
-    ]
+    records = records_of(study, results, dataset=dataset, categories=categories)
+    rows = [_row(record, labels[record["digest"]]) for record in records]
     rows.sort(key=lambda r: (order[r["digest"]], r["category"], r["seed"]))
     frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     frame["label"] = pd.Categorical(frame["label"], list(labels.values()), ordered=True)
@@ -79,9 +88,7 @@ def epochs(
             "label": labels[r["digest"]], "category": r["category"], "seed": r["seed"],
             "epoch": entry["epoch"], "metric": metric, "value": value,
         }
-        for r in read_records(results)
-        if r["digest"] in labels and r["dataset"] == dataset and r["category"] in categories
-        and r["seed"] in study.seeds
+        for r in records_of(study, results, dataset=dataset, categories=categories)
         for entry in r["epochs"]
         for metric, value in entry["metrics"].items()
     ]  # fmt: skip

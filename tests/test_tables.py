@@ -165,7 +165,7 @@ def test_opening_marks_what_is_no_plain_result(tmp_path, key, value, words):
 
 
 def test_protocol_is_read_off_the_records(results):
-    text = prose.protocol(tables.load(STUDY, results, **WHERE), STUDY, results, **WHERE)
+    text = prose.protocol(STUDY, results, **WHERE)
     for words in ("false-positive rate of 0.3", "a 9 train, 8 test (7 defective, 6 masks)",
                   "seeds 0, 1", "batches of 8, 2 threads, chip", "last (10)"):  # fmt: skip
         assert words in text
@@ -176,7 +176,7 @@ def test_nothing_run_yet(tmp_path):
     assert "0/4" in tables.as_text(tables.summary(frame, STUDY))
     assert prose.answer(frame, STUDY) == "Not answered: the reference has not been run."
     assert "0 of 12 runs" in prose.opening(frame, STUDY, tmp_path, **WHERE)
-    assert "Nothing has been run" in prose.protocol(frame, STUDY, tmp_path, **WHERE)
+    assert "Nothing has been run" in prose.protocol(STUDY, tmp_path, **WHERE)
     assert isinstance(tables.styled(tables.summary(frame, STUDY)), pd.DataFrame)
 
 

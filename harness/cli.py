@@ -1,20 +1,15 @@
-"""The command ``harness``. Heavy imports happen inside the commands that need them."""
+"""The command ``harness``: its options, and its exit codes."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import harness
+from harness import commands
 from harness.errors import InputError
-from harness.studies import STUDIES, get_study
-from harness.study import Study
-from harness.variant import parse, show
-
-if TYPE_CHECKING:
-    from harness.plan import Settings
+from harness.studies import STUDIES
 
 ABOUT = """\
 FastFlow ablations that can be reproduced.
@@ -60,20 +55,20 @@ def _parser() -> argparse.ArgumentParser:
         "harness", description=ABOUT, epilog=EXAMPLES, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=harness.__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    subs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, command: Any, says: str, *groups: Any) -> None:  # noqa: ANN401
-        sub = commands.add_parser(name, help=says, description=says, formatter_class=raw)
+        sub = subs.add_parser(name, help=says, description=says, formatter_class=raw)
         sub.set_defaults(command=command)
         for group in groups:
             group(sub)
 
-    add("list", _list, "the studies and their questions", _add_json)
-    add("plan", _plan, "what a study would run, and what is recorded", *_STUDY)
-    add("run", _run, "run what is missing of a study, and print its table", *_STUDY, _add_report)
-    add("report", _report, "execute a study's notebook on what is recorded", *_STUDY)
-    add("cache", _cache, "show or clear the feature cache", _add_results, _add_clear, _add_json)
-    add("doctor", _doctor, "what this machine, data and weights give", *_DOCTOR)
+    add("list", commands.list_, "the studies and their questions", _add_json)
+    add("plan", commands.plan, "what a study would run, and what is recorded", *_STUDY)
+    add("run", commands.run, "run what is missing of a study; its table", *_STUDY, _add_report)
+    add("report", commands.report, "execute a study's notebook on what is recorded", *_STUDY)
+    add("cache", commands.cache, "show or clear the feature cache", *_CACHE)
+    add("doctor", commands.doctor, "what this machine, data and weights give", *_DOCTOR)
     return parser
 
 
@@ -140,187 +135,5 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 _STUDY = (_add_study, _add_data, _add_results, _add_machine, _add_json)
+_CACHE = (_add_results, _add_clear, _add_json)
 _DOCTOR = (_add_data, _add_results, _add_json)
-
-
-def _assignments(option: str, texts: Sequence[str]) -> dict[str, Any]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"{option}: expected FIELD=VALUE; got '{text}'")
-        if option == "--where" and name in pairs:  # of --set the last one counts
-            raise InputError(f"{option}: expected every field once; got {name} twice")
-        if name == "smoke":
-            raise InputError(f"{option}: smoke is not a setting; expected --smoke")
-        pairs[name] = parse(name, value)
-    return pairs
-
-
-def _study_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The keywords of :func:`get_study` that the command line gives."""
-    changed = _assignments("--set", options.set)
-    if options.epochs is not None:
-        changed["epochs"] = options.epochs
-    if options.random_weights:
-        changed["weights"] = "random"
-    return {
-        "where": _assignments("--where", options.where),
-        "set": changed,
-        "seeds": options.seed,
-        "smoke": options.smoke,
-    }
-
-
-def _settings(options: argparse.Namespace) -> "Settings":
-    from harness.plan import Settings
-
-    if options.jobs < 0:
-        raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
-    if not 0 < options.cache_limit < 2**40:
-        raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
-    if options.results.exists() and not options.results.is_dir():
-        raise InputError(f"--results: expected a folder; got the file {options.results}")
-    return Settings(
-        results=options.results, data=options.data, weights=options.weights,
-        categories=tuple(options.category), device=options.device, jobs=options.jobs,
-        cache_limit=int(options.cache_limit * 2**30),
-    )  # fmt: skip
-
-
-def _print_json(value: object) -> int:
-    print(json.dumps(value, indent=1))
-    return 0
-
-
-def _list(options: argparse.Namespace) -> int:
-    if options.json:
-        return _print_json({name: _about(study) for name, study in STUDIES.items()})
-    for study in STUDIES.values():
-        print(f"{study.name}  ({len(study.variants)} variants, {len(study.seeds)} seeds)")
-        print(f"  {study.asks}")
-        if study.mirrors:
-            print(f"  mirrors: {study.mirrors}")
-    return 0
-
-
-def _about(study: Study) -> dict[str, Any]:
-    return {
-        "asks": study.asks,
-        "mirrors": study.mirrors,
-        "dataset": study.dataset,
-        "seeds": study.seeds,
-        "variants": study.labels(),
-    }
-
-
-def _plan(options: argparse.Namespace) -> int:
-    from harness.plan import make_plan
-
-    study = get_study(options.study, **_study_options(options))
-    plan = make_plan(study, _settings(options))
-    missing = set(plan.missing())
-    rows = [
-        {
-            "variant": study.labels()[c.variant.digest],
-            "digest": c.variant.digest,
-            "category": c.category,
-            "seed": c.seed,
-            "recorded": c not in missing,
-        }
-        for c in plan.cells
-    ]
-    if options.json:
-        return _print_json({**_about(study), "categories": list(plan.categories), "runs": rows})
-    base = study.variants[0].changes()
-    print(f"{study.name}: {study.asks}")
-    print("base: " + ", ".join(f"{k}={show(v)}" for k, v in base.items()))
-    for row in rows:
-        state = "recorded" if row["recorded"] else "to run"
-        print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
-        print(row["variant"])
-    print(f"{len(rows)} runs, {len(missing)} to run")
-    return 0
-
-
-def _run(options: argparse.Namespace) -> int:
-    from harness.grid import run_study
-    from harness.plan import make_plan
-
-    study = get_study(options.study, **_study_options(options))
-    settings = _settings(options)
-    plan = make_plan(study, settings)
-    say = (lambda text: print(text, file=sys.stderr)) if options.json else print
-    outcome = run_study(plan, settings, say)
-    for name, reason in outcome.failed:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    _print_table(study, plan.results, plan.dataset, list(plan.categories), as_json=options.json)
-    if options.report:
-        _write_report(options, plan.dataset, list(plan.categories))
-    return 1 if outcome.failed else 0
-
-
-def _print_table(
-    study: Study, results: Path, dataset: str, categories: list[str], *, as_json: bool
-) -> None:
-    from harness import tables
-
-    frame = tables.load(study, results, dataset=dataset, categories=categories)
-    if as_json:
-        print(frame.to_json(orient="records", indent=1))
-    else:
-        print(tables.as_text(tables.summary(frame, study)))
-
-
-def _report(options: argparse.Namespace) -> int:
-    from harness.plan import make_plan
-
-    study = get_study(options.study, **_study_options(options))
-    plan = make_plan(study, _settings(options))
-    _write_report(options, plan.dataset, list(plan.categories))
-    return 0
-
-
-def _write_report(options: argparse.Namespace, dataset: str, categories: list[str]) -> None:
-    from harness.reports import write_report
-
-    chosen = {**_study_options(options), "dataset": dataset, "categories": categories}
-    page = write_report(options.study, options.results, chosen)
-    print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
-
-
-def _cache(options: argparse.Namespace) -> int:
-    from harness.features import FeatureCache
-
-    cache = FeatureCache(options.results / "cache" / "features")
-    entries = [
-        {"entry": folder.name, "bytes": size, **meta["key"], "images": meta["images"]}
-        for folder, meta, size in cache.entries()
-    ]
-    if options.clear:
-        freed = cache.clear()
-        print(f"cleared {len(entries)} entries, {freed / 2**20:.1f} MiB")
-        return 0
-    if options.json:
-        return _print_json(entries)
-    for e in entries:
-        print(
-            f"{e['entry']}  {e['bytes'] / 2**20:8.1f} MiB  {e['images']:4} images  "
-            f"{e['dataset']}/{e['category']}  {e['backbone']} @ {e['image_size']}"
-        )
-    total = sum(e["bytes"] for e in entries)
-    print(f"{len(entries)} entries, {total / 2**20:.1f} MiB below {cache.folder}")
-    return 0
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from harness.doctor import examine
-
-    report = examine(data=options.data, weights=options.weights, results=options.results)
-    if options.json:
-        return _print_json(report)
-    for section, facts in report.items():
-        print(section)
-        for name, value in facts.items():
-            print(f"  {name:40} {value}")
-    return 0

@@ -9,7 +9,8 @@ from PIL import Image
 
 from harness.datasets import open_dataset
 from harness.datasets.contract import read_image, read_mask
-from harness.datasets.mvtec_ad import MvtecAd
+from harness.datasets.mvtec_ad import CATEGORIES, MvtecAd
+from harness.datasets.official import OFFICIAL
 from harness.errors import InputError
 
 
@@ -154,3 +155,12 @@ def test_names_with_spaces_are_fine(tmp_path):
     dataset = MvtecAd(tmp_path / "my parts")
     assert dataset.name == "my-parts"
     assert dataset.load("left side").counts()["train"] == 8
+
+
+def test_the_official_totals():
+    """Bergmann et al. 2021: 3629 train, 1725 test images, 1258 of them defective; BTAD: 2540."""
+    assert [sum(c[i] for c in OFFICIAL["mvtec_ad"].values()) for i in range(3)] == [
+        3629, 1725, 1258,
+    ]  # fmt: skip
+    assert sum(c.train + c.test for c in OFFICIAL["btad"].values()) == 2540
+    assert set(OFFICIAL["mvtec_ad"]) == set(CATEGORIES)

@@ -78,6 +78,10 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--category", action="append", default=[], metavar="NAME")
     group.add_argument("--seed", action="append", type=int, default=[], metavar="N")
     group.add_argument(
+        "--variant", action="append", default=[], metavar="NAME",
+        help="only the variant of this name, as `harness list STUDY` shows it",
+    )  # fmt: skip
+    group.add_argument(
         "--where", action="append", default=[], metavar="FIELD=VALUE",
         help="only the study's variants with this value, as in kernels=3,1",
     )  # fmt: skip

@@ -38,6 +38,7 @@ def _study_options(options: argparse.Namespace) -> dict[str, Any]:
     if options.random_weights:
         changed["weights"] = "random"
     return {
+        "variants": options.variant,
         "where": _assignments("--where", options.where),
         "set": changed,
         "seeds": options.seed,

@@ -24,13 +24,22 @@ CLAMPS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def make_subnet(channels_in: int, channels_out: int, *, kernel: int, hidden: int) -> nn.Sequential:
-    """Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b)."""
-    return nn.Sequential(
+def make_subnet(
+    channels_in: int, channels_out: int, *, kernel: int, hidden: int, init_gain: float = 0.0
+) -> nn.Sequential:
+    """Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b).
+
+    ``init_gain``: Xavier-uniform weights with this gain; 0: torch's own initialisation.
+    """
+    subnet = nn.Sequential(
         nn.Conv2d(channels_in, hidden, kernel, padding=kernel // 2),
         nn.ReLU(),
         nn.Conv2d(hidden, channels_out, kernel, padding=kernel // 2),
     )
+    if init_gain:
+        for conv in (subnet[0], subnet[2]):
+            nn.init.xavier_uniform_(cast(Tensor, conv.weight), gain=init_gain)
+    return subnet
 
 
 class _Permute(torch.autograd.Function):
@@ -117,6 +126,7 @@ class FlowStep(InvertibleModule):
         clamp: how s is bounded, a key of :data:`CLAMPS`.
         clamp_value: the bound of abs(s).
         subnet_scale: factor on the subnet's output (0.1 in AllInOneBlock, 1 in GLOW).
+        init_gain: see :func:`make_subnet`.
         generator: draws the permutation; None: torch's default generator.
     """
 
@@ -136,6 +146,7 @@ class FlowStep(InvertibleModule):
         clamp: str = "tanh",
         clamp_value: float = 2.0,
         subnet_scale: float = 0.1,
+        init_gain: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(dims_in)
@@ -149,7 +160,9 @@ class FlowStep(InvertibleModule):
 
         def subnet(given: int, changed: int) -> nn.Sequential:
             hidden = hidden_channels or max(1, int(hidden_ratio * given))
-            return make_subnet(given, 2 * changed, kernel=kernel, hidden=hidden)
+            return make_subnet(
+                given, 2 * changed, kernel=kernel, hidden=hidden, init_gain=init_gain
+            )
 
         first, second = self.halves
         self.subnet = subnet(first, second)

@@ -40,7 +40,9 @@ def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
     Returns:
         The HTML page.
     """
-    name = get_study(study, **{k: chosen[k] for k in ("where", "set", "seeds", "smoke")}).name
+    name = get_study(
+        study, **{k: chosen[k] for k in ("variants", "where", "set", "seeds", "smoke")}
+    ).name
     parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
     page = execute("ablations", name, results / "reports", parameters)
     write_index(results / "reports")

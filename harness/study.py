@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple, Self
 
@@ -47,7 +48,7 @@ class Study:
         mirrors: the published table it repeats, if any.
         dataset: ``surfaces`` (embedded) or a data set read from ``--data``.
         categories: the categories to run; empty: all that the data set has.
-        bases: the variants that are varied; the first is the reference of the differences.
+        bases: name → variant that is varied; the first is the reference of the differences.
         vary: the changes applied to every base, from :func:`one_factor` or :func:`grid`.
         seeds: at least one.
     """
@@ -57,7 +58,7 @@ class Study:
     mirrors: str = ""
     dataset: str = "mvtec_ad"
     categories: tuple[str, ...] = ()
-    bases: tuple[Variant, ...]
+    bases: Mapping[str, Variant]
     vary: tuple[Change, ...] = ({},)
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -72,22 +73,35 @@ class Study:
                 )
         _ = self.variants  # an unknown field in vary is found here, not in the middle of a run
 
+    @cached_property
+    def named(self) -> dict[Variant, str]:
+        """Every distinct variant with its name, in order; the first one is the reference.
+
+        A name says what the variant changes of its base, and which base where there are
+        several. Where one base's single field varies, the base is named by its value too.
+        """
+        several = len(self.bases) > 1
+        fields = {field for change in self.vary for field in change}
+        named: dict[Variant, str] = {}
+        for name, base in self.bases.items():
+            for change in self.vary:
+                variant = base.replace(**change)
+                changed = variant.changes(base)
+                if len(fields) == 1 and not several:
+                    changed = {field: getattr(variant, field) for field in fields}
+                text = ", ".join(f"{field}={show(value)}" for field, value in changed.items())
+                parts = [name, text] if several else [text or name]
+                named.setdefault(variant, ", ".join(filter(None, parts)))
+        return named
+
     @property
     def variants(self) -> tuple[Variant, ...]:
         """The distinct variants, in order; the first one is the reference."""
-        made = (base.replace(**change) for base in self.bases for change in self.vary)
-        return tuple(dict.fromkeys(made))
+        return tuple(self.named)
 
     def labels(self) -> dict[str, str]:
-        """Digest → name of each variant: what it changes of the study's reference.
-
-        Where only one field varies at all, the reference is named by its value too.
-        """
-        variants = self.variants
-        varied = dict.fromkeys(name for v in variants for name in v.changes(variants[0]))
-        if len(varied) == 1:
-            return {v.digest: f"{n}={show(getattr(v, n))}" for v in variants for n in varied}
-        return {v.digest: v.label(variants[0]) for v in variants}
+        """Digest → name of each variant."""
+        return {variant.digest: name for variant, name in self.named.items()}
 
     def cells(self, categories: Sequence[str]) -> Iterator[Cell]:
         """Every run once; category by category, so that cached features are used together."""
@@ -97,13 +111,20 @@ class Study:
                 for seed in seeds:
                     yield Cell(variant, category, seed)
 
+    def only(self, *names: str) -> Self:
+        """The study with only the variants of these names."""
+        for name in names:
+            if name not in self.named.values():
+                raise unknown(f"variant of {self.name}", name, self.named.values())
+        return self._of({v: n for v, n in self.named.items() if n in names})
+
     def where(self, **wanted: Any) -> Self:  # noqa: ANN401
         """The study with only those variants whose fields have these values."""
-        variants = self.variants
+        variants = self.named
         for name, value in wanted.items():
             if name not in FIELDS:
                 raise unknown("field", name, FIELDS)
-            kept = tuple(v for v in variants if getattr(v, name) == value)
+            kept = {v: n for v, n in variants.items() if getattr(v, name) == value}
             if not kept:
                 has = dict.fromkeys(show(getattr(v, name)) for v in variants)
                 raise InputError(
@@ -111,11 +132,14 @@ class Study:
                     f"expected one of: {'; '.join(has)}"
                 )
             variants = kept
-        return replace(self, bases=variants, vary=({},))
+        return self._of(variants)
 
     def set(self, **changes: Any) -> Self:  # noqa: ANN401
         """The study with some fields changed in every variant: other digests, other records."""
-        return replace(self, bases=tuple(v.replace(**changes) for v in self.variants), vary=({},))
+        changed: dict[Variant, str] = {}
+        for variant, name in self.named.items():
+            changed.setdefault(variant.replace(**changes), name)
+        return self._of(changed)
 
     def smoke(self) -> Self:
         """The smoke twin: the same variants and code path, one epoch, category and seed.
@@ -126,3 +150,7 @@ class Study:
         return replace(
             twin, name=f"{self.name}-smoke", seeds=self.seeds[:1], categories=self.categories[:1]
         )
+
+    def _of(self, variants: Mapping[Variant, str]) -> Self:
+        """The study of these variants; names stay what they were in the whole study."""
+        return replace(self, bases={n: v for v, n in variants.items()}, vary=({},))

@@ -41,6 +41,7 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
+    enough: Callable[[History], bool] = lambda history: False,
 ) -> History:
     """Train by negative log-likelihood (paper Eq. 1) on good images alone.
 
@@ -53,21 +54,24 @@ def fit(
             initialisation, so that variants with one seed see the same batches.
         device: as in torch.
         progress: called after every epoch with its number, from 1, and its mean loss.
+        enough: called after every evaluation; true ends the training.
 
     Raises:
-        RunFailed: the loss is not finite; says at which epoch and the last good loss.
+        RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
+            says at which epoch and the last good loss.
     """
     generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
     kept, held = _split(len(train[0]), variant.holdout, generator)
+    used = _used(len(kept), variant)
     model.initialise(_batch(train, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, len(kept)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
     history = History()
     for epoch in range(1, variant.epochs + 1):
         model.train()
         total = 0.0
-        order = kept[torch.randperm(len(kept), generator=generator).numpy()]
+        order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
         for rows in _batches(order, variant.batch_size):
             loss = _loss(model, _batch(train, rows, device), variant)
             if not math.isfinite(value := loss.item()):
@@ -84,10 +88,13 @@ def fit(
             optimiser.step()
             schedule.step()
             total += value * len(rows)
-        history.loss.append(total / len(kept))
-        if epoch == variant.epochs or (variant.eval_every and epoch % variant.eval_every == 0):
+        history.loss.append(total / used)
+        evaluated = variant.eval_every and epoch % variant.eval_every == 0
+        if evaluated or epoch == variant.epochs:
             _evaluate(model, history, epoch, train, held, test, variant, device)
         progress(epoch, history.loss[-1])
+        if evaluated and enough(history):
+            break
     return history
 
 
@@ -148,6 +155,18 @@ def _split(
             f"{images} images"
         )
     return rows[held:], rows[:held]
+
+
+def _used(images: int, variant: Variant) -> int:
+    """Images of an epoch: all, or those of its whole batches."""
+    if not variant.drop_last:
+        return images
+    if images < variant.batch_size:
+        raise RunFailed(
+            f"drop_last: expected at least one whole batch of {variant.batch_size} images; got "
+            f"{images} training images; use a smaller batch_size or drop_last=false"
+        )
+    return images - images % variant.batch_size
 
 
 def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

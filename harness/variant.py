@@ -42,6 +42,7 @@ _KERNELS: Check = (
     "odd sizes, as in (3, 1)",
     lambda v: bool(v) and all(k > 0 and k % 2 for k in v),
 )
+_FLAG: Check = ("true or false", lambda v: isinstance(v, bool))
 _WIDTH: Check = ("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
 
 
@@ -79,6 +80,7 @@ class Variant:
     clamp: str = _field("tanh", _one_of("none", "tanh", "tanh-unit", "atan", "sigmoid"))
     clamp_value: float = _field(2.0, _above(0))
     subnet_scale: float = _field(0.1, _above(0))
+    init_gain: float = _field(0.0, _at_least(0))  # Xavier with this gain; 0: torch's own
     # training (facts of the paper: Adam, 1e-3, 1e-5, 500 epochs, batch 32)
     loss: str = _field("sum", _one_of("sum", "mean"))
     optimiser: str = _field("adam", _one_of("adam", "adamw"))
@@ -88,18 +90,22 @@ class Variant:
     warmup_epochs: int = _field(0, _at_least(0))
     epochs: int = _field(500, _at_least(1))
     batch_size: int = _field(32, _at_least(1))
+    drop_last: bool = _field(default=False, check=_FLAG)
     gradient_clip: float = _field(0.0, _at_least(0))
     precision: str = _field("float32", _one_of("float32", "bfloat16"))
     holdout: float = _field(0.0, _SHARE)
     eval_every: int = _field(0, _at_least(0))
-    smoke: bool = _field(default=False, check=("true or false", lambda v: isinstance(v, bool)))
+    patience: int = _field(0, _at_least(0))  # evaluations without a better epoch; 0: no end
+    smoke: bool = _field(default=False, check=_FLAG)
     # scoring: needs no new training
     score_map: str = _field("exp-mean", _one_of("exp-mean", "nll", "nll-log-det"), "scoring")
     scale_aggregation: str = _field("mean", _one_of("mean", "sum", "max"), "scoring")
     smoothing: float = _field(0.0, _at_least(0), "scoring")
     image_score: str = _field("max", _one_of("max", "top-k", "mean"), "scoring")
     top_k: float = _field(0.01, ("a share in (0, 1]", lambda v: 0 < v <= 1), "scoring")
-    epoch_selection: str = _field("last", _one_of("last", "label-free", "best-on-test"), "scoring")
+    epoch_selection: str = _field(
+        "last", _one_of("last", "label-free", "best-on-test", "best-pixel-on-test"), "scoring"
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -111,6 +117,11 @@ class Variant:
             raise InputError(
                 "epoch_selection: label-free chooses by the loss of held-out good images; "
                 "expected holdout above 0; got 0"
+            )
+        if self.patience and (self.epoch_selection == "last" or not self.eval_every):
+            raise InputError(
+                "patience: expected an epoch_selection that compares epochs, and eval_every above "
+                f"0; got {self.epoch_selection} and {self.eval_every}"
             )
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401
@@ -125,14 +136,6 @@ class Variant:
         other = base or Variant()
         return {k: v for k, v in asdict(self).items() if v != getattr(other, k)}
 
-    def label(self, base: "Variant") -> str:
-        """The variant's name in a study: what it changes of ``base``.
-
-        >>> Variant(kernels=(3, 1)).label(Variant())
-        'kernels=3,1'
-        """
-        return ", ".join(f"{k}={show(v)}" for k, v in self.changes(base).items()) or "base"
-
     @property
     def digest(self) -> str:
         """12 hexadecimal digits that name the variant; stable over versions and machines."""
@@ -141,7 +144,12 @@ class Variant:
 
     @property
     def training(self) -> Self:
-        """The variant without its scoring choices: what has to be trained."""
+        """The variant without its scoring choices: what has to be trained.
+
+        Early stopping looks at the scores, so with ``patience`` they are part of the training.
+        """
+        if self.patience:
+            return self
         scoring = {f.name: f.default for f in fields(self) if f.metadata["group"] == "scoring"}
         return self.replace(**scoring)
 

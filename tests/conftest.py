@@ -80,7 +80,7 @@ def study():
     return Study(
         name="tiny",
         asks="Does it run?",
-        bases=(TINY,),
+        bases={"base": TINY},
         vary=one_factor(kernels=((3,),), score_map=("nll",)),
         seeds=(0, 1),
     )

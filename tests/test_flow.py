@@ -442,3 +442,12 @@ def test_kernels_cycle_over_the_steps():
 def test_unknown_keyword_is_an_error():
     with pytest.raises(TypeError, match="kernal"):
         make_flow(4, 3, 3, steps=1, kernels=(3,), kernal=1)
+
+
+def test_init_gain_bounds_the_subnets_first_weights():
+    torch.manual_seed(0)
+    flow = make_flow(6, 3, 3, steps=1, kernels=(3,), init_gain=0.02, coupling="two-sided")
+    for conv in (flow[0].subnet[0], flow[0].subnet[2], flow[0].subnet_back[0]):
+        fans = 9 * (conv.in_channels + conv.out_channels)
+        bound = 0.02 * (6 / fans) ** 0.5  # Glorot and Bengio 2010, Eq. 16
+        assert 0.5 * bound < conv.weight.abs().max() <= bound

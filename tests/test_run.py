@@ -15,16 +15,17 @@ from conftest import TINY
 
 from harness import grid, run
 from harness.backbones import Backbone
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 from harness.executors import local
 from harness.features import FeatureCache
 from harness.grid import run_study
 from harness.metrics import image_metrics, pixel_metrics
 from harness.plan import make_plan
 from harness.records import read_record, read_records
-from harness.run import score, select_epoch
+from harness.run import _patience, score, select_epoch
 from harness.studies import get_study
 from harness.study import Study, one_factor
+from harness.train import History
 from harness.variant import Variant
 
 
@@ -166,7 +167,7 @@ def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
 
 def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     study = Study(
-        name="s", asks="?", bases=(TINY,), seeds=(0,),
+        name="s", asks="?", bases={"base": TINY}, seeds=(0,),
         vary=({}, {"learning_rate": 1e9, "clamp": "none", "epochs": 40}),
     )  # fmt: skip
     outcome = run_study(make_plan(study, settings), settings, quiet)
@@ -292,10 +293,34 @@ def entry(epoch, image, pixel, holdout):
     return {"epoch": epoch, "metrics": metrics, "holdout": holdout}
 
 
-@pytest.mark.parametrize(("rule", "epoch"), [("last", 3), ("label-free", 1), ("best-on-test", 2)])
+@pytest.mark.parametrize(
+    ("rule", "epoch"),
+    [("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-pixel-on-test", 2)],
+)
 def test_epoch_selection(rule, epoch):
     evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
     assert select_epoch(evaluated, rule)["epoch"] == epoch
+
+
+def test_best_pixel_without_masks_is_a_failure():
+    with pytest.raises(RunFailed, match="best-pixel-on-test needs masks"):
+        select_epoch([{"epoch": 1, "metrics": {"image_auroc": 1.0}}], "best-pixel-on-test")
+
+
+def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
+    values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    monkeypatch.setattr(
+        "harness.run._evaluate",
+        lambda variant, history, epoch, data: {
+            "epoch": epoch, "metrics": {"pixel_auroc": next(values)},
+        },
+    )  # fmt: skip
+    variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
+    enough = _patience(variant, None)
+    said = [enough(History(energies={e: []})) for e in (5, 10, 15, 20)]
+    assert said == [False, False, False, True]  # epoch 10 is two evaluations back
+    assert variant.training == variant
+    assert _patience(Variant(), None)(History()) is False
 
 
 def test_the_oracle_is_flagged(study, settings, in_process):

@@ -11,7 +11,7 @@ BASE = Variant()
 
 
 def make(**changes):
-    settings = {"name": "s", "asks": "?", "bases": (BASE,), "seeds": (0, 1)}
+    settings = {"name": "s", "asks": "?", "bases": {"base": BASE}, "seeds": (0, 1)}
     return Study(**{**settings, **changes})
 
 
@@ -23,7 +23,7 @@ def test_cells_are_bases_times_vary_times_categories_times_seeds():
 
 
 def test_equal_cells_are_run_once():
-    twice = make(bases=(BASE, BASE), vary=({}, {"flow_steps": 8}), seeds=(0, 0))
+    twice = make(bases={"a": BASE, "b": BASE}, vary=({}, {"flow_steps": 8}), seeds=(0, 0))
     assert list(twice.cells(["a", "a"])) == [Cell(BASE, "a", 0)]
 
 
@@ -56,7 +56,7 @@ def test_where_selects_and_set_changes():
         (lambda s: make(vary=({"kernel": 1},)), "unknown field 'kernel'"),
         (lambda s: make(seeds=()), "expected at least one of seeds"),
         (lambda s: make(seeds=(-1,)), "expected seeds in 0"),
-        (lambda s: make(bases=()), "expected at least one of bases"),
+        (lambda s: make(bases={}), "expected at least one of bases"),
         (lambda s: get_study("surface"), "unknown study 'surface'; did you mean 'surfaces'"),
     ],
 )

@@ -13,7 +13,7 @@ from harness.study import Study, one_factor
 from harness.variant import Variant
 
 STUDY = Study(
-    name="s", asks="Better?", bases=(Variant(),), seeds=(0, 1),
+    name="s", asks="Better?", bases={"base": Variant()}, seeds=(0, 1),
     vary=one_factor(kernels=((3, 1),), coupling=("two-sided",)),
 )  # fmt: skip
 WHERE = {"dataset": "d", "categories": ["a", "b"]}
@@ -208,7 +208,7 @@ def test_percent():
 
 
 def test_base_settings_mark_what_differs_from_the_defaults():
-    study = replace(STUDY, bases=(Variant(flow_steps=3),))
+    study = replace(STUDY, bases={"base": Variant(flow_steps=3)})
     table = tables.base_settings(study)
     assert table.loc["flow_steps"].tolist() == ["3", True]
     assert table["changed"].sum() == 1

@@ -156,3 +156,36 @@ def test_half_precision_features_are_trained_on_in_float32():
     half = [a.astype(np.float16) for a in arrays(10)]
     history = fit(make_model(BASE, SHAPES, 0), half, arrays(3, 1), variant=BASE, seed=0)
     assert history.loss == pytest.approx(train(BASE)[1].loss, rel=1e-3)
+
+
+def test_drop_last_leaves_out_the_smaller_batch(monkeypatch):
+    seen = []
+    original = np.ascontiguousarray
+
+    def spy(rows, kind):
+        seen.append(len(rows))
+        return original(rows, kind)
+
+    monkeypatch.setattr("harness.train.np.ascontiguousarray", spy)
+    _, history = train(BASE.replace(drop_last=True, batch_size=4, epochs=1, actnorm="none"))
+    taps = len(SHAPES)
+    first, *rest = seen[::taps]
+    assert first == 4  # what ActNorm would be initialised from
+    assert rest == [4, 4, 3]  # 10 training images: two whole batches; then 3 test images
+    assert np.isfinite(history.loss[0])
+
+
+def test_drop_last_without_a_whole_batch_is_a_failure():
+    with pytest.raises(RunFailed, match="expected at least one whole batch of 32 images; got 10"):
+        train(BASE.replace(drop_last=True, batch_size=32))
+
+
+def test_enough_ends_the_training_at_an_evaluation():
+    model = make_model(BASE, SHAPES, 0)
+    variant = BASE.replace(eval_every=2, epochs=9)
+    history = fit(
+        model, arrays(10), arrays(3, 1), variant=variant, seed=0,
+        enough=lambda h: len(h.loss) >= 3,
+    )  # fmt: skip
+    assert len(history.loss) == 4
+    assert list(history.energies) == [2, 4]

@@ -35,9 +35,12 @@ def test_digest_depends_on_every_field():
         "batch_size": 4, "gradient_clip": 1.0, "precision": "bfloat16", "holdout": 0.1,
         "eval_every": 5, "smoke": True, "score_map": "nll", "scale_aggregation": "sum",
         "smoothing": 1.0, "image_score": "mean", "top_k": 0.5, "epoch_selection": "best-on-test",
+        "drop_last": True, "init_gain": 0.5, "patience": 3,
     }  # fmt: skip
     assert set(other) == set(FIELDS)
-    digests = {Variant(**{name: value}).digest for name, value in other.items()}
+    made = {name: {name: value} for name, value in other.items()}
+    made["patience"] |= {"epoch_selection": "best-on-test", "eval_every": 1}
+    digests = {Variant(**changes).digest for changes in made.values()}
     assert len(digests) == len(FIELDS)
     assert Variant().digest not in digests
 
@@ -68,6 +71,12 @@ def test_digest_depends_on_every_field():
         ),
         ({"hidden_channels": 1.5}, "hidden_channels: expected a whole number or none; got 1.5"),
         ({"smoke": 1}, "smoke: expected true or false; got 1"),
+        ({"drop_last": "yes"}, "drop_last: expected true or false; got 'yes'"),
+        ({"patience": 3}, "patience: expected an epoch_selection that compares epochs"),
+        (
+            {"patience": 3, "epoch_selection": "best-on-test"},
+            "patience: .* eval_every above 0; got best-on-test and 0",
+        ),
         ({"norm": None}, "norm: expected text; got None"),
         ({"epoch_selection": "label-free"}, "expected holdout above 0; got 0"),
     ],

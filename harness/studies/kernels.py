@@ -11,7 +11,7 @@ STUDY = Study(
     name="kernels",
     asks="Do subnets that alternate 3×3 and 1×1 kernels score as well as 3×3 alone?",
     mirrors="FastFlow, ablation of the subnet kernel (ResNet18)",
-    bases=(RESNET18,),
+    bases={"ResNet18": RESNET18},
     vary=one_factor(kernels=((3, 1),)),
     seeds=(0, 1, 2),
 )

@@ -27,3 +27,6 @@ DEIT = Variant(
 )
 
 CAIT = DEIT.replace(backbone="cait_m48_448.fb_dist_in1k", image_size=448, taps=(40,))
+
+# In the order of the paper's Table 1 by cost; each with the kernels the paper chose for it.
+PAPER = {"ResNet18": RESNET18, "Wide-ResNet50-2": WIDE_RESNET50, "DeiT": DEIT, "CaiT": CAIT}

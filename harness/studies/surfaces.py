@@ -24,7 +24,7 @@ STUDY = Study(
     asks="What does each of backbone, kernels, flow steps, coupling, ActNorm and smoothing of "
     "the map change when it alone is changed?",
     dataset="surfaces",
-    bases=(BASE,),
+    bases={"base": BASE},
     vary=one_factor(
         backbone=("tf_efficientnet_lite1.pypi_in1k",),
         kernels=((3,), (1,)),

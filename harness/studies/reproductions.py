@@ -1,0 +1,61 @@
+"""What do the public reproductions' own recipes score, on one training core?
+
+Each recipe as read in its code, named by its author. What a recipe does beyond a variant's
+fields is not taken over:
+
+- gathierry: the masks' rule (bilinear, whole pixels only) is a field of its own.
+- anomalib: the recipe of 2022, whose figures its README prints: early stopping on the pixel
+  AUROC of the test set, best checkpoint loaded. ``anomalib 2`` is today's default.
+- lelexx: both halves share one subnet there, image scores are taken before smoothing, corners
+  are aligned; Paddle's weights.
+- RistoranteRist: no ImageNet mean and deviation, the block's output without the final norm, maps
+  judged at the images' own size.
+- HTCho1: image and pixel AUROC each at its own best test epoch.
+"""
+
+from harness.studies.paper import CAIT, DEIT, PAPER, RESNET18
+from harness.study import Study
+from harness.variant import Variant
+
+
+def _all_in_one(base: Variant, **changes: object) -> Variant:
+    """Gathierry's flow: FrEIA's AllInOneBlock, LayerNorm with affine, ViT width 0.16."""
+    vit = base in (DEIT, CAIT)
+    narrow = {"hidden_channels": None, "hidden_ratio": 0.16}
+    return base.replace(**(narrow if vit else {"norm": "layer-affine"}), **changes)
+
+
+BEST_PIXEL = {"epoch_selection": "best-pixel-on-test"}
+GATHIERRY = {"drop_last": True, "eval_every": 10}
+EARLY = {"eval_every": 1, "patience": 3, **BEST_PIXEL}
+
+STUDY = Study(
+    name="reproductions",
+    asks="What do the public reproductions' recipes score when one core trains them all?",
+    mirrors="the reproductions' own tables",
+    bases={
+        **{
+            f"gathierry, {name}": _all_in_one(base, **GATHIERRY)
+            for name, base in PAPER.items()
+        },
+        **{
+            f"gathierry, {name}, best epoch": _all_in_one(base, **GATHIERRY, **BEST_PIXEL)
+            for name, base in PAPER.items()
+        },
+        **{f"anomalib, {name}": _all_in_one(base, **EARLY) for name, base in PAPER.items()},
+        "anomalib 2, ResNet18": _all_in_one(RESNET18, kernels=(3, 1)),
+        "lelexx, ResNet18": RESNET18.replace(
+            coupling="two-sided", flow_steps=4, hidden_ratio=1.06, norm="batch", loss="mean",
+            gradient_clip=0.9, smoothing=6.0, eval_every=1, patience=30,
+            epoch_selection="best-on-test",
+        ),
+        "RistoranteRist, CaiT": CAIT.replace(
+            coupling="two-sided", actnorm="data", clamp="atan", clamp_value=0.15,
+            subnet_scale=1.0, init_gain=0.02, loss="mean", learning_rate=2e-4, warmup_epochs=4,
+            score_map="nll-log-det",
+        ),
+        "HTCho1, CaiT": _all_in_one(
+            CAIT, kernels=(1, 3), smoothing=4.0, eval_every=1, epoch_selection="best-on-test"
+        ),
+    },
+)  # fmt: skip

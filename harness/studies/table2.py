@@ -1,0 +1,16 @@
+"""What does FastFlow score on each of MVTec AD's fifteen categories?
+
+Table 2 of the paper. Its backbone is CaiT by inference (the means equal CaiT's row of Table 1);
+the other backbones' values per category are not known from any source. The cells are those of
+``table1``: what one study has run, the other has too.
+"""
+
+from harness.studies.paper import CAIT, PAPER
+from harness.study import Study
+
+STUDY = Study(
+    name="table2",
+    asks="What does FastFlow score on each category of MVTec AD?",
+    mirrors="FastFlow, Table 2 (MVTec AD by category)",
+    bases={"CaiT": CAIT, **PAPER},
+)

@@ -1,0 +1,15 @@
+"""Does FastFlow tell one class of CIFAR-10 from the other nine?
+
+Table 4 of the paper prints a mean AUROC of 66.7; backbone and protocol are not known.
+"""
+
+from harness.studies.paper import PAPER
+from harness.study import Study
+
+STUDY = Study(
+    name="table4",
+    asks="Does FastFlow, trained on one class of CIFAR-10, flag the other nine?",
+    mirrors="FastFlow, Table 4 (CIFAR-10, one class against the rest)",
+    dataset="cifar10",
+    bases=PAPER,
+)

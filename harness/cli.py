@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import commands
+from harness import commands, gap_commands
 from harness.errors import InputError
 from harness.studies import STUDIES
 
@@ -18,6 +18,7 @@ A study asks one question. It lists variants of FastFlow, and runs each on every
 every seed; a run leaves a record, a report is made from the records alone. What is recorded is
 never trained again, so any command can be stopped (Ctrl-C) and started again.
 """
+GAP = "published figures beside ours; the embedded study against its accepted records"
 EXAMPLES = """\
 examples:
   harness list                                       the studies and their questions
@@ -25,6 +26,8 @@ examples:
   harness run kernels --data MVTEC --weights DIR --category bottle --epochs 20
   harness run kernels --data MVTEC --where kernels=3 --set norm=none
   harness run kernels --data MVTEC --smoke           everything once, in a minute
+  harness plan table1                                what it would cost; no data needed
+  harness gap                                        published, ours, gap, verdict
 
 exit codes: 0 all recorded, 1 some run failed, 2 bad usage or input, 130 stopped by Ctrl-C
 """
@@ -63,24 +66,41 @@ def _parser() -> argparse.ArgumentParser:
         for group in groups:
             group(sub)
 
-    add("list", commands.list_, "the studies and their questions", _add_json)
+    add("list", commands.list_, "the studies, or a study's variants", _add_name, _add_json)
     add("plan", commands.plan, "what a study would run, and what is recorded", *_STUDY)
     add("run", commands.run, "run what is missing of a study; its table", *_STUDY, _add_report)
     add("report", commands.report, "execute a study's notebook on what is recorded", *_STUDY)
+    add("params", gap_commands.params, "exact parameters of every reading", _add_json)
+    add("gap", gap_commands.gap, GAP, *_GAP, _add_json)
+    add("accept", gap_commands.accept, "make these records the baseline", *_BASELINE)
     add("cache", commands.cache, "show or clear the feature cache", *_CACHE)
     add("doctor", commands.doctor, "what this machine, data and weights give", *_DOCTOR)
     return parser
 
 
-def _add_study(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
-    group = parser.add_argument_group("which runs")
-    group.add_argument("--category", action="append", default=[], metavar="NAME")
-    group.add_argument("--seed", action="append", type=int, default=[], metavar="N")
-    group.add_argument(
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", nargs="?", help="list its variants")
+
+
+def _add_cells(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--category", action="append", default=[], metavar="NAME")
+    parser.add_argument("--seed", action="append", type=int, default=[], metavar="N")
+    parser.add_argument(
         "--variant", action="append", default=[], metavar="NAME",
         help="only the variant of this name, as `harness list STUDY` shows it",
     )  # fmt: skip
+
+
+def _add_baseline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="accepted records (default: the harness's)"
+    )
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
+    group = parser.add_argument_group("which runs")
+    _add_cells(group)
     group.add_argument(
         "--where", action="append", default=[], metavar="FIELD=VALUE",
         help="only the study's variants with this value, as in kernels=3,1",
@@ -139,5 +159,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 _STUDY = (_add_study, _add_data, _add_results, _add_machine, _add_json)
+_BASELINE = (_add_results, _add_baseline)
+_GAP = (*_BASELINE, _add_cells)
 _CACHE = (_add_results, _add_clear, _add_json)
 _DOCTOR = (_add_data, _add_results, _add_json)

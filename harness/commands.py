@@ -68,7 +68,14 @@ def _print_json(value: object) -> int:
 
 
 def list_(options: argparse.Namespace) -> int:
-    """Print the studies and their questions."""
+    """Print the studies and their questions, or a study's variants."""
+    if options.study:
+        study = get_study(options.study)
+        if options.json:
+            return _print_json({name: v.changes() for v, name in study.named.items()})
+        for variant, name in study.named.items():
+            print(f"{variant.digest}  {name}")
+        return 0
     if options.json:
         return _print_json({name: _about(study) for name, study in STUDIES.items()})
     for study in STUDIES.values():
@@ -91,10 +98,14 @@ def _about(study: Study) -> dict[str, Any]:
 
 def plan(options: argparse.Namespace) -> int:
     """Print a study's runs, and which of them are recorded."""
-    from harness.plan import make_plan
+    from harness.estimate import estimate
+    from harness.plan import make_plan, plan_without_data
 
     study = get_study(options.study, **_study_options(options))
-    plan = make_plan(study, _settings(options))
+    settings = _settings(options)
+    embedded = study.dataset == "surfaces"
+    make = make_plan if embedded or settings.data else plan_without_data
+    plan = make(study, settings)
     missing = set(plan.missing())
     rows = [
         {
@@ -107,7 +118,8 @@ def plan(options: argparse.Namespace) -> int:
         for c in plan.cells
     ]
     if options.json:
-        return _print_json({**_about(study), "categories": list(plan.categories), "runs": rows})
+        about = {**_about(study), "categories": list(plan.sizes), "runs": rows}
+        return _print_json({**about, "estimate": estimate(plan, settings)})
     base = study.variants[0].changes()
     print(f"{study.name}: {study.asks}")
     print("base: " + ", ".join(f"{k}={show(v)}" for k, v in base.items()))
@@ -116,7 +128,25 @@ def plan(options: argparse.Namespace) -> int:
         print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
         print(row["variant"])
     print(f"{len(rows)} runs, {len(missing)} to run")
+    if missing:
+        print(_estimate_text(estimate(plan, settings)))
     return 0
+
+
+def _estimate_text(cost: dict[str, Any]) -> str:
+    return (
+        f"about {_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
+        f"after {_hours(cost['backbone_seconds'])} of backbone; "
+        f"{cost['results_bytes'] / 2**30:.2f} GiB of results, "
+        f"{cost['cache_bytes'] / 2**30:.2f} GiB of features (--cache-limit bounds them)\n"
+        f"rates from {cost['rates']}"
+    )
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import torch
 from harness.datasets import Category, open_dataset
 from harness.errors import InputError, unknown
 from harness.features import DEFAULT_LIMIT
+from harness.official import OFFICIAL
 from harness.records import Place, read_record
 from harness.study import Cell, Study
 
@@ -55,10 +56,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study on a data set: every cell, and which of them are recorded."""
+    """A study on a data set: every cell, and which of them are recorded.
+
+    ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
+    made without the data.
+    """
 
     study: Study
     categories: dict[str, Category]
+    sizes: dict[str, tuple[int, int]]
     dataset: str
     results: Path
     cells: tuple[Cell, ...]
@@ -97,11 +103,32 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     categories = {name: dataset.load(name) for name in wanted}
     if smoke:
         categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
-    plan = Plan(study, categories, dataset.name, settings.results, tuple(study.cells(wanted)))
+    sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
+    cells = tuple(study.cells(wanted))
+    plan = Plan(study, categories, sizes, dataset.name, settings.results, cells)
     for cell in plan.cells:
         if (path := plan.place(cell).record).is_file():
             _same_data(path, categories[cell.category])
     return plan
+
+
+def plan_without_data(study: Study, settings: Settings) -> Plan:
+    """The study's cells by its data set's published categories and counts.
+
+    Raises:
+        InputError: they are not known, or a category does not exist.
+    """
+    official = OFFICIAL.get(study.dataset.removeprefix("disturbed-"))
+    if official is None:
+        raise InputError(f"the categories of {study.dataset} are not known; expected --data DIR")
+    for name in settings.categories:
+        if name not in official:
+            raise unknown("category", name, official)
+    wanted = settings.categories or study.categories or tuple(official)
+    wanted = wanted[:1] if all(v.smoke for v in study.variants) else wanted
+    sizes = {name: (official[name].train, official[name].test) for name in wanted}
+    cells = tuple(study.cells(wanted))
+    return Plan(study, {}, sizes, study.dataset, settings.results, cells)
 
 
 def _same_data(path: Path, category: Category) -> None:

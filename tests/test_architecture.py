@@ -11,14 +11,18 @@ ROOT = Path(__file__).parents[1] / "harness"
 # Band of every module, lowest first. Each may import its own band and those in MAY.
 BANDS = {
     "errors": ("errors",),
-    "facts": ("variant", "study", "studies", "records"),
+    "facts": (
+        "variant", "study", "studies", "records", "published", "official", "shipped",
+    ),
     "method": (
         "weights", "backbones", "flow", "fastflow", "scoring", "metrics", "cost",
     ),
     "data": ("datasets", "features"),
-    "run": ("environment", "train", "run", "executors", "plan", "grid"),
-    "report": ("tables", "prose", "plots", "reports"),
-    "door": ("cli", "commands", "doctor", "__main__"),
+    "run": (
+        "environment", "train", "run", "executors", "plan", "grid", "parameters", "estimate",
+    ),
+    "report": ("tables", "prose", "plots", "reports", "gap", "regression"),
+    "door": ("cli", "commands", "gap_commands", "doctor", "__main__"),
 }  # fmt: skip
 MAY = {
     "errors": set(),

@@ -10,8 +10,8 @@ from PIL import Image
 from harness.datasets import open_dataset
 from harness.datasets.contract import read_image, read_mask
 from harness.datasets.mvtec_ad import CATEGORIES, MvtecAd
-from harness.datasets.official import OFFICIAL
 from harness.errors import InputError
+from harness.official import OFFICIAL
 
 
 def test_counts_labels_and_masks(data):

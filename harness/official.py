@@ -46,6 +46,8 @@ OFFICIAL: dict[str, dict[str, Counts]] = {
         "02": _same(399, 230, 200),
         "03": _same(1000, 441, 41),
     },
+    # The embedded set: 24 good and 36 defective test images of each surface.
+    "surfaces": {name: _same(48, 60, 36) for name in ("brick", "grass", "gravel")},
     # One class against the other nine; every test image of the ten classes is judged.
     "cifar10": {name: Counts(5000, 10000, 9000, 0) for name in CIFAR10_CLASSES},
 }

@@ -1,0 +1,145 @@
+"""How long a plan takes and how much disk it needs, from costs measured on this machine."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from harness.cost import count_macs
+from harness.environment import device_name
+from harness.features import entry_bytes
+from harness.parameters import Shapes, skeleton
+from harness.plan import Plan, Settings, cores
+from harness.records import read_records
+from harness.run import make_model
+from harness.study import Cell
+from harness.variant import Variant
+
+RECORD_BYTES = 20_000  # a record and its gallery's overhead
+PROBE = Variant(flow_steps=2, image_size=128, kernels=(3, 1))
+PROBE_SHAPES: Shapes = ((64, 32, 32), (128, 16, 16))
+PROBE_IMAGES, PROBE_ROUNDS = 8, 5
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per multiply-accumulate, and where they come from.
+
+    ``train``: of one run's flow, forward and backward, with a run's share of the threads.
+    ``infer``: of backbone and flow, forward, with all threads.
+    """
+
+    train: float
+    infer: float
+    source: str
+
+
+def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """What is left of a plan costs.
+
+    Returns:
+        ``train_seconds`` (with ``parallel`` runs at a time), ``backbone_seconds`` (as if nothing
+        were cached), ``cache_bytes`` (the features of all categories; the cache holds at most
+        its limit), ``results_bytes`` (energies and records), ``parallel``, ``rates``.
+    """
+    missing = plan.missing()
+    counts = {v: _cost(v) for v in dict.fromkeys(c.variant for c in missing)}
+    rates = measured_rates(read_records(settings.results), settings)
+    train = 0.0
+    results = len(missing) * RECORD_BYTES
+    for variant, category, _ in _trainings(missing):
+        images, test = plan.sizes[category]
+        macs, shapes = counts[variant]
+        train += macs["flow"] * images * variant.epochs * rates.train
+        evaluations = variant.epochs // variant.eval_every if variant.eval_every else 1
+        results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
+    backbone, cache = 0.0, 0
+    for variant, category in _passes(missing):
+        macs, shapes = counts[variant]
+        images = sum(plan.sizes[category])
+        backbone += macs["backbone"] * images * rates.infer
+        cache += entry_bytes(shapes, images, variant.feature_dtype)
+    return {
+        "train_seconds": train / settings.parallel,
+        "backbone_seconds": backbone,
+        "cache_bytes": cache,
+        "results_bytes": results,
+        "parallel": settings.parallel,
+        "rates": rates.source,
+    }
+
+
+def measured_rates(records: Iterable[Mapping[str, Any]], settings: Settings) -> Rates:
+    """The rates of this device's records; without any, of a probe that takes seconds."""
+    device = settings.torch_device
+    name = device_name(device)
+    train, infer = [], []
+    for r in records:
+        if r["environment"]["device_name"] != name or r["smoke"]:
+            continue
+        macs, seconds = r["macs"], r["measured"]["fit_seconds"]
+        infer.append(1 / (r["measured"]["speed"]["fps"] * (macs["flow"] + macs["backbone"])))
+        if seconds:
+            train.append(seconds / (macs["flow"] * r["data"]["train"] * len(r["loss"])))
+    if train:
+        return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
+    return _probe(device, max(1, cores() // settings.parallel))
+
+
+def _probe(device: str, threads: int) -> Rates:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model = make_model(PROBE, PROBE_SHAPES, 0).to(device).to(memory_format=torch.channels_last)
+    with torch.device("meta"):
+        macs = _flow_macs(make_model(PROBE, PROBE_SHAPES, 0))
+    features = [torch.randn(PROBE_IMAGES, *s, device=device) for s in PROBE_SHAPES]
+    features = [f.contiguous(memory_format=torch.channels_last) for f in features]
+    train = _seconds(lambda: model.nll(features, reduction="sum").mean().backward())
+    torch.set_num_threads(cores())
+    infer = _seconds(lambda: model.energies(features))
+    torch.set_num_threads(before)
+    work = macs * PROBE_IMAGES
+    return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
+
+
+def _flow_macs(model: Any) -> int:  # noqa: ANN401
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model([torch.empty(1, *s, device="meta") for s in PROBE_SHAPES])
+    return int(counter.get_total_flops()) // 2
+
+
+def _seconds(work: Any) -> float:  # noqa: ANN401
+    times = []
+    for _ in range(PROBE_ROUNDS):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return median(times[1:])
+
+
+def _cost(variant: Variant) -> tuple[dict[str, int], Shapes]:
+    model, twin, shapes = skeleton(variant)
+    return count_macs(model, twin), shapes
+
+
+def _trainings(cells: Sequence[Cell]) -> list[Cell]:
+    """One cell of each training: scoring variants share theirs."""
+    trainings = {(c.variant.training, c.category, c.seed): c for c in cells}
+    return list(trainings.values())
+
+
+def _passes(cells: Sequence[Cell]) -> list[tuple[Variant, str]]:
+    """One variant of each backbone that a category's images pass."""
+    found = {}
+    for c in cells:
+        v = c.variant
+        spec = (v.backbone, v.weights, v.taps, v.image_size, v.feature_dtype, c.category)
+        found[spec] = (v, c.category)
+    return list(found.values())

@@ -1,0 +1,147 @@
+"""What ``harness params``, ``gap`` and ``accept`` do."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.official import OFFICIAL
+from harness.published import Published, read_published
+from harness.shipped import shipped
+from harness.studies import get_study
+from harness.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EMBEDDED = "surfaces"  # the study whose accepted records are the baseline
+
+
+def params(options: argparse.Namespace) -> int:
+    """Print every reading's parameters and which of them round to a printed count."""
+    from harness.parameters import account
+
+    rows = account(ledger("published"))
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    print(
+        f"{'backbone':16} {'kernels':8} {'coupling':9} {'steps':>5} {'width':>9} {'flow':>12} "
+        f"{'+ LayerNorm':>12} {'printed':>8}  rounds to it"
+    )
+    for r in rows:
+        both = "–" if not r["norm"] else f"{r['flow'] + r['norm']:,}"
+        printed = "–" if r["published"] is None else f"{r['published']} M"
+        print(
+            f"{r['backbone']:16} {r['kernels']:8} {r['coupling']:9} {r['flow_steps']:5} "
+            f"{r['width']:>9} {r['flow']:12,} {both:>12} {printed:>8}  {_rounds(r)}"
+        )
+    print(
+        "\nTrainable parameters beside the backbone: flow, and with a trained LayerNorm before it "
+        "(a ViT's own norm is frozen).\nC: channels at the tap. A width is the hidden channels of "
+        "a subnet, whose input is C/2.\nA printed count that is unverified is marked (?)."
+    )
+    return 0
+
+
+def gap(options: argparse.Namespace) -> int:
+    """Print published, ours, gap and verdict, and check the records against the baseline."""
+    from harness import regression
+    from harness.gap import counted, gaps
+    from harness.parameters import accounting
+
+    baseline = options.baseline or shipped("results", "baseline")
+    study, categories = _embedded(options)
+    figures = ledger("published") + ledger("reproductions")
+    fresh = accounting(ledger("published"), counted(figures))
+    table = gaps(figures, options.results, fresh["variants"])
+    cells = regression.compare(study, categories, options.results, baseline)
+    counts = regression.compare_counts(fresh, baseline)
+    failed = [t[t["verdict"].isin(regression.FAILS)] for t in (cells, counts)]
+    if options.json:
+        parts = {"published": table, "regression": cells, "parameters": counts}
+        print(json.dumps({k: _plain(t) for k, t in parts.items()}, indent=1, ensure_ascii=False))
+    else:
+        _print_published(table)
+        _print_regression(cells, counts, failed)
+    return int(any(len(f) for f in failed))
+
+
+def accept(options: argparse.Namespace) -> int:
+    """Make the recorded embedded study the baseline, printing what changes."""
+    from harness import regression
+    from harness.gap import counted
+    from harness.parameters import accounting
+
+    baseline = options.baseline or shipped("results") / "baseline"
+    study, categories = get_study(EMBEDDED), list(OFFICIAL[EMBEDDED])
+    figures = ledger("published") + ledger("reproductions")
+    counts = accounting(ledger("published"), counted(figures))
+    changed = regression.accept(study, categories, options.results, baseline, counts)
+    print("\n".join(changed) or "nothing changes")
+    print(f"{len(changed)} changes; the baseline is {baseline}")
+    return 0
+
+
+def ledger(name: str) -> list[Published]:
+    """A file of the published ledger."""
+    return read_published(shipped("results", "paper", f"{name}.csv"))
+
+
+def _embedded(options: argparse.Namespace) -> tuple[Study, list[str]]:
+    """The embedded study's cells that are asked for."""
+    from harness.errors import unknown
+
+    known = list(OFFICIAL[EMBEDDED])
+    for name in options.category:
+        if name not in known:
+            raise unknown("category", name, known)
+    study = get_study(EMBEDDED, variants=options.variant, seeds=options.seed)
+    return study, options.category or known
+
+
+def _rounds(row: dict[str, Any]) -> str:
+    mark = " (?)" if row["status"] == "unverified" else ""
+    if row["rounds"]:
+        return f"yes{mark}"
+    return f"with LayerNorm{mark}" if row["rounds_with_norm"] else ""
+
+
+def _plain(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows with None for what does not exist: NaN is no JSON."""
+    rows = json.loads(table.to_json(orient="records"))
+    return list(rows)
+
+
+def _print_published(table: "pd.DataFrame") -> None:
+    own = table[(table["by"] == "FastFlow") & (table["method"] == "FastFlow")]
+    print("FastFlow's own figures")
+    for r in own.to_dict("records"):
+        where = " ".join(filter(None, (r["setting"], r["backbone"], r["category"], r["metric"])))
+        ours = "–" if r["seeds"] == 0 else f"{r['ours']:.2f} (n={r['seeds']}) {r['gap']:+.2f}"
+        said = f"{r['verdict']}{': ' + r['why'] if r['why'] else ''}"
+        print(f"  {r['table']:11} {where:62} {r['printed']:>6} {r['unit']:8} {ours:>22}  {said}")
+    rest = table.drop(own.index)
+    print(f"{len(own)} figures: {_tally(own)}")
+    print(
+        f"{len(rest)} of compared methods and reproductions: {_tally(rest)} (--json lists them)\n"
+    )
+
+
+def _print_regression(
+    cells: "pd.DataFrame", counts: "pd.DataFrame", failed: list["pd.DataFrame"]
+) -> None:
+    from harness.regression import CELL_POINTS, MEAN_POINTS
+
+    print(f"against the baseline: {_tally(cells)} (a run may move {CELL_POINTS} points, a mean "
+          f"{MEAN_POINTS}); parameter counts: {_tally(counts)}")  # fmt: skip
+    for r in failed[0].to_dict("records"):
+        moved = f"{100 * r['reference']:.2f} → {100 * r['ours']:.2f}"
+        print(f"  {r['verdict']}: {r['cell']}, {r['metric']}: {moved}")
+    for r in failed[1].to_dict("records"):
+        print(f"  {r['verdict']}: {r['cell']}: {r['reference']} → {r['ours']}")
+    if any(len(f) for f in failed):
+        print("a change that is meant is accepted with `harness accept`")
+
+
+def _tally(table: "pd.DataFrame") -> str:
+    return ", ".join(f"{n} {v}" for v, n in table["verdict"].value_counts().items()) or "none"

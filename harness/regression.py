@@ -1,0 +1,212 @@
+"""The regression check: fresh records against the accepted ones, and parameter counts.
+
+The baseline is a results folder of its own, ``results/baseline``: the records of the embedded
+study as they were accepted, and ``parameters.json``. A reference is thus a list of seeds, not
+one number (as in MLPerf's reference convergence points): every run is compared with the
+accepted run of its own seed, and every variant's mean by a test over its seeds.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.errors import InputError
+from harness.records import Place, read_record, write_whole
+from harness.study import Study
+from harness.tables import METRICS
+
+# Points that a run may differ from the accepted run of its seed: another processor rounds
+# otherwise, and training carries that on. Measured: see CONTRIBUTING.
+CELL_POINTS = 2.0
+# Points that a variant's mean may fall, and the chance of a false alarm below which it counts.
+MEAN_POINTS, ALPHA = 0.5, 0.05
+FAILS = ("regressed", "missing", "not a number", "other data")
+COUNTS = "parameters.json"
+
+
+def compare(
+    study: Study, categories: Sequence[str], results: Path, baseline: Path
+) -> pd.DataFrame:
+    """Every cell of the study against the baseline, and every variant's mean.
+
+    Columns: cell, variant, category, seed (the last two empty for a mean), metric, reference,
+    ours (fractions), difference (points), verdict: ``regressed``, ``same``, ``improved``,
+    ``missing`` (no record), ``not a number`` or ``other data``.
+
+    Raises:
+        InputError: the baseline lacks a cell.
+    """
+    rows = []
+    for variant, name in study.named.items():
+        of_variant: list[dict[str, Any]] = []
+        for category in categories:
+            for seed in study.seeds:
+                place = Place.of(baseline, variant, study.dataset, category, seed)
+                if not place.record.is_file():
+                    raise InputError(
+                        f"{place.record}: expected the accepted record of {name}, {category}, "
+                        f"seed {seed}; found none; run `harness accept` on accepted results"
+                    )
+                ours = Place.of(results, variant, study.dataset, category, seed)
+                known = {"variant": name, "category": category, "seed": seed}
+                of_variant += [known | row for row in _cell(place, ours)]
+        rows += of_variant + list(_means(name, pd.DataFrame(of_variant)))
+    table = pd.DataFrame(rows)
+    where = table[["category", "seed"]].astype(str).agg(", seed ".join, axis="columns")
+    means = table["category"] == "mean"
+    table.insert(0, "cell", table["variant"] + ", " + where.where(~means, "mean"))
+    return table
+
+
+def compare_counts(fresh: Mapping[str, Any], baseline: Path) -> pd.DataFrame:
+    """Freshly counted parameters (:func:`harness.parameters.accounting`) against the accepted.
+
+    Columns: cell, reference, ours, verdict: ``same``, ``regressed`` (any change) or ``missing``
+    (accepted once, no longer counted); a count that was never accepted is ``missing`` too.
+    """
+    accepted, counted = _flat(read_counts(baseline)), _flat(fresh)
+    rows = []
+    for cell in dict.fromkeys([*accepted, *counted]):
+        reference, ours = accepted.get(cell), counted.get(cell)
+        verdict = "same" if reference == ours else "regressed"
+        verdict = "missing" if reference is None or ours is None else verdict
+        rows.append({"cell": cell, "reference": reference, "ours": ours, "verdict": verdict})
+    return pd.DataFrame(rows)
+
+
+def read_counts(baseline: Path) -> dict[str, Any]:
+    """The accepted parameter counts: ``readings`` and ``variants``."""
+    file = baseline / COUNTS
+    try:
+        counts = json.loads(file.read_text())
+        _flat(counts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: expected the accepted parameter counts ({error!r}); take the file from the "
+            "repository, or run `harness accept`"
+        ) from None
+    return dict(counts)
+
+
+def accept(
+    study: Study, categories: Sequence[str], results: Path, baseline: Path,
+    counts: Mapping[str, Any],
+) -> list[str]:  # fmt: skip
+    """Make these records and counts the baseline; returns what changes, a line each.
+
+    Raises:
+        InputError: a cell has no record, or one that is no result; nothing is written then.
+    """
+    places = []
+    for variant, category, seed in study.cells(categories):
+        new = Place.of(results, variant, study.dataset, category, seed)
+        if not new.record.is_file():
+            raise InputError(
+                f"{new.record}: expected a record of every cell of {study.name}; found none; "
+                f"run `harness run {study.name}` first"
+            )
+        record = read_record(new.record)
+        bad = [m for m, v in record["metrics"].items() if not _finite(v)]
+        if bad or record["smoke"] or record["random_weights"]:
+            raise InputError(f"{new.record}: expected a result; got {bad or 'no result'}")
+        name = f"{study.named[variant]}, {category}, seed {seed}"
+        places.append((name, new, Place.of(baseline, variant, study.dataset, category, seed)))
+    changed = []
+    for name, new, old in places:
+        before = read_record(old.record)["metrics"] if old.record.is_file() else {}
+        after = read_record(new.record)["metrics"]
+        moved = [
+            f"{m} {_percent(before.get(m))} → {_percent(after[m])}"
+            for m in after if before.get(m) != after[m]
+        ]  # fmt: skip
+        if moved:
+            changed.append(f"{name}: {', '.join(moved)}")
+    known = _flat(read_counts(baseline)) if (baseline / COUNTS).is_file() else {}
+    now = _flat(counts)
+    for cell in dict.fromkeys([*known, *now]):
+        if known.get(cell) != now.get(cell):
+            changed.append(f"{cell}: {known.get(cell)} → {now.get(cell)}")
+    for _, new, old in places:
+        write_whole(old.record, new.record.read_bytes())
+    write_whole(baseline / COUNTS, json.dumps(dict(counts), indent=1, ensure_ascii=False) + "\n")
+    return changed
+
+
+def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
+    """Every count with the name of what it counts."""
+    flat: dict[str, int] = {}
+    for r in counts["readings"]:
+        name = (
+            f"parameters of {r['backbone']}, kernels={r['kernels']}, {r['coupling']}, "
+            f"{r['flow_steps']} steps, width {r['width']}"
+        )
+        flat |= {f"{name}: {kind}": int(r[kind]) for kind in ("flow", "norm", "frozen")}
+    variants = {f"parameters of variant {k}": int(v) for k, v in counts["variants"].items()}
+    return flat | variants
+
+
+def _cell(reference: Place, ours: Place) -> Iterator[dict[str, Any]]:
+    accepted = read_record(reference.record)
+    fresh = read_record(ours.record) if ours.record.is_file() else None
+    for metric in METRICS:
+        if metric not in accepted["metrics"]:
+            continue
+        wanted = accepted["metrics"][metric]
+        got = fresh["metrics"].get(metric, math.nan) if fresh else math.nan
+        got = float(got) if isinstance(got, int | float) else math.nan
+        points = 100 * (got - wanted)
+        if fresh is None:
+            verdict = "missing"
+        elif fresh["data"]["digest"] != accepted["data"]["digest"]:
+            verdict = "other data"
+        elif not math.isfinite(got):
+            verdict = "not a number"
+        else:
+            verdict = _judge(points, CELL_POINTS)
+        yield {
+            "metric": metric, "reference": wanted, "ours": got, "difference": points,
+            "verdict": verdict,
+        }  # fmt: skip
+
+
+def _means(name: str, cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """One row per metric: the variant's mean over categories, tested over all its runs."""
+    for metric, rows in cells.groupby("metric", sort=False):
+        points = rows["difference"].to_numpy()
+        if not np.isfinite(points).all():
+            continue  # a cell says why
+        verdict = _judge(float(points.mean()), MEAN_POINTS)
+        if verdict != "same" and not _unlikely(points):
+            verdict = "same"
+        yield {
+            "variant": name, "category": "mean", "seed": "", "metric": metric,
+            "reference": rows["reference"].mean(), "ours": rows["ours"].mean(),
+            "difference": points.mean(), "verdict": verdict,
+        }  # fmt: skip
+
+
+def _unlikely(points: "np.ndarray[Any, Any]") -> bool:
+    """Whether paired differences like these have another mean than 0 (t-test)."""
+    if len(points) < 2 or np.ptp(points) == 0:
+        return True
+    return bool(stats.ttest_1samp(points, 0).pvalue < ALPHA)
+
+
+def _judge(points: float, allowed: float) -> str:
+    if points < -allowed:
+        return "regressed"
+    return "improved" if points > allowed else "same"
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.2f}"

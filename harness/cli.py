@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("list", commands.list_, "the studies, or a study's variants", _add_name, _add_json)
     add("plan", commands.plan, "what a study would run, and what is recorded", *_STUDY)
     add("run", commands.run, "run what is missing of a study; its table", *_STUDY, _add_report)
-    add("report", commands.report, "execute a study's notebook on what is recorded", *_STUDY)
+    add("report", commands.report, "a study's notebook on what is recorded, or all", *_REPORT)
     add("params", gap_commands.params, "exact parameters of every reading", _add_json)
     add("gap", gap_commands.gap, GAP, *_GAP, _add_json)
     add("accept", gap_commands.accept, "make these records the baseline", *_BASELINE)
@@ -99,6 +99,16 @@ def _add_baseline(parser: argparse.ArgumentParser) -> None:
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
+    _add_selection(parser)
+
+
+def _add_any_study(parser: argparse.ArgumentParser) -> None:
+    says = f"one of: {', '.join(STUDIES)}; default: every notebook"
+    parser.add_argument("study", metavar="STUDY", nargs="?", help=says)
+    _add_selection(parser)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which runs")
     _add_cells(group)
     group.add_argument(
@@ -162,4 +172,5 @@ _STUDY = (_add_study, _add_data, _add_results, _add_machine, _add_json)
 _BASELINE = (_add_results, _add_baseline)
 _GAP = (*_BASELINE, _add_cells)
 _CACHE = (_add_results, _add_clear, _add_json)
+_REPORT = (_add_any_study, *_STUDY[1:])
 _DOCTOR = (_add_data, _add_results, _add_json)

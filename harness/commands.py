@@ -12,8 +12,10 @@ from harness.studies import STUDIES, get_study
 from harness.study import Study
 from harness.variant import parse, show
 
+EMBEDDED = "surfaces"
+
 if TYPE_CHECKING:
-    from harness.plan import Settings
+    from harness.plan import Plan, Settings
 
 
 def _assignments(option: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -99,13 +101,9 @@ def _about(study: Study) -> dict[str, Any]:
 def plan(options: argparse.Namespace) -> int:
     """Print a study's runs, and which of them are recorded."""
     from harness.estimate import estimate
-    from harness.plan import make_plan, plan_without_data
 
-    study = get_study(options.study, **_study_options(options))
-    settings = _settings(options)
-    embedded = study.dataset == "surfaces"
-    make = make_plan if embedded or settings.data else plan_without_data
-    plan = make(study, settings)
+    plan, settings = _planned(options), _settings(options)
+    study = plan.study
     missing = set(plan.missing())
     rows = [
         {
@@ -180,21 +178,54 @@ def _print_table(
 
 
 def report(options: argparse.Namespace) -> int:
-    """Execute a study's notebook on what is recorded."""
-    from harness.plan import make_plan
+    """Execute a study's notebook on what is recorded; without a study, every notebook."""
+    if options.study:
+        plan = _planned(options)
+        _write_report(options, plan.dataset, list(plan.sizes))
+        return 0
+    from harness.reports import PAGES, write_page
 
-    study = get_study(options.study, **_study_options(options))
-    plan = make_plan(study, _settings(options))
-    _write_report(options, plan.dataset, list(plan.categories))
+    for name in (EMBEDDED, *_recorded(options.results)):
+        options.study = name
+        plan = _planned(options)
+        _write_report(options, plan.dataset, list(plan.sizes))
+    for name in PAGES:
+        print(f"report: {write_page(name, options.results)}")
     return 0
 
 
+def _recorded(results: Path) -> list[str]:
+    """The paper's tables, and the other studies with a record of their reference."""
+    from harness.records import read_records
+    from harness.reports import NOTEBOOKS
+
+    digests = {r["digest"] for r in read_records(results)}
+    return [
+        name
+        for name, study in STUDIES.items()
+        if name in NOTEBOOKS or (name != EMBEDDED and study.variants[0].digest in digests)
+    ]
+
+
+def _planned(options: argparse.Namespace) -> "Plan":
+    """A study as asked for, with its cells; without data, by the published categories."""
+    from harness.plan import make_plan, plan_without_data
+
+    study = get_study(options.study, **_study_options(options))
+    settings = _settings(options)
+    make = make_plan if study.dataset == EMBEDDED or settings.data else plan_without_data
+    return make(study, settings)
+
+
 def _write_report(options: argparse.Namespace, dataset: str, categories: list[str]) -> None:
-    from harness.reports import write_report
+    from harness.reports import write_qualitative, write_report
 
     chosen = {**_study_options(options), "dataset": dataset, "categories": categories}
-    page = write_report(options.study, options.results, chosen)
-    print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
+    pages = [write_report(options.study, options.results, chosen)]
+    if options.study == EMBEDDED:
+        pages.append(write_qualitative(options.study, options.results, chosen))
+    for page in pages:
+        print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
 
 
 def cache(options: argparse.Namespace) -> int:

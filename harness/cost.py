@@ -6,6 +6,7 @@ Parameters and MACs are counted on the meta device, so they need neither weights
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,8 @@ def count_macs(model: FastFlow, backbone: Backbone) -> dict[str, int]:
 
 
 def measure_speed(
-    paths: Mapping[str, Callable[[Tensor], object]], images: Mapping[str, Tensor], *, device: str
-) -> dict[str, dict[str, float | int | str]]:
+    paths: Mapping[Any, Callable[[Tensor], object]], images: Mapping[Any, Tensor], *, device: str
+) -> dict[Any, dict[str, float | int | str]]:
     """Latency and FPS of several image → map paths, side by side.
 
     The paths take turns (A B C, A B C, …), so that a machine that slows down slows them all.
@@ -85,10 +86,10 @@ def measure_speed(
 
 
 def _take_turns(
-    paths: Mapping[str, Callable[[Tensor], object]], images: Mapping[str, Tensor], device: str
-) -> dict[str, list[float]]:
+    paths: Mapping[Any, Callable[[Tensor], object]], images: Mapping[Any, Tensor], device: str
+) -> dict[Any, list[float]]:
     """Seconds of every path in every round after the warm-up, within the time budget."""
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    seconds: dict[Any, list[float]] = {name: [] for name in paths}
     began = time.perf_counter()
     for turn in range(WARMUP + ROUNDS):
         for name, path in paths.items():

@@ -4,7 +4,7 @@ Nothing is typed in: published figures come from the ledger, ours from run recor
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from harness.published import Published
 from harness.records import read_records
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.variant import Variant
+from harness.variant import Variant, show
 
 # Points within which a mean counts as reproduced, beside half of the last printed digit. About
 # what another seed moves a mean over MVTec AD's categories.
 TOLERANCE = {"image_auroc": 0.5, "pixel_auroc": 0.3, "image_f1max": 0.5, "pixel_f1max": 0.5}
+SPEEDS = {"fps": "fps", "additional_time": "additional_ms"}  # as a record names them
 TIMES = ("fps", "additional_time", "inference_time", "speed_ratio", "memory")
 VERDICTS = ("reproduced", "gap", "exceeds", "not comparable", "not run")
 CONFIDENCE = 0.95
@@ -54,7 +55,12 @@ class Ours:
         return self.mean - half, self.mean + half
 
 
-def gaps(figures: Sequence[Published], results: Path, counts: Mapping[str, int]) -> pd.DataFrame:
+def gaps(
+    figures: Sequence[Published],
+    results: Path,
+    counts: Mapping[str, int],
+    asked: Study | None = None,
+) -> pd.DataFrame:
     """One row per published figure.
 
     Args:
@@ -62,6 +68,8 @@ def gaps(figures: Sequence[Published], results: Path, counts: Mapping[str, int])
         results: the folder with the records.
         counts: digest → additional parameters of the variants that :func:`counted` names; these
             need no run.
+        asked: a study as it was run, perhaps with other settings than the paper's: its variants
+            then stand in for those of the same name, and the settings are said under ``why``.
 
     Columns: the figure's own (see :class:`harness.published.Published`), ``study`` and
     ``variant`` that stand for it, ``ours``, ``seeds``, ``low``, ``high``, ``gap`` (ours −
@@ -73,7 +81,7 @@ def gaps(figures: Sequence[Published], results: Path, counts: Mapping[str, int])
     otherwise.
     """
     records = [r for r in read_records(results) if not r["smoke"]]
-    return pd.DataFrame([_row(figure, records, counts) for figure in figures])
+    return pd.DataFrame([_row(figure, records, counts, asked) for figure in figures])
 
 
 def counted(figures: Sequence[Published]) -> dict[str, Variant]:
@@ -101,10 +109,17 @@ def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
 
 
 def _row(
-    figure: Published, records: Sequence[Record], counts: Mapping[str, int]
+    figure: Published,
+    records: Sequence[Record],
+    counts: Mapping[str, int],
+    asked: Study | None,
 ) -> dict[str, Any]:
-    found = stands_for(figure)
+    found, changed = stands_for(figure), ""
+    if found and asked and asked.name == found[0].name:
+        found, changed = _as_run(found, asked)
     ours = _ours(figure, found, records, counts)
+    if changed and ours.values and not ours.why:
+        ours = replace(ours, why=changed)
     tolerance = TOLERANCE.get(figure.metric, 0.0) + figure.rounding
     low, high = ours.interval
     if _incomparable(figure) or (ours.values and ours.why):
@@ -121,6 +136,19 @@ def _row(
         "gap": ours.mean - figure.value, "tolerance": tolerance, "verdict": verdict,
         "why": ours.why,
     }  # fmt: skip
+
+
+def _as_run(
+    found: tuple[Study, str, Variant], asked: Study
+) -> tuple[tuple[Study, str, Variant], str]:
+    """The variant of the same name as it was run, and what its settings change."""
+    study, name, variant = found
+    for run, run_name in asked.named.items():
+        if run_name == name:
+            changed = run.changes(variant).items()
+            said = (f"{k} {show(v)} instead of {show(getattr(variant, k))}" for k, v in changed)
+            return (study, name, run), ", ".join(said)
+    return found, ""
 
 
 def _ours(
@@ -143,9 +171,9 @@ def _ours(
     if figure.metric == "additional_params":
         count = counts.get(variant.digest)
         return Ours((count / 1e6,) if count is not None else (), why)
-    if figure.metric == "fps":
-        speeds = tuple(r["measured"]["speed"]["fps"] for r in mine)
-        return Ours(speeds, why)
+    if speed := SPEEDS.get(figure.metric):
+        speeds = (r["measured"]["speed"].get(speed) for r in mine)
+        return Ours(tuple(s for s in speeds if s is not None), why)
     if why or figure.metric not in TOLERANCE:
         return Ours(why=why or f"{figure.metric} is not measured")
     if other := _other_data(mine):

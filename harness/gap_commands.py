@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from harness.commands import EMBEDDED
 from harness.official import OFFICIAL
 from harness.published import Published, read_published
 from harness.shipped import shipped
@@ -12,8 +13,6 @@ from harness.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
-
-EMBEDDED = "surfaces"  # the study whose accepted records are the baseline
 
 
 def params(options: argparse.Namespace) -> int:
@@ -122,9 +121,7 @@ def _print_published(table: "pd.DataFrame") -> None:
         print(f"  {r['table']:11} {where:62} {r['printed']:>6} {r['unit']:8} {ours:>22}  {said}")
     rest = table.drop(own.index)
     print(f"{len(own)} figures: {_tally(own)}")
-    print(
-        f"{len(rest)} of compared methods and reproductions: {_tally(rest)} (--json lists them)\n"
-    )
+    print(f"{len(rest)} of others (--json lists them): {_tally(rest)}\n")
 
 
 def _print_regression(
@@ -132,15 +129,23 @@ def _print_regression(
 ) -> None:
     from harness.regression import CELL_POINTS, MEAN_POINTS
 
-    print(f"against the baseline: {_tally(cells)} (a run may move {CELL_POINTS} points, a mean "
-          f"{MEAN_POINTS}); parameter counts: {_tally(counts)}")  # fmt: skip
-    for r in failed[0].to_dict("records"):
+    print(
+        f"against the baseline: {_tally(cells)} (a run may move {CELL_POINTS['image_auroc']} "
+        f"points, a mean {MEAN_POINTS}); parameter counts: {_tally(counts)}"
+    )
+    missing = failed[0]["verdict"] == "missing"
+    for cell in dict.fromkeys(failed[0][missing]["cell"]):
+        print(f"  missing: {cell}")
+    for r in failed[0][~missing].to_dict("records"):
         moved = f"{100 * r['reference']:.2f} → {100 * r['ours']:.2f}"
         print(f"  {r['verdict']}: {r['cell']}, {r['metric']}: {moved}")
     for r in failed[1].to_dict("records"):
         print(f"  {r['verdict']}: {r['cell']}: {r['reference']} → {r['ours']}")
     if any(len(f) for f in failed):
-        print("a change that is meant is accepted with `harness accept`")
+        print(
+            "what is missing is run by `harness run surfaces`; a change that is meant is accepted "
+            "with `harness accept`"
+        )
 
 
 def _tally(table: "pd.DataFrame") -> str:

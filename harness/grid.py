@@ -120,7 +120,9 @@ def _cost(
     """Digest → parameters, MACs and speed of every variant, the speeds side by side."""
     variants = list(dict.fromkeys(c.variant for c in cells))
     device = settings.torch_device
-    counts, paths, images = {}, {}, {}
+    counts: dict[str, dict[str, Any]] = {}
+    paths: dict[Any, Callable[[Tensor], object]] = {}
+    images: dict[Any, Tensor] = {}
     for v in variants:
         loaded = backbones[_spec(v)]
         with torch.device("meta"):
@@ -131,10 +133,14 @@ def _cost(
         }
         paths[v.digest] = _path(v, loaded, device)
         images[v.digest] = torch.zeros(SPEED_BATCH, 3, v.image_size, v.image_size, device=device)
+        paths[_spec(v)], images[_spec(v)] = loaded.backbone, images[v.digest]  # on its own
     say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
     torch.set_num_threads(cores())
     with torch.inference_mode():
         speeds = measure_speed(paths, images, device=device)
+    for v in variants:  # what the flow and the map add to the backbone (the paper's "A.d. time")
+        whole, alone = (speeds[key]["latency_ms"] for key in (v.digest, _spec(v)))
+        speeds[v.digest]["additional_ms"] = round(float(whole) - float(alone), 4)
     return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
 
 

@@ -16,7 +16,8 @@ from harness.tables import NAMES
 
 
 def style() -> None:
-    """The look of every figure: call once per notebook."""
+    """The look of every figure and table: call once per notebook."""
+    pd.set_option("display.max_rows", None, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
 
@@ -58,6 +59,27 @@ def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(rows, list(table["variant"]))
     axis.set(xlabel=f"{NAMES[metric]}, points against {reference}", ylim=(-0.6, len(table) - 0.4))
+    return _closed(figure)
+
+
+def gap_forest(table: pd.DataFrame) -> Figure:
+    """Ours minus published with the 95 % interval, for the rows of a gap table, by verdict."""
+    figure, axis = plt.subplots(figsize=(9, 1 + 0.28 * len(table)), layout="constrained")
+    rows = np.arange(len(table))[::-1]
+    colours = dict(zip(("reproduced", "gap", "exceeds"), sns.color_palette()[2:5], strict=True))
+    for verdict, colour in colours.items():
+        chosen = (table["verdict"] == verdict).to_numpy()
+        some = table[chosen]
+        spread = np.vstack([some["ours"] - some["low"], some["high"] - some["ours"]])
+        axis.errorbar(
+            some["gap"], rows[chosen], xerr=spread, fmt="o", color=colour, capsize=3,
+            label=f"{verdict} ({len(some)})",
+        )  # fmt: skip
+    axis.axvline(0, color="black", linewidth=1)
+    known = table[["by", "setting", "backbone", "category", "metric"]].to_numpy()
+    axis.set_yticks(rows, [" ".join(filter(None, row)) for row in known], fontsize=8)
+    axis.set(xlabel="ours minus published (points; M for parameters)")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _closed(figure)
 
 

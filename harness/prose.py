@@ -37,7 +37,9 @@ def opening(
         f"({', '.join(categories)}) × {len(study.seeds)} seeds: "
         f"{len(frame)} of {expected} runs are recorded."
     )
-    if len(frame) < expected:
+    if frame.empty:
+        lines.append("> **Nothing has been run**: every figure of ours is missing.")
+    elif len(frame) < expected:
         lines.append(f"> **{expected - len(frame)} runs are missing**: the means are over less.")
     places = (Place.of(results, c.variant, dataset, c.category, c.seed)
               for c in study.cells(categories))  # fmt: skip

@@ -105,6 +105,8 @@ class Published:
     def rounding(self) -> float:
         """Half a unit of the last printed digit, in ``unit``: 0.05 for ``99.4``."""
         digits = len(self.printed.partition(".")[2])
+        if self.printed == "100":  # in tables that print one decimal elsewhere
+            digits = 1
         printed = abs(float(self.printed))
         scale = self.value / printed if printed else 1.0
         return 0.5 * 10.0**-digits * scale

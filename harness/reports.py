@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.errors import InputError, unknown
+from harness.errors import unknown
 from harness.records import write_whole
+from harness.shipped import shipped
 from harness.studies import STUDIES, get_study
 
 PAGE = """<!doctype html>
@@ -29,8 +30,20 @@ PAGE = """<!doctype html>
 ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
 
 
+# Notebooks of the paper's own tables; every other study's is ``ablations``.
+NOTEBOOKS = {
+    "table1": "table1_complexity", "table2": "table2_mvtec", "table3": "table3_btad",
+    "table4": "table4_cifar10",
+}  # fmt: skip
+# Notebooks that are no study's, and what they ask.
+PAGES = {
+    "parameters": "Which reading of the paper gives its parameter counts?",
+    "gap": "How far are our figures from the published ones?",
+}
+
+
 def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
-    """Execute ``notebooks/ablations.ipynb`` for a study.
+    """Execute a study's notebook.
 
     Args:
         study: its name.
@@ -44,7 +57,22 @@ def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
         study, **{k: chosen[k] for k in ("variants", "where", "set", "seeds", "smoke")}
     ).name
     parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
-    page = execute("ablations", name, results / "reports", parameters)
+    page = execute(NOTEBOOKS.get(study, "ablations"), name, results / "reports", parameters)
+    write_index(results / "reports")
+    return page
+
+
+def write_qualitative(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+    """Execute ``notebooks/qualitative.ipynb`` for a study: images, masks and maps."""
+    parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
+    page = execute("qualitative", "qualitative", results / "reports", parameters)
+    write_index(results / "reports")
+    return page
+
+
+def write_page(name: str, results: Path) -> Path:
+    """Execute a notebook that is no study's: a key of :data:`PAGES`."""
+    page = execute(name, name, results / "reports", {"results": str(results.resolve())})
     write_index(results / "reports")
     return page
 
@@ -58,7 +86,7 @@ def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, An
     """
     import papermill
 
-    source = find_notebook(notebook)
+    source = shipped("notebooks", f"{notebook}.ipynb")
     declared = papermill.inspect_notebook(source)
     for key in parameters:
         if key not in declared:
@@ -107,7 +135,7 @@ def write_index(reports: Path) -> Path:
                 file=html.escape(page.name),
                 name=html.escape(page.stem),
                 when=when,
-                asks=html.escape(STUDIES[study].asks if study in STUDIES else ""),
+                asks=html.escape(PAGES.get(page.stem) or _asks(study)),
             )
         )
     index = reports / "index.html"
@@ -115,13 +143,8 @@ def write_index(reports: Path) -> Path:
     return index
 
 
-def find_notebook(name: str) -> Path:
-    """The source of a notebook: in the checkout, or in the installed package."""
-    package = Path(harness.__file__).parent
-    for folder in (package.parent / "notebooks", package / "notebooks"):
-        if (path := folder / f"{name}.ipynb").is_file():
-            return path
-    raise InputError(f"expected the notebook {name}.ipynb beside the harness; found none")
+def _asks(study: str) -> str:
+    return STUDIES[study].asks if study in STUDIES else ""
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def load(study: Study, results: Path, *, dataset: str, categories: Sequence[str]
 
 _COLUMNS = (
     "label", "digest", "dataset", "category", "seed", *METRICS, "epoch", "oracle",
-    "additional_params", "fps", "latency_ms",
+    "additional_params", "fps", "latency_ms", "additional_ms",
 )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ def _row(record: dict[str, Any], label: str) -> dict[str, Any]:
         **{f"macs_{k}": v for k, v in record["macs"].items()},
         "fps": speed["fps"],
         "latency_ms": speed["latency_ms"],
+        "additional_ms": speed.get("additional_ms", np.nan),
         "fit_seconds": record["measured"]["fit_seconds"],
         "random_weights": record["random_weights"],
         "smoke": record["smoke"],
@@ -163,7 +164,8 @@ def cost(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
         "params_flow": "flow params", "params_norm": "norm params",
         "params_frozen": "frozen permutation indices", "params_backbone": "backbone params",
         "macs_flow": "flow MACs", "macs_backbone": "backbone MACs",
-        "latency_ms": "latency (ms)", "fps": "FPS", "fit_seconds": "training (s)",
+        "latency_ms": "latency (ms)", "additional_ms": "A.d. time (ms)", "fps": "FPS",
+        "fit_seconds": "training (s)",
     }  # fmt: skip
     table = frame.groupby("label", observed=True)[list(columns)].median().rename(columns=columns)
     whole = [c for c in columns.values() if any(w in c for w in ("params", "MACs", "indices"))]

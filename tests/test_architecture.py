@@ -21,7 +21,7 @@ BANDS = {
     "run": (
         "environment", "train", "run", "executors", "plan", "grid", "parameters", "estimate",
     ),
-    "report": ("tables", "prose", "plots", "reports", "gap", "regression"),
+    "report": ("tables", "prose", "plots", "reports", "gap", "regression", "beside"),
     "door": ("cli", "commands", "gap_commands", "doctor", "__main__"),
 }  # fmt: skip
 MAY = {

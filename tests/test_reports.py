@@ -10,7 +10,7 @@ from harness.errors import InputError
 
 @pytest.fixture(params=["ablations"])
 def source(request):
-    return reports.find_notebook(request.param)
+    return reports.shipped("notebooks", f"{request.param}.ipynb")
 
 
 def test_sources_have_no_outputs_and_a_parameters_cell(source):

@@ -159,9 +159,10 @@ def _ours(
 ) -> Ours:
     why = _incomparable(figure)
     if found is None:
-        reason = "no study repeats it" if figure.backbone else "the backbone is not known"
-        if figure.method != "FastFlow":
-            reason = f"{figure.method} is not among the methods that are run"
+        known = figure.method == "FastFlow"
+        reason = (
+            "no study repeats it" if known else f"{figure.method} is not among the methods run"
+        )
         return Ours(why=why or reason)
     study, _, variant = found
     mine = [
@@ -191,6 +192,8 @@ def _incomparable(figure: Published) -> str:
         return "measured on other hardware"
     if figure.metric == "auroc_unspecified":
         return "image or pixel level is not stated"
+    if figure.method == "FastFlow" and not figure.backbone:
+        return "the backbone is not known"
     return ""
 
 

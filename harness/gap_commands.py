@@ -118,7 +118,7 @@ def _print_published(table: "pd.DataFrame") -> None:
         where = " ".join(filter(None, (r["setting"], r["backbone"], r["category"], r["metric"])))
         ours = "–" if r["seeds"] == 0 else f"{r['ours']:.2f} (n={r['seeds']}) {r['gap']:+.2f}"
         said = f"{r['verdict']}{': ' + r['why'] if r['why'] else ''}"
-        print(f"  {r['table']:11} {where:62} {r['printed']:>6} {r['unit']:8} {ours:>22}  {said}")
+        print(f"  {r['table']:11} {where:62} {r['value']:6g} {r['unit']:8} {ours:>22}  {said}")
     rest = table.drop(own.index)
     print(f"{len(own)} figures: {_tally(own)}")
     print(f"{len(rest)} of others (--json lists them): {_tally(rest)}\n")

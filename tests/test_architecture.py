@@ -18,7 +18,7 @@ BANDS = {
     "data": ("datasets", "features"),
     "run": ("environment", "train", "run", "executors", "plan", "grid"),
     "report": ("tables", "prose", "plots", "reports"),
-    "door": ("cli", "commands", "doctor", "__main__"),
+    "door": ("cli", "commands", "data_commands", "doctor", "__main__"),
 }  # fmt: skip
 MAY = {
     "errors": set(),

@@ -4,7 +4,6 @@ pooch keeps the file and checks it; the downloader is ours, because pooch begins
 connection broke.
 """
 
-import errno
 import json
 import re
 import time
@@ -24,6 +23,7 @@ from harness.records import write_whole
 
 CONNECT, SILENCE = 10.0, 30.0  # seconds to wait for a connection, and for more of the file
 SLOWEST = 1024  # bytes a second, over SILENCE, below which a server counts as hanging
+_ABOUT = ("url", "total", "version")  # of a part: the address, its bytes, for If-Range
 _MIB = 2**20
 
 
@@ -43,7 +43,8 @@ def download(
         The address it came from; None if it was there.
 
     Raises:
-        InputError: no address had it, or the disk is full.
+        InputError: no address had it.
+        OSError: it could not be written.
     """
     pooch.get_logger().setLevel("WARNING")
     resume = _Resume(path.with_name(f"{path.name}.part"), most=most, say=say)
@@ -55,12 +56,8 @@ def download(
             reasons.append(f"{shown(url)}: {_reason(error)}")
         except ValueError as error:  # pooch's: the hashes expected and found
             reasons.append(f"{shown(url)}: {str(error).partition('. ')[0]}")
-        except OSError as error:
-            full = "; make room on the disk" if error.errno == errno.ENOSPC else ""
-            raise InputError(
-                f"{path.parent}: could not be written ({error.strerror}){full}"
-            ) from None
         else:
+            resume.forget()
             return resume.origin
     kept = resume.part.stat().st_size if resume.part.exists() else 0
     goes_on = f"; {kept} bytes are kept, and the same command goes on there" if kept else ""
@@ -91,7 +88,7 @@ class _Resume:
     def __call__(self, url: str, output_file: str, _: object) -> None:
         """Download ``url`` to ``output_file``, which pooch then checks and renames."""
         kept, about = self._kept()
-        self.origin = about.get("url")
+        self.origin = about["url"]
         if not kept or kept != about["total"]:
             self.origin = shown(url)
             for start in dict.fromkeys((kept, 0)):
@@ -102,15 +99,17 @@ class _Resume:
                     self._receive(reply, start if reply.status_code == 206 else 0)
                     break
         self.part.replace(output_file)
-        self._forget()
+        self.forget()
 
     def _kept(self) -> tuple[int, dict[str, Any]]:
         try:
-            return self.part.stat().st_size, json.loads(self.about.read_text())
-        except (OSError, ValueError):
-            return 0, {"total": None}
+            about = json.loads(self.about.read_text())
+            return self.part.stat().st_size, {key: about[key] for key in _ABOUT}
+        except (OSError, ValueError, TypeError, LookupError):
+            return 0, dict.fromkeys(_ABOUT)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Remove what was downloaded so far."""
         self.part.unlink(missing_ok=True)
         self.about.unlink(missing_ok=True)
 
@@ -121,7 +120,7 @@ class _Resume:
         }
         if start:
             headers["Range"] = f"bytes={start}-"
-            if about.get("version") and about.get("url") == shown(url):
+            if about["version"] and about["url"] == shown(url):
                 headers["If-Range"] = about["version"]
         return requests.get(url, headers=headers, stream=True, timeout=(CONNECT, SILENCE))
 
@@ -130,11 +129,13 @@ class _Resume:
         total = start + int(length) if length.isdecimal() else None
         if (total or 0) > self.most:
             raise _Broken(f"offers {total} bytes; expected at most {self.most}")
+        if reply.headers.get("Content-Type", "").startswith("text/html"):
+            raise _Broken("a web page is there, not the file")
         tag = reply.headers.get("ETag", "")
         version = tag if tag.startswith('"') else reply.headers.get("Last-Modified")
-        about = {"url": self.origin, "total": total, "version": version}
         if not start:
-            self._forget()
+            self.forget()
+        about = dict(zip(_ABOUT, (self.origin, total, version), strict=True))
         write_whole(self.about, json.dumps(about))
         size = f"{total / _MIB:.1f} MiB" if total is not None else "of unknown size"
         self.say(f"{self.origin}: {size}" + (f", from byte {start} on" if start else ""))
@@ -150,7 +151,7 @@ class _Resume:
                 if got > self.most:
                     break
         if got > self.most:
-            self._forget()
+            self.forget()
             raise _Broken(f"does not end; expected at most {self.most} bytes")
         if total is not None and got < total:
             raise _Broken(f"the connection ended after {got} of {total} bytes")

@@ -1,6 +1,8 @@
 """Fetching a published data set: its licence, its checksums, and downloads that go on.
 
-Each archive is checked before anything of it is extracted, so that a mirror needs no trust. ``fetched.json`` in the data set's folder says what came from where.
+Each archive is checked before anything of it is extracted, so that a mirror needs no trust.
+``fetched.json`` in the data set's folder says what came from where, and what no published
+checksum could vouch for; that is held to what the first download gave.
 """
 
 import fcntl
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 import pooch
 
 from harness.datasets.archives import extract
-from harness.datasets.download import download, shown
+from harness.datasets.download import download
 from harness.datasets.sources import Archive, Source, get_source
 from harness.errors import InputError
 from harness.records import write_whole
@@ -51,8 +53,7 @@ def fetch(
     source, folder = get_source(name), folder.expanduser()
     wanted = source.choose(tuple(categories))
     for mirror in mirrors:
-        if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
-            raise InputError(f"--mirror: expected http://… or https://…; got {shown(mirror)}")
+        _check(mirror)
     record = _read_record(folder / RECORD)
     missing = [part for part in wanted if not _is_there(folder / part)]
     for part in wanted:
@@ -116,6 +117,16 @@ def _terms(source: Source, archives: Sequence[Archive]) -> str:
     )
 
 
+def _check(mirror: str) -> None:
+    try:
+        parts = urlsplit(mirror)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputError(f"--mirror: expected http://… or https://…; got '{mirror}'")
+
+
 def _is_there(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
@@ -124,37 +135,38 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        record: dict[str, Any] = json.loads(path.read_text())
+        {name: str(entry["sha256"]) for name, entry in record["archives"].items()}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         raise InputError(
             f"{path}: expected what an earlier fetch recorded; it is damaged; remove it"
         ) from None
+    return record
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep a second fetch out of the folder; a killed one's lock ends with it."""
     downloads, made = folder / DOWNLOADS, not folder.exists()
+    lock = None
     try:
         downloads.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(
-            f"--data: expected a folder that can be written; got {folder} ({error.strerror})"
-        ) from None
-    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{folder}: another fetch is writing here; wait for its end"
+                f"{folder}: another fetch is writing here; wait until it ends"
             ) from None
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # they are not empty
-                downloads.rmdir()
-                if made:
-                    folder.rmdir()
+        yield
+    except BrokenPipeError:  # of the output
+        raise
+    except OSError as error:
+        raise InputError(f"--data: {folder} could not be written ({error.strerror})") from None
     finally:
-        os.close(lock)
+        with suppress(OSError):  # they are not empty
+            downloads.rmdir()
+            if made:
+                folder.rmdir()
+        if lock is not None:
+            os.close(lock)

@@ -224,6 +224,7 @@ def test_a_part_that_was_whole_is_only_checked(server, offer, fetch, tmp_path, c
     folder = tmp_path / "tiny" / ".downloads"
     folder.mkdir(parents=True)
     (folder / "tiny.tar.xz.part").write_bytes(content)
+    (folder / "tmpkilled").write_bytes(content)  # pooch's while it checked
     about = {"url": "http://elsewhere/tiny.tar.xz", "total": len(content), "version": None}
     (folder / "tiny.tar.xz.part.json").write_text(json.dumps(about))
     assert fetch()[0] == 0

@@ -158,6 +158,8 @@ def _alone(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"{folder}: another fetch is writing here; wait until it ends"
             ) from None
+        for leftover in downloads.glob("tmp*"):  # pooch's, of a killed run
+            leftover.unlink()
         yield
     except BrokenPipeError:  # of the output
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import commands, gap_commands
+from harness import commands, data_commands, gap_commands
 from harness.errors import InputError
 from harness.studies import STUDIES
 
@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=harness.__version__)
     subs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Any, says: str, *groups: Any) -> None:  # noqa: ANN401
-        sub = subs.add_parser(name, help=says, description=says, formatter_class=raw)
+    def add(name: str, command: Any, says: str, *groups: Any, to: Any = subs) -> None:  # noqa: ANN401
+        sub = to.add_parser(name, help=says, description=says, formatter_class=raw)
         sub.set_defaults(command=command)
         for group in groups:
             group(sub)
@@ -75,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     add("accept", gap_commands.accept, "make these records the baseline", *_BASELINE)
     add("cache", commands.cache, "show or clear the feature cache", *_CACHE)
     add("doctor", commands.doctor, "what this machine, data and weights give", *_DOCTOR)
+    says = "fetch a published data set, or list those that can be fetched"
+    data = subs.add_parser("data", help=says, description=says).add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    add("list", data_commands.list_, "sizes, licences, addresses, checksums", _add_json, to=data)
+    add("fetch", data_commands.fetch, "download and extract what is missing", _add_fetch, to=data)
     return parser
 
 
@@ -148,6 +154,19 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, metavar="DIR", help="a folder of <backbone>.safetensors or .pth"
     )
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="mvtec_ad, btad or cifar10")
+    parser.add_argument("--category", action="append", default=[], metavar="NAME")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="its folder; default: data/DATASET"
+    )
+    parser.add_argument(
+        "--mirror", action="append", default=[], metavar="URL",
+        help="a folder of the same archives, asked first; default: $HARNESS_MIRROR",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="accept the data set's licence")
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:

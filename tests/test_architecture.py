@@ -22,7 +22,7 @@ BANDS = {
         "environment", "train", "run", "executors", "plan", "grid", "parameters", "estimate",
     ),
     "report": ("tables", "prose", "plots", "reports", "gap", "regression", "beside"),
-    "door": ("cli", "commands", "gap_commands", "doctor", "__main__"),
+    "door": ("cli", "commands", "data_commands", "gap_commands", "doctor", "__main__"),
 }  # fmt: skip
 MAY = {
     "errors": set(),

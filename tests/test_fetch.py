@@ -15,8 +15,8 @@ import pytest
 
 from harness import cli
 from harness.datasets import download
-from harness.datasets.official import OFFICIAL
 from harness.datasets.sources import SOURCES, Archive, Source
+from harness.official import OFFICIAL
 
 NOISE = os.urandom(300_000)  # does not compress: the archive is large enough to be cut
 LICENCE = "CC TEST 1.0"

@@ -69,33 +69,53 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
     history = History()
     for epoch in range(1, variant.epochs + 1):
-        model.train()
-        total = 0.0
         order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
-        for rows in _batches(order, variant.batch_size):
-            loss = _loss(model, _batch(train, rows, device), variant)
-            if not math.isfinite(value := loss.item()):
-                last = f"{history.loss[-1]:.6g}" if history.loss else "none"
-                raise RunFailed(
-                    f"the loss became {value} in epoch {epoch} of {variant.epochs}; "
-                    f"last good epoch's loss: {last}; try a smaller learning_rate, "
-                    "gradient_clip or another clamp"
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            if variant.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
-            optimiser.step()
-            schedule.step()
-            total += value * len(rows)
-        history.loss.append(total / used)
+        try:
+            loss = _epoch(model, train, order, optimiser, schedule, variant, device)
+        except ArithmeticError as error:
+            last = f"{history.loss[-1]:.6g}" if history.loss else "none"
+            raise RunFailed(
+                f"the loss became {error} in epoch {epoch} of {variant.epochs}; last good epoch's "
+                f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
+            ) from None
+        history.loss.append(loss)
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
         if evaluated or epoch == variant.epochs:
             _evaluate(model, history, epoch, train, held, test, variant, device)
-        progress(epoch, history.loss[-1])
+        progress(epoch, loss)
         if evaluated and enough(history):
             break
     return history
+
+
+def _epoch(
+    model: FastFlow,
+    train: Arrays,
+    order: NDArray[np.int64],
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    variant: Variant,
+    device: str,
+) -> float:
+    """One pass over the images in this order; the mean loss.
+
+    Raises:
+        ArithmeticError: the loss is not finite; its text is the value.
+    """
+    model.train()
+    total = 0.0
+    for rows in _batches(order, variant.batch_size):
+        loss = _loss(model, _batch(train, rows, device), variant)
+        if not math.isfinite(value := loss.item()):
+            raise ArithmeticError(value)
+        optimiser.zero_grad()
+        loss.backward()
+        if variant.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
+        optimiser.step()
+        schedule.step()
+        total += value * len(rows)
+    return total / len(order)
 
 
 def _evaluate(

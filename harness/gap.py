@@ -202,8 +202,9 @@ def _other_data(records: Iterable[Record]) -> str:
     if any(r["random_weights"] for r in records):
         return "random backbone weights"
     for r in records:
-        if r["data"].get("official") is False:
-            return f"{r['category']} is not the official copy ({r['data'].get('form', 'counts')})"
+        copy = r["data"].get("copy", "")
+        if r["data"].get("official") is False or "another form" in copy:
+            return f"{r['category']}: {copy}"
     return ""
 
 

@@ -57,7 +57,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
     return Settings(
         results=options.results, data=options.data, weights=options.weights,
         categories=tuple(options.category), device=options.device, jobs=options.jobs,
-        cache_limit=int(options.cache_limit * 2**30),
+        dataset=options.dataset, cache_limit=int(options.cache_limit * 2**30),
     )  # fmt: skip
 
 
@@ -195,7 +195,10 @@ def doctor(options: argparse.Namespace) -> int:
     """Print what this machine, the data and the weights give."""
     from harness.doctor import examine
 
-    report = examine(data=options.data, weights=options.weights, results=options.results)
+    report = examine(
+        data=options.data, dataset=options.dataset, weights=options.weights,
+        results=options.results,
+    )  # fmt: skip
     if options.json:
         return _print_json(report)
     for section, facts in report.items():

@@ -22,7 +22,7 @@ from harness.grid import run_study
 from harness.metrics import image_metrics, pixel_metrics
 from harness.plan import make_plan
 from harness.records import read_record, read_records
-from harness.run import score, select_epoch
+from harness.run import score, select_epoch, truth
 from harness.studies import get_study
 from harness.study import Study, one_factor
 from harness.variant import Variant
@@ -123,8 +123,7 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
             for i in range(2)
         ]
     maps, scores = score(TINY, taps)
-    (entry,) = (settings.cache / "features").iterdir()
-    masks, labels = np.load(entry / "masks.npy"), np.load(entry / "labels.npy")
+    labels, masks = truth(TINY, make_plan(only, there).categories["left"])
     expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
     assert record["metrics"] == expected
 

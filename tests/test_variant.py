@@ -35,6 +35,7 @@ def test_digest_depends_on_every_field():
         "batch_size": 4, "gradient_clip": 1.0, "precision": "bfloat16", "holdout": 0.1,
         "eval_every": 5, "smoke": True, "score_map": "nll", "scale_aggregation": "sum",
         "smoothing": 1.0, "image_score": "mean", "top_k": 0.5, "epoch_selection": "best-on-test",
+        "resize": "crop", "mask_resize": "covered", "leaks": "allow",
     }  # fmt: skip
     assert set(other) == set(FIELDS)
     digests = {Variant(**{name: value}).digest for name, value in other.items()}

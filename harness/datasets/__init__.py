@@ -1,6 +1,6 @@
 """Data sets: categories of good training images, labelled test images and optional masks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.datasets.btad import Btad
@@ -80,14 +80,20 @@ def recognise(folder: Path) -> str | None:
     """The layout of a folder or file, a key of :data:`LAYOUTS`; None if it is of no known one."""
     if folder.is_file():
         return "manifest" if folder.suffix.lower() == ".csv" else None
-    parts = (folder, *subfolders(folder))
+    parts = subfolders(folder)
     classes = {p.name for p in subfolders(folder / "train")} & set(CIFAR10_CLASSES)
     signs = {
-        "mvtec_ad": any((p / "train" / "good").is_dir() for p in parts),
-        "btad": any((p / "train" / "ok").is_dir() for p in parts),
+        "mvtec_ad": _has("good", folder, parts),
+        "btad": _has("ok", folder, parts),
         "visa": (folder / SPLIT).is_file(),
         "cifar10": len(classes) > 1 or any(find_batches(folder).values()),
         "magnetic_tile": (folder / FREE / "Imgs").is_dir(),
         "folder": bool(good_images(folder)),
     }
     return next((name for name, is_it in signs.items() if is_it), None)
+
+
+def _has(good: str, folder: Path, parts: Sequence[Path]) -> bool:
+    """Whether it is a tree of categories, or one category with its test images."""
+    one = (folder / "train" / good).is_dir() and (folder / "test").is_dir()
+    return one or any((p / "train" / good).is_dir() for p in parts)

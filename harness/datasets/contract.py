@@ -70,10 +70,10 @@ class Sample:
 
     def image(self) -> Image.Image:
         """The image in its own size, RGB."""
-        source = self.source
-        image = (
-            source.image() if source else images.to_rgb(images.open_image(self.path), self.path)
-        )
+        if self.source:
+            image = self.source.image()
+        else:
+            image = images.to_rgb(images.open_image(self.path), self.path)
         return self.motion.move(image, Image.Resampling.BILINEAR) if self.motion else image
 
     def defective(self) -> NDArray[np.bool_]:
@@ -112,27 +112,33 @@ class Category:
             "masks": masks,
         }
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """16 hexadecimal digits over the content of every file, in order, with its role."""
-        total = hashlib.sha256()
+        return self._content[0]
+
+    @property
+    def form(self) -> str:
+        """Format and size of the images, as in ``PNG 900x900``."""
+        return self._content[1]
+
+    @cached_property
+    def _content(self) -> tuple[str, str]:
+        """Digest and form together; kept when a category goes to another process."""
+        total, forms = hashlib.sha256(), set()
         for split, samples in (("train", self.train), ("test", self.test)):
             for sample, facts in zip(samples, _all_facts(samples), strict=True):
+                forms.add(facts[1:])
                 total.update(f"{split}/{sample.defect}".encode())
                 total.update(facts.sha256)
                 if sample.mask:
                     total.update(facts_of(sample.mask).sha256)
                 if sample.motion:
                     total.update(str(sample.motion).encode())
-        return total.hexdigest()[:16]
-
-    @cached_property
-    def form(self) -> str:
-        """Format and size of the images, as in ``PNG 900x900``."""
-        found = {(f.format, f.size) for f in _all_facts((*self.train, *self.test))}
-        formats = "/".join(sorted({name for name, _ in found}))
-        sizes = sorted({size for _, size in found})
-        return f"{formats} {sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{formats} mixed"
+        formats = "/".join(sorted({name for name, _ in forms}))
+        width, height = next(iter(forms))[1]
+        one = len({size for _, size in forms}) == 1
+        return total.hexdigest()[:16], f"{formats} {f'{width}x{height}' if one else 'mixed'}"
 
     def about(self) -> dict[str, Any]:
         """What a record says of the data.
@@ -185,8 +191,15 @@ class Category:
 class Dataset(Protocol):
     """A named set of categories."""
 
-    name: str
-    layout: str
+    @property
+    def name(self) -> str:
+        """As in records: a name that can be a folder's."""
+        ...
+
+    @property
+    def layout(self) -> str:
+        """How it is stored, as in ``--dataset``."""
+        ...
 
     def categories(self) -> tuple[str, ...]:
         """The categories' names, sorted."""

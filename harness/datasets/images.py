@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import InputError
 
@@ -73,8 +73,8 @@ def to_rgb(image: Image.Image, path: Path) -> Image.Image:
 def to_mask(image: Image.Image, path: Path) -> Mask:
     """Whether each pixel is a defect: any channel is not zero, at any depth; (H, W)."""
     if image.mode.startswith(("I", "F")):
-        return np.asarray(image) != 0
-    return np.asarray(to_rgb(image, path)).any(axis=2)
+        return np.asarray(np.asarray(image) != 0)
+    return np.asarray(np.asarray(to_rgb(image, path)).any(axis=2))
 
 
 def fit(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -> Image.Image:
@@ -107,7 +107,7 @@ def fit_mask(mask: Mask, size: int, resize: str, rule: str) -> Mask:
     """
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     filter_ = Image.Resampling.NEAREST if rule == "nearest" else Image.Resampling.BILINEAR
-    return np.asarray(fit(grey, size, resize, filter_)) == 255
+    return np.asarray(np.asarray(fit(grey, size, resize, filter_)) == 255)
 
 
 def _opened(path: Path, content: bytes) -> Image.Image:
@@ -135,7 +135,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _broken(path: Path, error: Exception) -> InputError:
     reason = "its content is no PNG, JPEG, BMP, TIFF or WebP"
-    if not isinstance(error, Image.UnidentifiedImageError):
+    if not isinstance(error, UnidentifiedImageError):
         reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
         f"{path}: expected an image; it cannot be read ({reason}); replace or remove it"

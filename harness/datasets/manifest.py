@@ -77,7 +77,7 @@ def read_rows(
             reader = csv.DictReader(text, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = header
-            rows = {reader.line_num: dict(row) for row in reader}
+            rows = {line: row for row in reader if (line := reader.line_num)}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: expected a CSV file in UTF-8; got: {error}") from None
     missing = [c for c in columns if c not in header and c not in optional]

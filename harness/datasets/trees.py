@@ -91,6 +91,6 @@ def without_images(masks: dict[str, Path], images: Sequence[Path]) -> Iterator[I
     for name, mask in masks.items():
         if name not in stems:
             yield InputError(
-                f"{mask}: expected its image {name}.* among the test images of {mask.parent.name}; "
-                "found none; add the image or remove the mask"
+                f"{mask}: expected its image {name}.* among the test images of "
+                f"{mask.parent.name}; found none; add the image or remove the mask"
             )

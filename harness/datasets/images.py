@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import InputError
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP")  # MPO: JPEGs of some phones
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 CROP = 256 / 224  # Resize(256), CenterCrop(224) of SPADE and PaDiM, for any size

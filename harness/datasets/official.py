@@ -99,5 +99,5 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
         said = f"{less} the published {published.train} train, {published.test} test"
     forms = FORMS.get(dataset, {}).get(category, ())
     if forms and form not in forms:
-        said += f"; in another form ({form}; published as {forms[0]})"
+        said += f", in another form than the published {forms[0]}"
     return {"official": found == published, "copy": said}

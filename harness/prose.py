@@ -91,7 +91,8 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
 
 def _copy(data: Mapping[str, Any]) -> str:
     """The images' form and what the copy is, where the record says so."""
-    said = [data.get("form"), data.get("copy") if data.get("official") is not None else None]
+    copy = data.get("copy") if data.get("official") is not None else None
+    said = [data.get("form"), copy, data.get("disturbance")]
     return "".join(f"; {text}" for text in said if text)
 
 

@@ -176,7 +176,9 @@ def test_disturbed_by_name(written, tmp_path):
     found = opened("disturbed-cifar10", folder, tmp_path).load("cat")
     assert found.dataset == "disturbed-cifar10"
     assert len({s.motion for s in found.test}) == len(found.test)
-    assert found.about()["official"] is None
+    about = found.about()
+    assert about["official"] is None
+    assert about["disturbance"] == "rotation ±15°, zoom ±0.1, shift ±0.05, seed 0"
     assert opened("disturbed-surfaces", None, tmp_path).name == "disturbed-surfaces"
 
 

@@ -88,13 +88,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Category:
-    """One category with its splits, in a fixed order; ``layout`` says how it was read."""
+    """One category with its splits, in a fixed order.
+
+    ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were.
+    """
 
     dataset: str
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     layout: str = "mvtec_ad"
+    disturbance: str = ""
 
     @property
     def has_masks(self) -> bool:
@@ -143,13 +147,14 @@ class Category:
     def about(self) -> dict[str, Any]:
         """What a record says of the data.
 
-        Digest, counts, ``layout``, ``form``, ``official`` (whether the counts are the published
-        ones; None where none are known) and ``copy``, that comparison in words.
+        Digest, counts, ``layout``, ``disturbance``, ``form``, ``official`` (whether the counts
+        are the published ones; None where none are known) and ``copy``, the same in words.
         """
         return {
             "digest": self.digest,
             **self.counts(),
             "layout": self.layout,
+            "disturbance": self.disturbance,
             "form": self.form,
             **compare(self.dataset, self.name, self.counts(), self.form),
         }

@@ -84,7 +84,11 @@ class Disturbed:
         """One category with its test images moved."""
         found = self.inner.load(category)
         test = tuple(replace(s, motion=self.motion(category, i, s)) for i, s in _named(found))
-        return replace(found, dataset=self.name, test=test, layout=self.layout)
+        said = (
+            f"rotation ±{self.rotation:g}°, zoom ±{self.zoom:g}, shift ±{self.shift:g}, "
+            f"seed {self.seed}"
+        )
+        return replace(found, dataset=self.name, test=test, layout=self.layout, disturbance=said)
 
     def motion(self, category: str, name: str, sample: Sample) -> Motion:
         """A test image's motion."""

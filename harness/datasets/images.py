@@ -41,7 +41,8 @@ def header(path: Path, content: bytes) -> tuple[str, tuple[int, int]]:
     """
     image = _opened(path, content)
     ends = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-    if ends.get(str(image.format), b"\0" * 9) not in content[-64:]:
+    end = ends.get(str(image.format))
+    if end is None or end not in content[-64:]:
         _load(path, image)
     width, height = image.size
     return str(image.format), (height, width) if _orientation(image) in TURNED else (width, height)

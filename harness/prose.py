@@ -76,7 +76,8 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
     return "\n".join([
         f"- Metrics: mean over categories and seeds, ± standard deviation over seeds; AUPRO up to "
         f"a false-positive rate of {first['protocol']['aupro_fpr_limit']}; maps and masks at "
-        "the input size.",
+        f"the input size (images {first['protocol']['resize']}, masks "
+        f"{first['protocol']['masks']}).",
         f"- Epoch: {first['selection']['rule']} ({', '.join(map(str, chosen))}); "
         f"seeds {', '.join(map(str, study.seeds))}.",
         f"- Data ({dataset}): {data}.",

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from conftest import SHARED
 from layouts import COUNTS, LAYOUTS, batches, draw, write_cifar10_binary, write_cifar10_pickles
+from PIL import Image
 
 from harness.datasets import DATASETS, disturbed, open_dataset, recognise
 from harness.datasets.cifar10 import read_batch
 from harness.datasets.contract import read_image, read_mask
+from harness.datasets.disturbed import Motion
 from harness.datasets.mvtec_ad import MvtecAd
 from harness.datasets.official import CIFAR10_CLASSES, OFFICIAL, compare
 from harness.datasets.trees import every_fifth
@@ -163,6 +165,24 @@ def test_a_disturbed_set_moves_test_images_and_masks_alike(data):
             assert not mask.any()
     assert {type(s.motion.angle) for s in one.test} == {float}
     one.check()
+
+
+def test_a_defect_stays_in_view(data):
+    for path in (data / "left" / "ground_truth" / "bright").iterdir():
+        corner = np.zeros((64, 64), np.uint8)
+        corner[-3:, -3:] = 255
+        Image.fromarray(corner).save(path)
+    found = disturbed(MvtecAd(data), shift=0.2).load("left")
+    moved = [s for s in found.test if s.label]
+    shares = [s.motion.keeps(replace(s, motion=None).defective()) for s in moved]
+    assert min(shares) >= 0.5
+    for sample, share in zip(moved, shares, strict=True):
+        pixels = sample.defective().sum()
+        assert pixels > 9 * share * 0.5  # zoomed, and perhaps with its mirror image
+    whole = np.ones((64, 64), bool)
+    assert Motion(0.0, 1.0, 0.25, 0.0).keeps(whole) == 0.75
+    assert Motion(0.0, 0.5, 0.0, 0.0).keeps(whole) == 1
+    assert Motion(0.0, 2.0, 0.0, 0.0).keeps(whole) == 0.25
 
 
 def test_no_disturbance_is_the_identity(data):

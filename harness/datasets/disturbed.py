@@ -3,15 +3,21 @@
 FastFlow's authors report a misaligned MVTec AD without saying how it was made; the amounts here
 are ours, and fields. Training images stay as they are. Each test image's motion is drawn from
 the seed, its category and its name, so it does not depend on the other images, on the machine or
-on the order. What comes into view beyond the border is the image mirrored; masks move along.
+on the order. What comes into view beyond the border is the image mirrored; masks move along. Where
+a motion would carry most of a defect out of view, the next draw is taken, so that a defective
+image still shows its defect.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from harness.datasets.contract import Category, Dataset, Sample
+
+DRAWS = 50  # after which an image stays as it is
+KEPT = 0.5  # the share of a defect's pixels that has to stay in view
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,17 @@ class Motion:
         border = [(pad_y, pad_y), (pad_x, pad_x)] + [(0, 0)] * (pixels.ndim - 2)
         wide = Image.fromarray(np.pad(pixels, border, mode="symmetric"))
         return wide.transform(image.size, Image.Transform.AFFINE, matrix, filter_)
+
+    def keeps(self, mask: NDArray[np.bool_]) -> float:
+        """The share of a mask's (H, W) defective pixels that stays in view."""
+        height, width = mask.shape
+        row, column = np.nonzero(mask)
+        y, x = row + 0.5 - height / 2, column + 0.5 - width / 2
+        cos, sin = (f(np.deg2rad(self.angle)) * self.zoom for f in (np.cos, np.sin))
+        right = cos * x + sin * y + width / 2 + self.right * width
+        down = cos * y - sin * x + height / 2 + self.down * height
+        inside = (right >= 0) & (right < width) & (down >= 0) & (down < height)
+        return float(inside.mean()) if len(row) else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +108,17 @@ class Disturbed:
         return replace(found, dataset=self.name, test=test, layout=self.layout, disturbance=said)
 
     def motion(self, category: str, name: str, sample: Sample) -> Motion:
-        """A test image's motion."""
+        """A test image's motion: of its draws, the first that keeps its defect in view."""
         key = f"{category}/{sample.defect}/{name}".encode()
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
-        angle, zoom, right, down = rng.uniform(-1, 1, 4).tolist()
-        return Motion(
-            self.rotation * angle, 1 + self.zoom * zoom, self.shift * right, self.shift * down
-        )
+        mask = sample.defective() if sample.mask else np.zeros((1, 1), dtype=bool)
+        for angle, zoom, right, down in rng.uniform(-1, 1, (DRAWS, 4)).tolist():
+            motion = Motion(
+                self.rotation * angle, 1 + self.zoom * zoom, self.shift * right, self.shift * down
+            )
+            if motion.keeps(mask) >= KEPT:
+                return motion
+        return Motion(0.0, 1.0, 0.0, 0.0)
 
 
 def disturbed(dataset: Dataset, **amounts: float) -> Disturbed:

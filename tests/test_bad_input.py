@@ -13,6 +13,7 @@ from layouts import LAYOUTS, draw
 from PIL import Image
 
 from harness import cli
+from harness.datasets import DATASETS
 from harness.datasets.cifar10 import read_batch
 
 
@@ -226,6 +227,24 @@ def test_one_line_exit_2_and_nothing_written(name, tmp_path, capsys, monkeypatch
 
 def test_there_are_at_least_sixty():
     assert len(BAD) >= 60
+
+
+def test_doctor_names_what_is_wrong_and_goes_on(tmp_path, capsys):
+    root = write_category(tmp_path / "data" / "left").parent
+    write_category(root / "right", seed=1)
+    cut(IMAGE)(root)
+    options = ["--data", str(root), "--results", str(tmp_path / "r")]
+    assert cli.main(["doctor", *options]) == 0
+    text = capsys.readouterr().out
+    assert re.search(rf"left +cannot be used: .*003\.png: {NOT}", text)
+    assert re.search(r"right +8 train, .*; PNG 64x64; no published counts", text)
+
+
+def test_help_names_every_data_set(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name}," in text or f"{name};" in text for name in DATASETS)
 
 
 def test_a_leak_can_be_allowed(tmp_path, capsys):

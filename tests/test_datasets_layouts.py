@@ -53,6 +53,7 @@ def test_layout(kind, written, tmp_path):
     for sample in found.test:
         assert read_image(sample, 8).shape == (8, 8, 3)
         assert read_mask(sample, 8).any() == (sample.mask is not None)
+    assert found.digest
     about = pickle.loads(pickle.dumps(found)).about()
     assert about["layout"] == layout
     assert about["official"] is (None if name in ("data", "table") else False)

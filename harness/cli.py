@@ -150,7 +150,14 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder in MVTec AD's layout")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder of images, or a .csv manifest of them"
+    )
+    parser.add_argument(
+        "--dataset", default="", metavar="NAME",
+        help="in place of the study's: surfaces, mvtec_ad, btad, cifar10, visa, magnetic_tile, "
+        "folder, manifest; or disturbed-NAME",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", type=Path, metavar="DIR", help="a folder of <backbone>.safetensors or .pth"
     )

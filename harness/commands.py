@@ -60,7 +60,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
     return Settings(
         results=options.results, data=options.data, weights=options.weights,
         categories=tuple(options.category), device=options.device, jobs=options.jobs,
-        cache_limit=int(options.cache_limit * 2**30),
+        dataset=options.dataset, cache_limit=int(options.cache_limit * 2**30),
     )  # fmt: skip
 
 
@@ -213,7 +213,8 @@ def _planned(options: argparse.Namespace) -> "Plan":
 
     study = get_study(options.study, **_study_options(options))
     settings = _settings(options)
-    make = make_plan if study.dataset == EMBEDDED or settings.data else plan_without_data
+    embedded = (settings.dataset or study.dataset) == EMBEDDED
+    make = make_plan if embedded or settings.data else plan_without_data
     return make(study, settings)
 
 
@@ -257,7 +258,10 @@ def doctor(options: argparse.Namespace) -> int:
     """Print what this machine, the data and the weights give."""
     from harness.doctor import examine
 
-    report = examine(data=options.data, weights=options.weights, results=options.results)
+    report = examine(
+        data=options.data, dataset=options.dataset, weights=options.weights,
+        results=options.results,
+    )  # fmt: skip
     if options.json:
         return _print_json(report)
     for section, facts in report.items():

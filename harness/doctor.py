@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from harness.backbones import Backbone
-from harness.datasets import open_dataset
+from harness.datasets import Dataset, open_dataset
 from harness.environment import environment
 from harness.errors import InputError
 from harness.plan import Settings, cores
@@ -16,7 +16,7 @@ from harness.weights import find_weights
 
 
 def examine(
-    *, data: Path | None, weights: Path | None, results: Path
+    *, data: Path | None, weights: Path | None, results: Path, dataset: str = ""
 ) -> dict[str, dict[str, Any]]:
     """Facts by section: machine, data (counts of every category), backbones of the studies."""
     settings = Settings(results=results)
@@ -31,17 +31,26 @@ def examine(
         "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
         "free disk": f"{shutil.disk_usage(results.resolve().anchor).free / 2**30:.0f} GiB",
     }
-    dataset = open_dataset("surfaces", folder=data, cache=settings.cache)
-    counts = {name: _counts(dataset.load(name).counts()) for name in dataset.categories()}
+    found = open_dataset(dataset or "surfaces", folder=data, cache=settings.cache)
     return {
         "machine": machine,
-        f"data: {dataset.name}": counts,
+        f"data: {found.name} (read as {found.layout})": {
+            name: _about(found, name) for name in found.categories()
+        },
         "backbones of the studies": _backbones(weights),
     }
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {what}" for what, n in counts.items())
+def _about(dataset: Dataset, name: str) -> str:
+    """Counts, form and whether they are the published ones; or what is wrong."""
+    try:
+        category = dataset.load(name)
+        category.check()
+    except InputError as error:
+        return f"cannot be used: {error}"
+    about = category.about()
+    counts = ", ".join(f"{n} {what}" for what, n in category.counts().items())
+    return f"{counts}; {about['form']}; {about['copy']}"
 
 
 def _backbones(weights: Path | None) -> dict[str, str]:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.backbones import Backbone
-from harness.datasets.contract import Category, Sample, read_image, read_mask
+from harness.datasets.contract import Category, Sample, read_image
 
-TRANSFORM = "square-bilinear-1"  # see read_image; raised when its pixels change
+TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
 BATCH = 16
 DEFAULT_LIMIT = 20 * 2**30
 
@@ -42,28 +42,36 @@ class FeatureKey:
     dataset: str
     category: str
     data_digest: str
-    transform: str = TRANSFORM
+    resize: str = "square"
+
+    @property
+    def transform(self) -> str:
+        """How images are fitted, and the version of the code that does it."""
+        return TRANSFORM.format(resize=self.resize)
 
     @property
     def digest(self) -> str:
         """The entry's folder name."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.about(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def about(self) -> dict[str, Any]:
+        """The key as it is written beside the entry."""
+        fields = asdict(self)
+        del fields["resize"]  # in the transform
+        return {**fields, "transform": self.transform}
 
 
 @dataclass(frozen=True)
 class Features:
     """An entry, memory-mapped.
 
-    ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse; ``masks`` is
-    (N_test, S, S), all zero for good images; ``labels`` is (N_test,).
+    ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse. Masks and labels
+    are no part of it: they are read when a run is scored.
     """
 
     train: list[NDArray[np.floating]]
     test: list[NDArray[np.floating]]
-    masks: NDArray[np.bool_]
-    labels: NDArray[np.int64]
-    has_masks: bool
 
 
 @dataclass
@@ -117,10 +125,9 @@ class FeatureCache:
         temporary.mkdir(parents=True)
         try:
             for split, samples in (("train", category.train), ("test", category.test)):
-                _extract(temporary, split, samples, backbone, key.dtype, device, progress)
+                _extract(temporary, split, samples, backbone, key, device, progress)
                 self.passes += len(samples)
-            _write_masks(temporary, category, key.image_size)
-            meta = {"key": asdict(key), "images": images, "has_masks": category.has_masks}
+            meta = {"key": key.about(), "images": images}
             (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
             _publish(temporary, self.folder / key.digest)
         finally:
@@ -177,21 +184,20 @@ def _extract(
     split: str,
     samples: Sequence[Sample],
     backbone: Backbone,
-    dtype: str,
+    key: FeatureKey,
     device: str,
     progress: Callable[[int], object],
 ) -> None:
     size = backbone.image_size
+    shapes = [(len(samples), s.channels, s.height, s.width) for s in backbone.shapes()]
     outputs = [
-        np.lib.format.open_memmap(
-            folder / f"{split}-{i}.npy", "w+", dtype, (len(samples), s.channels, s.height, s.width)
-        )
-        for i, s in enumerate(backbone.shapes())
+        np.lib.format.open_memmap(folder / f"{split}-{i}.npy", "w+", np.dtype(key.dtype), shape)
+        for i, shape in enumerate(shapes)
     ]
     with ThreadPoolExecutor(4) as pool, torch.inference_mode():
         for start in range(0, len(samples), BATCH):
             batch = samples[start : start + BATCH]
-            images = np.stack(list(pool.map(lambda s: read_image(s.path, size), batch)))
+            images = np.stack(list(pool.map(lambda s: read_image(s, size, key.resize), batch)))
             for output, feature in zip(
                 outputs, backbone(normalise(images, backbone).to(device)), strict=True
             ):
@@ -201,28 +207,12 @@ def _extract(
         output.flush()
 
 
-def _write_masks(folder: Path, category: Category, size: int) -> None:
-    masks = np.lib.format.open_memmap(
-        folder / "masks.npy", "w+", np.bool_, (len(category.test), size, size)
-    )
-    for i, sample in enumerate(category.test):
-        masks[i] = read_mask(sample.mask, size)
-    masks.flush()
-    np.save(folder / "labels.npy", np.array([s.label for s in category.test], dtype=np.int64))
-
-
 def _open_entry(entry: Path) -> Features:
     def arrays(split: str) -> list[NDArray[np.floating]]:
         files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
         return [np.load(f, mmap_mode="r") for f in files]
 
-    return Features(
-        train=arrays("train"),
-        test=arrays("test"),
-        masks=np.load(entry / "masks.npy", mmap_mode="r"),
-        labels=np.load(entry / "labels.npy"),
-        has_masks=bool(_meta(entry)["has_masks"]),
-    )
+    return Features(train=arrays("train"), test=arrays("test"))
 
 
 def _meta(entry: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ Spec = tuple[Any, ...]  # what decides a variant's features
 
 def _spec(variant: Variant) -> Spec:
     v = variant
-    return v.backbone, v.weights, v.taps, v.image_size, v.feature_dtype
+    return v.backbone, v.weights, v.taps, v.image_size, v.feature_dtype, v.resize
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,10 @@ def _features(
 
 
 def _key(spec: Spec, loaded: _Loaded, category: Category) -> FeatureKey:
-    name, weights, taps, image_size, dtype = spec
+    name, weights, taps, image_size, dtype, resize = spec
     return FeatureKey(
         name, loaded.weights["sha256"], weights, taps, image_size, loaded.backbone.mean,
-        loaded.backbone.std, dtype, category.dataset, category.name, category.digest,
+        loaded.backbone.std, dtype, category.dataset, category.name, category.digest, resize,
     )  # fmt: skip
 
 
@@ -257,9 +257,12 @@ def _bar(total: int, what: str, unit: str) -> "tqdm[Any]":
 
 def _headline(plan: Plan, missing: int) -> str:
     study = plan.study
+    layouts = {c.layout for c in plan.categories.values()} - {plan.dataset}
+    layout = "".join(f" (read as {name})" for name in layouts)
     return (
         f"{study.name}: {study.asks}\n"
-        f"{len(study.variants)} variants × {len(plan.categories)} categories of {plan.dataset} × "
+        f"{len(study.variants)} variants × {len(plan.categories)} categories of "
+        f"{plan.dataset}{layout} × "
         f"{len(study.seeds)} seeds = {len(plan.cells)} runs; "
         f"{len(plan.cells) - missing} recorded, {missing} to run"
     )

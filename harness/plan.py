@@ -1,6 +1,7 @@
 """A study's plan: where it runs, its cells, and which of them are recorded."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Settings:
 
     results: Path = Path("results")
     data: Path | None = None
+    dataset: str = ""  # in place of the study's own
     weights: Path | None = None
     categories: tuple[str, ...] = ()
     device: str = "auto"
@@ -89,10 +91,11 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     """The study's cells on the data set at hand.
 
     Raises:
-        InputError: the data set or a category does not exist, or a record that is there was
-            made from other data.
+        InputError: the data set or a category does not exist or cannot be used, or a record
+            that is there was made from other data.
     """
-    dataset = open_dataset(study.dataset, folder=settings.data, cache=settings.cache)
+    name = settings.dataset or study.dataset
+    dataset = open_dataset(name, folder=settings.data, cache=settings.cache)
     has = dataset.categories()
     for name in settings.categories:
         if name not in has:
@@ -103,6 +106,7 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     categories = {name: dataset.load(name) for name in wanted}
     if smoke:
         categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
+    _usable(study, categories)
     sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
     cells = tuple(study.cells(wanted))
     plan = Plan(study, categories, sizes, dataset.name, settings.results, cells)
@@ -118,9 +122,10 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     Raises:
         InputError: they are not known, or a category does not exist.
     """
-    official = OFFICIAL.get(study.dataset.removeprefix("disturbed-"))
+    dataset = settings.dataset or study.dataset
+    official = OFFICIAL.get(dataset.removeprefix("disturbed-"))
     if official is None:
-        raise InputError(f"the categories of {study.dataset} are not known; expected --data DIR")
+        raise InputError(f"the categories of {dataset} are not known; expected --data DIR")
     for name in settings.categories:
         if name not in official:
             raise unknown("category", name, official)
@@ -128,7 +133,26 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     wanted = wanted[:1] if all(v.smoke for v in study.variants) else wanted
     sizes = {name: (official[name].train, official[name].test) for name in wanted}
     cells = tuple(study.cells(wanted))
-    return Plan(study, {}, sizes, study.dataset, settings.results, cells)
+    return Plan(study, {}, sizes, dataset, settings.results, cells)
+
+
+def _usable(study: Study, categories: Mapping[str, Category]) -> None:
+    """Look for what is wrong with the images before anything runs.
+
+    A flow needs at least two images to train on after the holdout: from one alone, neither
+    data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full.
+    """
+    leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
+    for category in categories.values():
+        category.check(leaks=leaks)
+        for holdout in {v.holdout for v in study.variants}:
+            images = len(category.train)
+            if (left := images - round(holdout * images)) < 2:
+                raise InputError(
+                    f"{category.train[0].path.parent}: expected at least 2 images of "
+                    f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
+                    "add images or lower holdout"
+                )
 
 
 def _same_data(path: Path, category: Category) -> None:

@@ -1,8 +1,9 @@
 """What a report says in words, read off the records and tables."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,7 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
     counts = {r["category"]: r["data"] for r in records}
     data = "; ".join(
         f"{name} {c['train']} train, {c['test']} test ({c['defective']} defective, "
-        f"{c['masks']} masks)"
+        f"{c['masks']} masks{_copy(c)})"
         for name, c in counts.items()
     )
     sources = dict.fromkeys(
@@ -77,7 +78,8 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
     return "\n".join([
         f"- Metrics: mean over categories and seeds, ± standard deviation over seeds; AUPRO up to "
         f"a false-positive rate of {first['protocol']['aupro_fpr_limit']}; maps and masks at "
-        "the input size.",
+        f"the input size (images {first['protocol']['resize']}, masks "
+        f"{first['protocol']['masks']}).",
         f"- Epoch: {first['selection']['rule']} ({', '.join(map(str, chosen))}); "
         f"seeds {', '.join(map(str, study.seeds))}.",
         f"- Data ({dataset}): {data}.",
@@ -90,11 +92,20 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
     ])  # fmt: skip
 
 
+def _copy(data: Mapping[str, Any]) -> str:
+    """The images' form and what the copy is, where the record says so."""
+    copy = data.get("copy") if data.get("official") is not None else None
+    said = [data.get("form"), copy, data.get("disturbance")]
+    return "".join(f"; {text}" for text in said if text)
+
+
 def answer(frame: pd.DataFrame, study: Study, metric: str = "image_auroc") -> str:
     """The study's answer in plain sentences, from the paired differences."""
     labels = list(study.labels().values())
     reference = frame.loc[frame["label"] == labels[0], metric].mean()
     if np.isnan(reference):
+        if (frame["label"] == labels[0]).any():
+            return "Not answered: the test images are all good or all defective, so no metric."
         return "Not answered: the reference has not been run."
     said = [f"The reference ({labels[0]}) has a mean {NAMES[metric]} of {100 * reference:.1f}."]
     table = differences(frame, study, metric)

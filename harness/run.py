@@ -15,13 +15,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.datasets.contract import Category, read_image
+from harness.datasets.contract import Category, read_image, read_mask
 from harness.environment import environment
 from harness.errors import RunFailed
 from harness.fastflow import FastFlow
-from harness.features import FeatureCache, FeatureKey, Features
+from harness.features import FeatureCache, FeatureKey
 from harness.metrics import image_metrics, pixel_metrics
 from harness.records import SCHEMA, Place, finite, write_record, write_whole
 from harness.scoring import anomaly_maps, image_scores
@@ -79,18 +80,21 @@ def run(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss:
     features = FeatureCache(job.cache).open(job.key)
     if features is None:
         raise RunFailed(f"the features of {job.category.name} left the cache; start again")
+    labels, masks = truth(job.variant, job.category)
     history = _load_energies(job)
     if trained := history is None:
         history = fit(
             make_model(job.variant, job.shapes, job.seed), features.train, features.test,
             variant=job.variant, seed=job.seed, device=job.device, progress=progress,
-            enough=_patience(job.variant, features),
+            enough=_patience(job.variant, labels, masks),
         )  # fmt: skip
         _save_energies(job, history)
     fitted = time.perf_counter()
-    evaluated = [_evaluate(job.variant, history, e, features) for e in sorted(history.energies)]
+    evaluated = [
+        _evaluate(job.variant, history, e, labels, masks) for e in sorted(history.energies)
+    ]
     chosen = select_epoch(evaluated, job.variant.epoch_selection)
-    _save_gallery(job, features, *score(job.variant, history.energies[chosen["epoch"]]))
+    _save_gallery(job, masks, *score(job.variant, history.energies[chosen["epoch"]]))
     measured = {
         "fit_seconds": round(fitted - start, 3) if trained else None,
         "score_seconds": round(time.perf_counter() - fitted, 3),
@@ -138,6 +142,23 @@ def score(variant: Variant, energies: Energies) -> tuple[Tensor, Tensor]:
     return maps, image_scores(maps, image_score=variant.image_score, top_k=variant.top_k)
 
 
+def truth(
+    variant: Variant, category: Category
+) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Labels (N,) and masks (N, S, S) of the test images; None without masks.
+
+    Read here and not cached: the rule that resizes a mask is a scoring choice.
+    """
+    labels = np.array([s.label for s in category.test], dtype=np.int64)
+    if not category.has_masks:
+        return labels, None
+    size = variant.image_size
+    masks = np.zeros((len(labels), size, size), dtype=bool)
+    for i, sample in enumerate(category.test):
+        masks[i] = read_mask(sample, size, variant.resize, variant.mask_resize)
+    return labels, masks
+
+
 def select_epoch(evaluated: Sequence[Mapping[str, Any]], rule: str) -> Mapping[str, Any]:
     """The evaluated epoch that a rule chooses.
 
@@ -162,12 +183,14 @@ def select_epoch(evaluated: Sequence[Mapping[str, Any]], rule: str) -> Mapping[s
     return evaluated[-1]
 
 
-def _patience(variant: Variant, data: Features) -> Callable[[History], bool]:
+def _patience(
+    variant: Variant, labels: NDArray[np.int64], masks: NDArray[np.bool_] | None
+) -> Callable[[History], bool]:
     """Early stopping: true once the chosen epoch lies ``patience`` evaluations back."""
     evaluated: list[dict[str, Any]] = []
 
     def enough(history: History) -> bool:
-        evaluated.append(_evaluate(variant, history, max(history.energies), data))
+        evaluated.append(_evaluate(variant, history, max(history.energies), labels, masks))
         chosen = select_epoch(evaluated, variant.epoch_selection)
         waited = (evaluated[-1]["epoch"] - chosen["epoch"]) // variant.eval_every
         return bool(waited >= variant.patience)
@@ -175,11 +198,17 @@ def _patience(variant: Variant, data: Features) -> Callable[[History], bool]:
     return enough if variant.patience else lambda history: False
 
 
-def _evaluate(variant: Variant, history: History, epoch: int, data: Features) -> dict[str, Any]:
+def _evaluate(
+    variant: Variant,
+    history: History,
+    epoch: int,
+    labels: NDArray[np.int64],
+    masks: NDArray[np.bool_] | None,
+) -> dict[str, Any]:
     maps, scores = score(variant, history.energies[epoch])
-    metrics = image_metrics(scores.numpy(), data.labels)
-    if data.has_masks:
-        metrics |= pixel_metrics(maps.numpy(), data.masks, fpr_limit=AUPRO_LIMIT)
+    metrics = image_metrics(scores.numpy(), labels)
+    if masks is not None:
+        metrics |= pixel_metrics(maps.numpy(), masks, fpr_limit=AUPRO_LIMIT)
     entry = {"epoch": epoch, "loss": history.loss[epoch - 1], "metrics": finite(metrics)}
     return entry | {k: history.holdout[epoch] for k in ("holdout",) if epoch in history.holdout}
 
@@ -203,12 +232,12 @@ def _record(
         "smoke": variant.smoke,
         "random_weights": variant.weights == "random",
         "weights": {"backbone": variant.backbone, **job.weights},
-        "data": {"digest": job.key.data_digest, **category.counts()},
+        "data": category.about(),
         "metrics": chosen["metrics"],
         "protocol": {
             "aupro_fpr_limit": AUPRO_LIMIT,
             "resize": job.key.transform,
-            "masks": "nearest",
+            "masks": variant.mask_resize,
             "map_size": variant.image_size,
         },
         "selection": {
@@ -274,7 +303,7 @@ def _read_energies(path: Path, job: Job) -> History | None:
     return History(loss=about["loss"], holdout=holdout, energies=energies)
 
 
-def _save_gallery(job: Job, features: Features, maps: Tensor, scores: Tensor) -> None:
+def _save_gallery(job: Job, masks: NDArray[np.bool_] | None, maps: Tensor, scores: Tensor) -> None:
     """The first image of every kind of defect and the good image with the highest score."""
     test = job.category.test
     kinds = dict.fromkeys(s.defect for s in test if s.label)
@@ -282,11 +311,12 @@ def _save_gallery(job: Job, features: Features, maps: Tensor, scores: Tensor) ->
     good = [i for i, s in enumerate(test) if not s.label]
     rows = rows[: GALLERY - 1] + sorted(good, key=lambda i: -scores[i].item())[:1]
     size = job.variant.image_size
+    none = np.zeros((len(rows), size, size), dtype=bool)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        images=np.stack([read_image(test[i].path, size) for i in rows]),
-        masks=features.masks[rows],
+        images=np.stack([read_image(test[i], size, job.variant.resize) for i in rows]),
+        masks=none if masks is None else masks[rows],
         maps=maps[rows].numpy().astype(np.float32),
         scores=scores[rows].numpy(),
         defects=np.array([test[i].defect for i in rows]),

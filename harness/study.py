@@ -124,6 +124,7 @@ class Study:
         for name, value in wanted.items():
             if name not in FIELDS:
                 raise unknown("field", name, FIELDS)
+            value = tuple(value) if isinstance(value, list) else value  # from a notebook
             kept = {v: n for v, n in variants.items() if getattr(v, name) == value}
             if not kept:
                 has = dict.fromkeys(show(getattr(v, name)) for v in variants)

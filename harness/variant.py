@@ -68,6 +68,7 @@ class Variant:
     image_size: int = _field(256, _at_least(32))
     taps: tuple[int, ...] = _field((1, 2, 3), _TAPS)
     feature_dtype: str = _field("float32", _one_of("float32", "float16"))
+    resize: str = _field("square", _one_of("square", "crop"))
     # the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)
     norm: str = _field("layer", _one_of("none", "layer", "layer-affine", "batch"))
     flow_steps: int = _field(8, _at_least(1))
@@ -98,6 +99,8 @@ class Variant:
     patience: int = _field(0, _at_least(0))  # evaluations without a better epoch; 0: no end
     smoke: bool = _field(default=False, check=_FLAG)
     # scoring: needs no new training
+    mask_resize: str = _field("nearest", _one_of("nearest", "covered"), "scoring")
+    leaks: str = _field("refuse", _one_of("refuse", "allow"), "scoring")
     score_map: str = _field("exp-mean", _one_of("exp-mean", "nll", "nll-log-det"), "scoring")
     scale_aggregation: str = _field("mean", _one_of("mean", "sum", "max"), "scoring")
     smoothing: float = _field(0.0, _at_least(0), "scoring")

@@ -22,7 +22,7 @@ from harness.grid import run_study
 from harness.metrics import image_metrics, pixel_metrics
 from harness.plan import make_plan
 from harness.records import read_record, read_records
-from harness.run import _patience, score, select_epoch
+from harness.run import _patience, score, select_epoch, truth
 from harness.studies import get_study
 from harness.study import Study, one_factor
 from harness.train import History
@@ -124,8 +124,7 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
             for i in range(2)
         ]
     maps, scores = score(TINY, taps)
-    (entry,) = (settings.cache / "features").iterdir()
-    masks, labels = np.load(entry / "masks.npy"), np.load(entry / "labels.npy")
+    labels, masks = truth(TINY, make_plan(only, there).categories["left"])
     expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
     assert record["metrics"] == expected
 
@@ -311,16 +310,16 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
     monkeypatch.setattr(
         "harness.run._evaluate",
-        lambda variant, history, epoch, data: {
+        lambda variant, history, epoch, labels, masks: {
             "epoch": epoch, "metrics": {"pixel_auroc": next(values)},
         },
     )  # fmt: skip
     variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
-    enough = _patience(variant, None)
+    enough = _patience(variant, None, None)
     said = [enough(History(energies={e: []})) for e in (5, 10, 15, 20)]
     assert said == [False, False, False, True]  # epoch 10 is two evaluations back
     assert variant.training == variant
-    assert _patience(Variant(), None)(History()) is False
+    assert _patience(Variant(), None, None)(History()) is False
 
 
 def test_the_oracle_is_flagged(study, settings, in_process):

@@ -171,6 +171,22 @@ def test_protocol_is_read_off_the_records(results):
         assert words in text
 
 
+def test_protocol_says_what_a_copy_is(tmp_path):
+    made = record(BASE, "a", 0, 0.9)
+    made["data"] |= {"form": "JPEG 9x9", "official": False, "copy": "a part", "disturbance": "±1°"}
+    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
+    text = prose.protocol(STUDY, tmp_path, **WHERE)
+    assert "6 masks; JPEG 9x9; a part; ±1°)" in text
+    assert "(images r, masks nearest)" in text
+
+
+def test_a_test_set_of_one_kind_has_no_answer(tmp_path):
+    made = record(BASE, "a", 0, 0.9) | {"metrics": {}}
+    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
+    frame = tables.load(STUDY, tmp_path, **WHERE)
+    assert "all good or all defective" in prose.answer(frame, STUDY)
+
+
 def test_nothing_run_yet(tmp_path):
     frame = tables.load(STUDY, tmp_path, **WHERE)
     assert "0/4" in tables.as_text(tables.summary(frame, STUDY))

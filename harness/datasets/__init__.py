@@ -1,31 +1,99 @@
 """Data sets: categories of good training images, labelled test images and optional masks."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from harness.datasets.btad import Btad
+from harness.datasets.cifar10 import Cifar10, find_batches
 from harness.datasets.contract import Category, Dataset, Sample
+from harness.datasets.disturbed import disturbed
+from harness.datasets.folder import Folder, good_images
+from harness.datasets.magnetic_tile import FREE, MagneticTile
+from harness.datasets.manifest import Manifest
 from harness.datasets.mvtec_ad import MvtecAd
 from harness.datasets.surfaces import write_surfaces
-from harness.errors import InputError
+from harness.datasets.trees import existing, subfolders
+from harness.datasets.visa import SPLIT, Visa
+from harness.errors import InputError, unknown
+from harness.official import CIFAR10_CLASSES
 
-__all__ = ["Category", "Dataset", "Sample", "open_dataset"]
+__all__ = ["DATASETS", "Category", "Dataset", "Sample", "disturbed", "open_dataset", "recognise"]
+
+LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
+    "mvtec_ad": MvtecAd,
+    "btad": Btad,
+    "cifar10": Cifar10,
+    "visa": Visa,
+    "magnetic_tile": MagneticTile,
+    "folder": Folder,
+    "manifest": Manifest,
+}
+DATASETS = ("surfaces", *LAYOUTS)
+DISTURBED = "disturbed-"
 
 
 def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
-    """The data set of a study.
+    """A data set by name.
 
     Args:
-        name: ``surfaces`` (embedded) or ``mvtec_ad``.
-        folder: ``--data``; takes the place of the embedded set.
+        name: one of :data:`DATASETS`, or ``disturbed-`` and one of them. ``surfaces`` is
+            embedded; with a folder it means whatever layout is recognised there.
+        folder: ``--data``.
         cache: where the embedded set is written, once.
 
     Raises:
-        InputError: the study needs a folder and none was given, or it is not a data set.
+        InputError: an unknown name, a folder that was not given, or one that is not of the
+            layout.
     """
-    if folder is not None:
-        return MvtecAd(folder)
+    if name.startswith(DISTURBED):
+        inner = name.removeprefix(DISTURBED)
+        return disturbed(open_dataset(inner, folder=folder, cache=cache))
+    if name not in DATASETS:
+        raise unknown("data set", name, [*DATASETS, *(DISTURBED + n for n in DATASETS)])
+    if folder is None:
+        if name == "surfaces":
+            return MvtecAd(write_surfaces(cache), name="surfaces")
+        raise InputError(
+            f"this study runs on {name}, which is not embedded; expected --data DIR with its "
+            "images, or --dataset surfaces"
+        )
+    folder = existing(folder)
+    found = recognise(folder)
     if name == "surfaces":
-        return MvtecAd(write_surfaces(cache), name="surfaces")
-    raise InputError(
-        f"this study runs on {name}, which is not embedded; expected --data DIR with a folder "
-        "in the MVTec AD layout (<category>/train/good, <category>/test/<defect>)"
-    )
+        if found is None:
+            raise InputError(
+                f"--data: expected images or a known layout ({', '.join(LAYOUTS)}) in {folder}; "
+                "found neither"
+            )
+        return LAYOUTS[found](folder)
+    try:
+        return LAYOUTS[name](folder)
+    except InputError as error:
+        if found in (None, name):
+            raise
+        raise InputError(
+            f"{error}; the layout looks like {found}: add --dataset {found}"
+        ) from None
+
+
+def recognise(folder: Path) -> str | None:
+    """The layout of a folder or file, a key of :data:`LAYOUTS`; None if it is of no known one."""
+    if folder.is_file():
+        return "manifest" if folder.suffix.lower() == ".csv" else None
+    parts = subfolders(folder)
+    classes = {p.name for p in subfolders(folder / "train")} & set(CIFAR10_CLASSES)
+    signs = {
+        "mvtec_ad": _has("good", folder, parts),
+        "btad": _has("ok", folder, parts),
+        "visa": (folder / SPLIT).is_file(),
+        "cifar10": len(classes) > 1 or any(find_batches(folder).values()),
+        "magnetic_tile": (folder / FREE / "Imgs").is_dir(),
+        "folder": bool(good_images(folder)),
+    }
+    return next((name for name, is_it in signs.items() if is_it), None)
+
+
+def _has(good: str, folder: Path, parts: Sequence[Path]) -> bool:
+    """Whether it is a tree of categories, or one category with its test images."""
+    one = (folder / "train" / good).is_dir() and (folder / "test").is_dir()
+    return one or any((p / "train" / good).is_dir() for p in parts)

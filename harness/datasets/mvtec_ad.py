@@ -4,16 +4,21 @@
 optionally, ``<category>/ground_truth/<defect>/<image's name>_mask.png``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from harness.datasets.contract import Category, Sample
+from harness.datasets.contract import Category, Sample, make_category
+from harness.datasets.trees import (
+    entries,
+    existing_folder,
+    images_in,
+    masks_in,
+    safe_name,
+    subfolders,
+    without_images,
+)
 from harness.errors import InputError, unknown
-
-CATEGORIES = (
-    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut",
-    "pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper",
-)  # fmt: skip
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+from harness.official import OFFICIAL
 
 
 class MvtecAd:
@@ -28,21 +33,22 @@ class MvtecAd:
         InputError: no folder, or no category in it.
     """
 
+    layout = "mvtec_ad"
+    good = "good"  # the name of the folders without defects
+
     def __init__(self, root: Path, name: str | None = None) -> None:
-        root = root.expanduser()
-        if not root.is_dir():
-            raise InputError(f"--data: expected a folder; got {root}, which is not one")
-        if (root / "train" / "good").is_dir():  # the folder of a single category
+        root = existing_folder(root)
+        if (root / "train" / self.good).is_dir():  # the folder of a single category
             root, found = root.resolve().parent, [root.resolve().name]
         else:
-            found = sorted(p.parent.parent.name for p in root.glob("*/train/good"))
+            found = [p.name for p in subfolders(root) if (p / "train" / self.good).is_dir()]
         if not found:
             raise InputError(
-                f"--data: expected <category>/train/good below {root}; found no such folder"
+                f"--data: expected <category>/train/{self.good} below {root}; found no such folder"
             )
         self.root, self._categories = root, tuple(found)
-        official = all(c in CATEGORIES for c in found)
-        self.name = name or ("mvtec_ad" if official else root.resolve().name.replace(" ", "-"))
+        official = all(c in OFFICIAL[self.layout] for c in found)
+        self.name = name or (self.layout if official else safe_name(root.resolve().name))
 
     def categories(self) -> tuple[str, ...]:
         """The categories' names, sorted."""
@@ -52,43 +58,46 @@ class MvtecAd:
         """One category.
 
         Raises:
-            InputError: it does not exist, lacks train or test images, or has masks for some
-                defective images only.
+            InputError: it does not exist, lacks train or test images, or its masks do not
+                match its images.
         """
         if category not in self._categories:
             raise unknown("category", category, self._categories)
         folder = self.root / category
-        train = tuple(Sample(p) for p in _images(folder / "train" / "good"))
-        test = tuple(
-            Sample(path, defect.name, _mask(folder, defect.name, path))
-            for defect in sorted(p for p in (folder / "test").glob("*") if p.is_dir())
-            for path in _images(defect)
-        )
+        train = [Sample(p) for p in images_in(folder / "train" / self.good)]
         if not train:
-            raise InputError(f"{folder / 'train' / 'good'}: expected training images; found none")
-        if not test:
             raise InputError(
-                f"{folder / 'test'}: expected <defect>/ folders of images; found none"
+                f"{folder / 'train' / self.good}: expected training images; found none; add some"
             )
-        bad = [s for s in test if s.label]
-        bare = [s for s in bad if s.mask is None]
-        if bare and len(bare) < len(bad):
+        test = list(labelled(folder / "test", folder / "ground_truth", good=self.good))
+        return make_category(self, category, train, test, folder)
+
+
+def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]:
+    """The samples of ``test/<defect>/*`` with the masks of ``<masks>/<defect>/*``.
+
+    Raises:
+        InputError: images without a label or a label without images, or masks without an image.
+    """
+    if loose := images_in(test):
+        raise InputError(
+            f"{loose[0]}: expected test images in {test.name}/{good}/ or {test.name}/<defect>/; "
+            "move it to where it belongs"
+        )
+    folders = subfolders(test)
+    if not folders:
+        raise InputError(f"{test}: expected <defect>/ folders of images; found none; add them")
+    for folder in subfolders(masks):
+        if entries(folder) and folder.name not in {p.name for p in folders}:
             raise InputError(
-                f"{bare[0].path}: expected a mask, as {len(bad) - len(bare)} other defective "
-                f"images of {category} have one; {len(bare)} lack it; add them or remove "
-                f"{folder / 'ground_truth'}"
+                f"{folder}: expected the images of these masks in {test / folder.name}; "
+                "found no such folder; add them or remove the masks"
             )
-        return Category(self.name, category, train, test)
-
-
-def _images(folder: Path) -> list[Path]:
-    found = (p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(p for p in found if p.is_file())
-
-
-def _mask(folder: Path, defect: str, image: Path) -> Path | None:
-    if defect == "good":
-        return None
-    masks = folder / "ground_truth" / defect
-    candidates = (masks / f"{image.stem}_mask.png", masks / f"{image.stem}.png")
-    return next((p for p in candidates if p.is_file()), None)
+    for folder in folders:
+        found, drawn = images_in(folder), masks_in(masks / folder.name)
+        if not found:
+            raise InputError(f"{folder}: expected images; found none; add some or remove it")
+        for error in without_images(drawn, found):
+            raise error
+        label = "good" if folder.name == good else folder.name
+        yield from (Sample(path, label, drawn.get(path.stem)) for path in found)

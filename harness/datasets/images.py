@@ -1,0 +1,143 @@
+"""Image files as pixels: which are read, how their depth and colours count, how they are fitted.
+
+Read are PNG, JPEG, BMP, TIFF and WebP, the first picture of a file. Turned as their EXIF
+orientation says; palettes and grey as RGB; 16 bits as 8 (grey divided by 257, colour by Pillow's
+high byte); what is transparent shows black, whatever colour is hidden there. Floating-point and
+32-bit images have no known white and are refused.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from harness.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
+CROP = 256 / 224  # Resize(256), CenterCrop(224) of SPADE and PaDiM, for any size
+
+Mask = NDArray[np.bool_]
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content; an InputError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a readable file; got: {error.strerror}; repair or remove it"
+        ) from None
+
+
+def header(path: Path, content: bytes) -> tuple[str, tuple[int, int]]:
+    """Format and (width, height) as shown, of an image that is whole.
+
+    A PNG or JPEG with its end marker is not decoded; everything else is, so that a truncated
+    file is found before anything runs.
+    """
+    image = _opened(path, content)
+    ends = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+    end = ends.get(str(image.format))
+    if end is None or end not in content[-64:]:
+        _load(path, image)
+    width, height = image.size
+    return str(image.format), (height, width) if _orientation(image) in TURNED else (width, height)
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image file, decoded and upright, in Pillow's mode of the file."""
+    image = _opened(path, read_bytes(path))
+    _load(path, image)
+    return ImageOps.exif_transpose(image) if _orientation(image) else image
+
+
+def to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """As RGB with 8 bits a channel; see this module's rules."""
+    if image.mode.startswith("I;16"):
+        grey = np.rint(np.asarray(image).astype(np.float64) / 257)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{path}: expected 8 or 16 bits a channel; got Pillow's mode {image.mode}, of 32 "
+            "bits; save it with 8 or 16"
+        )
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def to_mask(image: Image.Image, path: Path) -> Mask:
+    """Whether each pixel is a defect: any channel is not zero, at any depth; (H, W)."""
+    if image.mode.startswith(("I", "F")):
+        return np.asarray(np.asarray(image) != 0)
+    return np.asarray(np.asarray(to_rgb(image, path)).any(axis=2))
+
+
+def fit(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -> Image.Image:
+    """Fitted into a square.
+
+    Args:
+        image: of any size.
+        size: side of the square, pixels.
+        resize: ``square``: stretched; ``crop``: the shorter side to size · 256/224, then the
+            centre (SPADE, PaDiM: Resize(256) and CenterCrop(224)).
+        filter_: Pillow's.
+    """
+    if resize == "square":
+        return image.resize((size, size), filter_)
+    scale = round(size * CROP) / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), filter_).crop((left, top, left + size, top + size))
+
+
+def fit_mask(mask: Mask, size: int, resize: str, rule: str) -> Mask:
+    """A mask (H, W) fitted as its image, (size, size).
+
+    Args:
+        mask: in the image's own size.
+        size: side of the square, pixels.
+        resize: as in :func:`fit`.
+        rule: ``nearest``; or ``covered``: bilinear, and only pixels that the defect covers
+            whole count (gathierry's reproduction casts the resized mask to whole numbers).
+    """
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    filter_ = Image.Resampling.NEAREST if rule == "nearest" else Image.Resampling.BILINEAR
+    return np.asarray(np.asarray(fit(grey, size, resize, filter_)) == 255)
+
+
+def _opened(path: Path, content: bytes) -> Image.Image:
+    if not content:
+        raise InputError(f"{path}: expected an image; the file is empty; replace or remove it")
+    try:
+        return Image.open(BytesIO(content), formats=FORMATS)
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise _broken(path, error) from None
+
+
+def _load(path: Path, image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise _broken(path, error) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 0))
+    except Exception:  # a damaged EXIF block turns nothing
+        return 0
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    reason = "its content is no PNG, JPEG, BMP, TIFF or WebP"
+    if not isinstance(error, UnidentifiedImageError):
+        reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(
+        f"{path}: expected an image; it cannot be read ({reason}); replace or remove it"
+    )

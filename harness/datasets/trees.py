@@ -1,0 +1,96 @@
+"""Folders of images: what is in them, and what is wrong with them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from harness.datasets.images import SUFFIXES
+from harness.errors import InputError
+
+EVERY = 5
+
+
+def existing(root: Path) -> Path:
+    """The folder or file that ``--data`` names; near matches where there is none."""
+    root = root.expanduser()
+    if root.exists():
+        return root
+    beside = [p.name for p in entries(root.parent)] if root.parent.is_dir() else []
+    near = get_close_matches(root.name, beside, n=1)
+    hint = f"; did you mean '{root.parent / near[0]}'?" if near else ""
+    raise InputError(f"--data: expected a folder; got {root}, which does not exist{hint}")
+
+
+def existing_folder(root: Path) -> Path:
+    """As :func:`existing`, and a folder."""
+    root = existing(root)
+    if not root.is_dir():
+        raise InputError(f"--data: expected a folder; got {root}, which is a file")
+    return root
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without hidden files; an InputError if it cannot be read."""
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a readable folder; got: {error.strerror}; mend its permissions"
+        ) from None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, if there is one; links that lead in a circle are none."""
+    found = entries(folder) if folder.is_dir() else []
+    return [p for p in found if p.is_dir() and p.suffix.lower() not in SUFFIXES]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files in a folder, by name; none if there is no folder.
+
+    Raises:
+        InputError: something is named like an image and is a folder, or a link to nothing.
+    """
+    found = [p for p in entries(folder) if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+    for path in found:
+        if not path.is_file():
+            got = "a folder" if path.is_dir() else "a link that leads nowhere"
+            raise InputError(f"{path}: expected an image file; got {got}; rename or remove it")
+    return found
+
+
+def masks_in(folder: Path) -> dict[str, Path]:
+    """The masks in a folder, by the name of their image without suffix."""
+    return {p.stem.removesuffix("_mask"): p for p in images_in(folder)}
+
+
+def safe_name(text: str) -> str:
+    """A name that can be a folder's: letters, digits, ``_``, ``.`` and ``-``.
+
+    >>> safe_name("Bähn 3/left side")
+    'Bähn-3-left-side'
+    """
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
+
+
+def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Good images without a split: every fifth by name is a test image, at least the last.
+
+    Positions 5, 10, …: the same files are always split alike, and both parts span the whole
+    order of names, which often is the order in which the pictures were taken.
+    """
+    test = list(good[EVERY - 1 :: EVERY]) or list(good[-1:])
+    held = set(test)
+    return [p for p in good if p not in held], test
+
+
+def without_images(masks: dict[str, Path], images: Sequence[Path]) -> Iterator[InputError]:
+    """An error for every mask whose image is not there."""
+    stems = {p.stem for p in images}
+    for name, mask in masks.items():
+        if name not in stems:
+            yield InputError(
+                f"{mask}: expected its image {name}.* among the test images of "
+                f"{mask.parent.name}; found none; add the image or remove the mask"
+            )

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"harness: {error}", file=sys.stderr)
         return 2
     except PermissionError as error:
-        print(f"harness: {error.filename}: expected to be allowed to write it", file=sys.stderr)
+        what = f"{error.filename}: expected to be allowed to read and write it"
+        print(f"harness: {what}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("harness: stopped; the same command goes on where it was", file=sys.stderr)

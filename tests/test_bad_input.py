@@ -153,7 +153,7 @@ BAD = {
     "visa other columns": ("visa", edit("split_csv/1cls.csv", "object", "thing"), r"expected the columns object,split,label,image,mask"),
     "tiles without free ones": ("magnetic_tile", lose("MT_Free/Imgs/*"), r"expected training images of magnetic_tile; found none"),
     "tile without mask": ("magnetic_tile", lose("MT_Crack/Imgs/0.png"), r"MT_Crack/Imgs/0\.jpg: expected its mask 0\.png"),
-    "tile's mask alone": ("magnetic_tile", copy("MT_Crack/Imgs/0.png", "MT_Crack/Imgs/1.png"), r"1\.png: expected its image 1\.jpg"),
+    "tile's mask alone": ("magnetic_tile", copy("MT_Crack/Imgs/0.png", "MT_Crack/Imgs/1.png"), r"1\.png: expected its image 1\.\* among"),
     "kind without tiles": ("magnetic_tile", make("MT_Fray/Imgs"), r"MT_Fray/Imgs: expected \.jpg images; found none"),
     # CIFAR-10
     "pickle that runs code": ("cifar10 pickles", content("test_batch", unpickled({b"data": Evil()})), r"test_batch: .* asks to run posix\.mkdir; nothing was run"),

@@ -13,7 +13,13 @@ median); a few tiles of MT_Uneven have a black mask.
 from pathlib import Path
 
 from harness.datasets.contract import Category, Sample, make_category
-from harness.datasets.trees import entries, every_fifth, existing_folder, subfolders
+from harness.datasets.trees import (
+    entries,
+    every_fifth,
+    existing_folder,
+    refuse_orphans,
+    subfolders,
+)
 from harness.datasets.trees import images_in as files_in
 from harness.errors import InputError, unknown
 
@@ -70,10 +76,6 @@ def _defective(folder: Path) -> list[Sample]:
                 f"{path}: expected its mask {path.stem}.png beside it; found none; add it or "
                 "remove the image"
             )
-    if lost := sorted(set(masks) - {p.stem for p in tiles}):
-        raise InputError(
-            f"{masks[lost[0]]}: expected its image {lost[0]}.jpg beside it; found none; add it "
-            "or remove the mask"
-        )
+    refuse_orphans(masks, tiles)
     defect = folder.name.removeprefix("MT_").lower()
     return [Sample(p, defect, masks[p.stem]) for p in tiles]

@@ -13,9 +13,9 @@ from harness.datasets.trees import (
     existing_folder,
     images_in,
     masks_in,
+    refuse_orphans,
     safe_name,
     subfolders,
-    without_images,
 )
 from harness.errors import InputError, unknown
 from harness.official import OFFICIAL
@@ -97,7 +97,6 @@ def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]
         found, drawn = images_in(folder), masks_in(masks / folder.name)
         if not found:
             raise InputError(f"{folder}: expected images; found none; add some or remove it")
-        for error in without_images(drawn, found):
-            raise error
+        refuse_orphans(drawn, found)
         label = "good" if folder.name == good else folder.name
         yield from (Sample(path, label, drawn.get(path.stem)) for path in found)

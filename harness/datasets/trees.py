@@ -1,7 +1,7 @@
 """Folders of images: what is in them, and what is wrong with them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -85,12 +85,11 @@ def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [p for p in good if p not in held], test
 
 
-def without_images(masks: dict[str, Path], images: Sequence[Path]) -> Iterator[InputError]:
-    """An error for every mask whose image is not there."""
-    stems = {p.stem for p in images}
-    for name, mask in masks.items():
-        if name not in stems:
-            yield InputError(
-                f"{mask}: expected its image {name}.* among the test images of "
-                f"{mask.parent.name}; found none; add the image or remove the mask"
-            )
+def refuse_orphans(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
+    """An InputError where a mask's image is not there."""
+    if lost := sorted(set(masks) - {p.stem for p in images}):
+        mask = masks[lost[0]]
+        raise InputError(
+            f"{mask}: expected its image {lost[0]}.* among the images of {mask.parent.name}; "
+            "found none; add the image or remove the mask"
+        )

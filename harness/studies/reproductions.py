@@ -3,7 +3,7 @@
 Each recipe as read in its code, named by its author. What a recipe does beyond a variant's
 fields is not taken over:
 
-- gathierry: the masks' rule (bilinear, whole pixels only) is a field of its own.
+- gathierry: nothing is left out.
 - anomalib: the recipe of 2022, whose figures its README prints: early stopping on the pixel
   AUROC of the test set, best checkpoint loaded. ``anomalib 2`` is today's default.
 - lelexx: both halves share one subnet there, image scores are taken before smoothing, corners
@@ -26,7 +26,8 @@ def _all_in_one(base: Variant, **changes: object) -> Variant:
 
 
 BEST_PIXEL = {"epoch_selection": "best-pixel-on-test"}
-GATHIERRY = {"drop_last": True, "eval_every": 10}
+COVERED = {"mask_resize": "covered"}
+GATHIERRY = {"drop_last": True, "eval_every": 10, **COVERED}
 EARLY = {"eval_every": 1, "patience": 3, **BEST_PIXEL}
 
 STUDY = Study(
@@ -47,7 +48,7 @@ STUDY = Study(
         "lelexx, ResNet18": RESNET18.replace(
             coupling="two-sided", flow_steps=4, hidden_ratio=1.06, norm="batch", loss="mean",
             gradient_clip=0.9, smoothing=6.0, eval_every=1, patience=30,
-            epoch_selection="best-on-test",
+            epoch_selection="best-on-test", **COVERED,
         ),
         "RistoranteRist, CaiT": CAIT.replace(
             coupling="two-sided", actnorm="data", clamp="atan", clamp_value=0.15,

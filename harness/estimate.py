@@ -137,9 +137,5 @@ def _trainings(cells: Sequence[Cell]) -> list[Cell]:
 
 def _passes(cells: Sequence[Cell]) -> list[tuple[Variant, str]]:
     """One variant of each backbone that a category's images pass."""
-    found = {}
-    for c in cells:
-        v = c.variant
-        spec = (v.backbone, v.weights, v.taps, v.image_size, v.feature_dtype, c.category)
-        found[spec] = (v, c.category)
+    found = {(c.variant.features, c.category): (c.variant, c.category) for c in cells}
     return list(found.values())

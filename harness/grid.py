@@ -56,8 +56,9 @@ def run_study(plan: Plan, settings: Settings, say: Say = print) -> Outcome:
         jobs = [
             Job(
                 cell.variant, cell.seed, plan.categories[cell.category], cache.folder,
-                keys[_spec(cell.variant), cell.category], backbones[_spec(cell.variant)].shapes,
-                backbones[_spec(cell.variant)].weights, cost[cell.variant.digest],
+                keys[cell.variant.features, cell.category],
+                backbones[cell.variant.features].shapes,
+                backbones[cell.variant.features].weights, cost[cell.variant.digest],
                 settings.results, settings.torch_device,
                 max(1, cores() // settings.parallel),
             )
@@ -72,12 +73,7 @@ def run_study(plan: Plan, settings: Settings, say: Say = print) -> Outcome:
     return outcome
 
 
-Spec = tuple[Any, ...]  # what decides a variant's features
-
-
-def _spec(variant: Variant) -> Spec:
-    v = variant
-    return v.backbone, v.weights, v.taps, v.image_size, v.feature_dtype, v.resize
+Spec = tuple[Any, ...]  # Variant.features
 
 
 @dataclass(frozen=True)
@@ -90,13 +86,13 @@ class _Loaded:
 def _load_backbones(cells: Iterable[Cell], settings: Settings) -> dict[Spec, _Loaded]:
     loaded = {}
     for variant in dict.fromkeys(c.variant for c in cells):
-        if _spec(variant) not in loaded:
+        if variant.features not in loaded:
             backbone, weights = load_backbone(
                 variant.backbone, taps=variant.taps, image_size=variant.image_size,
                 weights=variant.weights, folder=settings.weights,
             )  # fmt: skip
             shapes = tuple((s.channels, s.height, s.width) for s in backbone.shapes())
-            loaded[_spec(variant)] = _Loaded(backbone, weights, shapes)
+            loaded[variant.features] = _Loaded(backbone, weights, shapes)
     return loaded
 
 
@@ -104,8 +100,8 @@ def _same_weights(plan: Plan, backbones: dict[Spec, _Loaded]) -> None:
     """A study's records of one backbone are all of one weights file."""
     for cell in plan.cells:
         path = plan.place(cell).record
-        if _spec(cell.variant) in backbones and path.is_file():
-            there, now = read_record(path)["weights"], backbones[_spec(cell.variant)].weights
+        if cell.variant.features in backbones and path.is_file():
+            there, now = read_record(path)["weights"], backbones[cell.variant.features].weights
             if there["sha256"] != now["sha256"]:
                 raise InputError(
                     f"{path}: recorded with other weights of {cell.variant.backbone} (SHA-256 "
@@ -124,7 +120,7 @@ def _cost(
     paths: dict[Any, Callable[[Tensor], object]] = {}
     images: dict[Any, Tensor] = {}
     for v in variants:
-        loaded = backbones[_spec(v)]
+        loaded = backbones[v.features]
         with torch.device("meta"):
             model, twin = make_model(v, loaded.shapes, 0), loaded.backbone.twin()
         counts[v.digest] = {
@@ -133,13 +129,13 @@ def _cost(
         }
         paths[v.digest] = _path(v, loaded, device)
         images[v.digest] = torch.zeros(SPEED_BATCH, 3, v.image_size, v.image_size, device=device)
-        paths[_spec(v)], images[_spec(v)] = loaded.backbone, images[v.digest]  # on its own
+        paths[v.features], images[v.features] = loaded.backbone, images[v.digest]  # on its own
     say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
     torch.set_num_threads(cores())
     with torch.inference_mode():
         speeds = measure_speed(paths, images, device=device)
     for v in variants:  # what the flow and the map add to the backbone (the paper's "A.d. time")
-        whole, alone = (speeds[key]["latency_ms"] for key in (v.digest, _spec(v)))
+        whole, alone = (speeds[key]["latency_ms"] for key in (v.digest, v.features))
         speeds[v.digest]["additional_ms"] = round(float(whole) - float(alone), 4)
     return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
 
@@ -162,7 +158,7 @@ def _fitting(
     plan: Plan, cells: Sequence[Cell], backbones: dict[Spec, _Loaded], limit: int
 ) -> Iterator[list[str]]:
     """Categories in groups whose features fit into the cache together; one at the least."""
-    specs = {_spec(c.variant): c.variant.feature_dtype for c in cells}
+    specs = {c.variant.features: c.variant.feature_dtype for c in cells}
     group: list[str] = []
     total = 0
     for name in dict.fromkeys(c.category for c in cells):
@@ -185,7 +181,7 @@ def _features(
     settings: Settings,
 ) -> dict[tuple[Spec, str], FeatureKey]:
     """Pass every image that is not cached through its backbone, once."""
-    wanted = dict.fromkeys((_spec(c.variant), c.category) for c in cells)
+    wanted = dict.fromkeys((c.variant.features, c.category) for c in cells)
     keys = {
         (spec, name): _key(spec, backbones[spec], plan.categories[name]) for spec, name in wanted
     }
@@ -203,7 +199,7 @@ def _features(
 
 
 def _key(spec: Spec, loaded: _Loaded, category: Category) -> FeatureKey:
-    name, weights, taps, image_size, dtype, resize = spec
+    name, weights, image_size, taps, dtype, resize = spec
     return FeatureKey(
         name, loaded.weights["sha256"], weights, taps, image_size, loaded.backbone.mean,
         loaded.backbone.std, dtype, category.dataset, category.name, category.digest, resize,

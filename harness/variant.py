@@ -63,12 +63,12 @@ class Variant:
     """
 
     # the frozen backbone and what is cached of it
-    backbone: str = _field("resnet18.tv_in1k", _TAGGED)
-    weights: str = _field("pretrained", _one_of("pretrained", "random"))
-    image_size: int = _field(256, _at_least(32))
-    taps: tuple[int, ...] = _field((1, 2, 3), _TAPS)
-    feature_dtype: str = _field("float32", _one_of("float32", "float16"))
-    resize: str = _field("square", _one_of("square", "crop"))
+    backbone: str = _field("resnet18.tv_in1k", _TAGGED, "features")
+    weights: str = _field("pretrained", _one_of("pretrained", "random"), "features")
+    image_size: int = _field(256, _at_least(32), "features")
+    taps: tuple[int, ...] = _field((1, 2, 3), _TAPS, "features")
+    feature_dtype: str = _field("float32", _one_of("float32", "float16"), "features")
+    resize: str = _field("square", _one_of("square", "crop"), "features")
     # the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)
     norm: str = _field("layer", _one_of("none", "layer", "layer-affine", "batch"))
     flow_steps: int = _field(8, _at_least(1))
@@ -144,6 +144,12 @@ class Variant:
         """12 hexadecimal digits that name the variant; stable over versions and machines."""
         text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def features(self) -> tuple[Any, ...]:
+        """What decides the cached features: backbone, weights, size, taps, dtype, resize."""
+        names = (f.name for f in fields(self) if f.metadata["group"] == "features")
+        return tuple(getattr(self, name) for name in names)
 
     @property
     def training(self) -> Self:

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import fields
 
 import pytest
+from conftest import SHARED
 
 from harness.errors import InputError
 from harness.official import OFFICIAL
@@ -12,13 +13,13 @@ from harness.published import Published, read_published, read_settings
 from harness.shipped import shipped
 from harness.studies.paper import PAPER
 from harness.variant import FIELDS, parse
-from tests.conftest import SHARED
 
 COLUMNS = [f.name for f in fields(Published)]
 GOOD = {
     "by": "FastFlow", "table": "table1", "method": "FastFlow", "setting": "",
-    "backbone": "resnet18", "dataset": "mvtec_ad", "category": "mean", "metric": "image_auroc", "value": "97.9",
-    "unit": "%", "printed": "97.9", "status": "confirmed", "source": "s", "note": "a, b",
+    "backbone": "resnet18", "dataset": "mvtec_ad", "category": "mean",
+    "metric": "image_auroc", "value": "97.9", "unit": "%", "printed": "97.9",
+    "status": "confirmed", "source": "s", "note": "a, b",
 }  # fmt: skip
 
 

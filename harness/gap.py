@@ -164,13 +164,11 @@ def _ours(
             "no study repeats it" if known else f"{figure.method} is not among the methods run"
         )
         return Ours(why=why or reason)
-    study, _, variant = found
-    mine = [
-        r for r in records
-        if r["digest"] == variant.digest and r["dataset"] == (figure.dataset or study.dataset)
-    ]  # fmt: skip
+    study, digest = found[0], found[2].digest
+    dataset = figure.dataset or study.dataset
+    mine = [r for r in records if r["digest"] == digest and r["dataset"] == dataset]
     if figure.metric == "additional_params":
-        count = counts.get(variant.digest)
+        count = counts.get(digest)
         return Ours((count / 1e6,) if count is not None else (), why)
     if speed := SPEEDS.get(figure.metric):
         speeds = (r["measured"]["speed"].get(speed) for r in mine)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.gap import gaps
+from harness.gap import gaps, official_categories
 from harness.published import Published, read_published
 from harness.regression import read_counts
 from harness.shipped import shipped
@@ -72,7 +72,10 @@ def by_category(
     """
     variant = next(v for v, n in asked.named.items() if n == name)
     architecture = variant.backbone.split(".")[0]
-    columns: dict[str, dict[str, str]] = {"ours": _mine(frame, variant.digest, metric)}
+    mine = _mine(frame, variant.digest, metric)
+    if not set(categories) >= set(official_categories(asked)):
+        mine.pop("mean", None)
+    columns = {"ours": mine}
     for f in ledger():
         if f.method != "FastFlow" or f.metric != metric or f.dataset != asked.dataset:
             continue
@@ -80,7 +83,7 @@ def by_category(
             continue
         if f.table in ("table2", "table3", "table4") or f.by not in ("FastFlow", "U-Flow"):
             columns.setdefault(_source(f), {})[f.category] = f"{f.value:.1f}{MARKS[f.status]}"
-    shown = pd.DataFrame(columns).reindex([*categories, "mean"]).fillna("–")
+    shown = pd.DataFrame(columns, dtype=object).reindex([*categories, "mean"]).fillna("–")
     shown.index.name = f"{NAMES[metric]} (%)"
     return shown
 
@@ -152,7 +155,8 @@ def _source(figure: Published) -> str:
     if figure.by == "FastFlow":
         return "paper"
     rule = figure.setting.partition("=")[2]
-    return f"{figure.by}{' (' + figure.table + ')' if 'issue' in figure.table else ''}" + (
+    several = "issue" in figure.table or "," in figure.table  # tables of one author
+    return f"{figure.by}{f' ({figure.table})' if several else ''}" + (
         ", best epoch on test" if rule else ", last epoch" if figure.by == "gathierry" else ""
     )
 

@@ -54,7 +54,8 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         images, test = plan.sizes[category]
         macs, shapes = counts[variant]
         train += macs["flow"] * images * variant.epochs * rates.train
-        evaluations = variant.epochs // variant.eval_every if variant.eval_every else 1
+        # The last epoch is always evaluated.
+        evaluations = -(-variant.epochs // variant.eval_every) if variant.eval_every else 1
         results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0
     for variant, category in _passes(missing):

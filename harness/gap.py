@@ -4,7 +4,7 @@ Nothing is typed in: published figures come from the ledger, ours from run recor
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scipy import stats
 
 from harness.official import OFFICIAL
 from harness.published import Published
-from harness.records import read_records
+from harness.records import is_number, read_records
 from harness.studies import STUDIES
 from harness.study import Study
 from harness.variant import Variant, show
@@ -131,7 +131,7 @@ def _row(
     else:
         verdict = "exceeds" if low > figure.value + tolerance else "reproduced"
     return {
-        **vars(figure), "study": found[0].name if found else "", "variant": found[1] if found
+        **asdict(figure), "study": found[0].name if found else "", "variant": found[1] if found
         else "", "ours": ours.mean, "seeds": len(ours.values), "low": low, "high": high,
         "gap": ours.mean - figure.value, "tolerance": tolerance, "verdict": verdict,
         "why": ours.why,
@@ -164,19 +164,18 @@ def _ours(
             "no study repeats it" if known else f"{figure.method} is not among the methods run"
         )
         return Ours(why=why or reason)
-    study, _, variant = found
-    mine = [
-        r for r in records
-        if r["digest"] == variant.digest and r["dataset"] == (figure.dataset or study.dataset)
-    ]  # fmt: skip
+    study, digest = found[0], found[2].digest
+    dataset = figure.dataset or study.dataset
+    mine = [r for r in records if r["digest"] == digest and r["dataset"] == dataset]
     if figure.metric == "additional_params":
-        count = counts.get(variant.digest)
+        count = counts.get(digest)
         return Ours((count / 1e6,) if count is not None else (), why)
     if speed := SPEEDS.get(figure.metric):
         speeds = (r["measured"]["speed"].get(speed) for r in mine)
         return Ours(tuple(s for s in speeds if s is not None), why)
     if why or figure.metric not in TOLERANCE:
         return Ours(why=why or f"{figure.metric} is not measured")
+    mine = [r for r in mine if r["category"] in _wanted(figure, study)]
     if other := _other_data(mine):
         return Ours(_values(figure, mine, study), other)
     return _of_categories(figure, mine, study)
@@ -212,25 +211,31 @@ def _of_categories(figure: Published, records: Sequence[Record], study: Study) -
     values = _values(figure, records, study)
     if values:
         return Ours(values)
-    if figure.category != "mean" or not records:
+    if not records:
         return Ours(why="no record")
-    done = len({r["category"] for r in records})
-    return Ours(why=f"{done} of {len(_expected(study))} categories are recorded")
+    if figure.category != "mean":
+        return Ours(why=f"{figure.metric} is not recorded")
+    done = len({r["category"] for r in records if is_number(r["metrics"].get(figure.metric))})
+    return Ours(why=f"{done} of {len(official_categories(study))} categories are recorded")
 
 
 def _values(figure: Published, records: Sequence[Record], study: Study) -> tuple[float, ...]:
     """The figure of every seed that has all the categories it takes."""
-    wanted = _expected(study) if figure.category == "mean" else (figure.category,)
+    wanted = _wanted(figure, study)
     values = []
     for seed in sorted({r["seed"] for r in records}):
         of_seed = {r["category"]: r["metrics"] for r in records if r["seed"] == seed}
-        have = [of_seed[c][figure.metric] for c in wanted if figure.metric in of_seed.get(c, ())]
-        if wanted and len(have) == len(wanted):
+        have = [of_seed.get(c, {}).get(figure.metric) for c in wanted]
+        if have and all(map(is_number, have)):
             values.append(100 * float(np.mean(have)))
     return tuple(values)
 
 
-def _expected(study: Study) -> tuple[str, ...]:
+def _wanted(figure: Published, study: Study) -> tuple[str, ...]:
+    return official_categories(study) if figure.category == "mean" else (figure.category,)
+
+
+def official_categories(study: Study) -> tuple[str, ...]:
     """The categories that a published mean is over."""
     official = OFFICIAL.get(study.dataset.removeprefix("disturbed-"), {})
     return study.categories or tuple(official)

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands import EMBEDDED
+from harness.errors import InputError, unknown
 from harness.official import OFFICIAL
 from harness.published import Published, read_published
 from harness.shipped import shipped
@@ -48,7 +50,7 @@ def gap(options: argparse.Namespace) -> int:
     from harness.gap import counted, gaps
     from harness.parameters import accounting
 
-    baseline = options.baseline or shipped("results", "baseline")
+    baseline = _folders(options) or shipped("results", "baseline")
     study, categories = _embedded(options)
     figures = ledger("published") + ledger("reproductions")
     fresh = accounting(ledger("published"), counted(figures))
@@ -71,7 +73,7 @@ def accept(options: argparse.Namespace) -> int:
     from harness.gap import counted
     from harness.parameters import accounting
 
-    baseline = options.baseline or shipped("results") / "baseline"
+    baseline = _folders(options) or shipped("results") / "baseline"
     study, categories = get_study(EMBEDDED), list(OFFICIAL[EMBEDDED])
     figures = ledger("published") + ledger("reproductions")
     counts = accounting(ledger("published"), counted(figures))
@@ -86,10 +88,18 @@ def ledger(name: str) -> list[Published]:
     return read_published(shipped("results", "paper", f"{name}.csv"))
 
 
+def _folders(options: argparse.Namespace) -> Path | None:
+    """``--baseline``; it and ``--results`` may be missing, but are no files."""
+    for name in ("results", "baseline"):
+        folder = getattr(options, name)
+        if folder and folder.exists() and not folder.is_dir():
+            raise InputError(f"--{name}: expected a folder; got the file {folder}")
+    baseline: Path | None = options.baseline
+    return baseline
+
+
 def _embedded(options: argparse.Namespace) -> tuple[Study, list[str]]:
     """The embedded study's cells that are asked for."""
-    from harness.errors import unknown
-
     known = list(OFFICIAL[EMBEDDED])
     for name in options.category:
         if name not in known:

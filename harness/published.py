@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError, unknown
-from harness.variant import FIELDS, parse
+from harness.variant import FIELDS, Variant, parse
 
 STATUSES = ("confirmed", "single-source", "unverified")
 
@@ -104,9 +104,9 @@ class Published:
     @property
     def rounding(self) -> float:
         """Half a unit of the last printed digit, in ``unit``: 0.05 for ``99.4``."""
+        if self.unit == "%" and self.value == 100:  # "100", "1.0": one decimal elsewhere
+            return 0.05
         digits = len(self.printed.partition(".")[2])
-        if self.printed == "100":  # in tables that print one decimal elsewhere
-            digits = 1
         printed = abs(float(self.printed))
         scale = self.value / printed if printed else 1.0
         return 0.5 * 10.0**-digits * scale
@@ -169,7 +169,7 @@ def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
                         "more or less; quote a text that holds a comma"
                     )
                 yield reader.line_num, {c: row[c] for c in columns}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: expected a ledger of published figures ({error})") from None
 
 
@@ -185,13 +185,16 @@ def _check(figure: Published, place: str) -> None:
             f"got {figure.value}"
         )
     _known_status(figure.status, place)
-    ratio = figure.value / (_number(figure.printed, f"{place}: printed") or 1)
-    if figure.value and not any(math.isclose(ratio, s) for s in (1, 100, 1e-6)):
+    printed = _number(figure.printed, f"{place}: printed")
+    if not any(math.isclose(figure.value, s * printed) for s in (1, 100, 1e-6)):
         raise InputError(
             f"{place}: printed: expected the value, as a percentage, fraction or count; got "
             f"{figure.printed} for {figure.value} {unit}"
         )
-    _ = figure.fields  # a setting of a field that does not take the value is found here
+    try:
+        Variant(**figure.fields)
+    except InputError as error:
+        raise InputError(f"{place}: setting: {error}") from None
 
 
 def _known_status(status: str, place: str) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from harness.errors import InputError
 from harness.variant import Variant
@@ -126,6 +126,11 @@ def remove_leftovers(results: Path) -> int:
 def finite(values: Mapping[str, float]) -> dict[str, float]:
     """The metrics that exist: an undefined one is absent from a record, not zero."""
     return {k: float(v) for k, v in values.items() if math.isfinite(v)}
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a metric read from a record is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _writing(temporary: Path) -> bool:

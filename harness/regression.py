@@ -7,7 +7,6 @@ accepted run of its own seed, and every variant's mean by a test over its seeds.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.errors import InputError
-from harness.records import Place, read_record, write_whole
+from harness.records import Place, is_number, read_record, write_whole
 from harness.study import Study
 from harness.tables import METRICS
 
@@ -78,7 +77,7 @@ def compare_counts(fresh: Mapping[str, Any], baseline: Path) -> pd.DataFrame:
         verdict = "same" if reference == ours else "regressed"
         verdict = "missing" if reference is None or ours is None else verdict
         rows.append({"cell": cell, "reference": reference, "ours": ours, "verdict": verdict})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, dtype=object)  # counts stay whole beside what is missing
 
 
 def read_counts(baseline: Path) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def read_counts(baseline: Path) -> dict[str, Any]:
     try:
         counts = json.loads(file.read_text())
         _flat(counts)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{file}: expected the accepted parameter counts ({error!r}); take the file from the "
             "repository, or run `harness accept`"
@@ -113,22 +112,24 @@ def accept(
                 f"run `harness run {study.name}` first"
             )
         record = read_record(new.record)
-        bad = [m for m, v in record["metrics"].items() if not _finite(v)]
+        bad = [m for m, v in record["metrics"].items() if not is_number(v)]
         if bad or record["smoke"] or record["random_weights"]:
             raise InputError(f"{new.record}: expected a result; got {bad or 'no result'}")
         name = f"{study.named[variant]}, {category}, seed {seed}"
         places.append((name, new, Place.of(baseline, variant, study.dataset, category, seed)))
     changed = []
     for name, new, old in places:
-        before = read_record(old.record)["metrics"] if old.record.is_file() else {}
-        after = read_record(new.record)["metrics"]
+        before, after = _known(old), read_record(new.record)["metrics"]
         moved = [
-            f"{m} {_percent(before.get(m))} → {_percent(after[m])}"
-            for m in after if before.get(m) != after[m]
+            f"{m} {_percent(before.get(m))} → {_percent(after.get(m))}"
+            for m in {**after, **before} if before.get(m) != after.get(m)
         ]  # fmt: skip
         if moved:
             changed.append(f"{name}: {', '.join(moved)}")
-    known = _flat(read_counts(baseline)) if (baseline / COUNTS).is_file() else {}
+    try:
+        known = _flat(read_counts(baseline))
+    except InputError:  # none yet, or a damaged file that is replaced
+        known = {}
     now = _flat(counts)
     for cell in dict.fromkeys([*known, *now]):
         if known.get(cell) != now.get(cell):
@@ -137,6 +138,14 @@ def accept(
         write_whole(old.record, new.record.read_bytes())
     write_whole(baseline / COUNTS, json.dumps(dict(counts), indent=1, ensure_ascii=False) + "\n")
     return changed
+
+
+def _known(place: Place) -> Mapping[str, Any]:
+    """The accepted metrics; none where there is no record, or a damaged one to be replaced."""
+    try:
+        return dict(read_record(place.record)["metrics"])
+    except InputError:
+        return {}
 
 
 def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
@@ -159,14 +168,19 @@ def _cell(reference: Place, ours: Place) -> Iterator[dict[str, Any]]:
         if metric not in accepted["metrics"]:
             continue
         wanted = accepted["metrics"][metric]
-        got = fresh["metrics"].get(metric, math.nan) if fresh else math.nan
-        got = float(got) if isinstance(got, int | float) else math.nan
+        if not is_number(wanted):
+            raise InputError(
+                f"{reference.record}: {metric}: expected a number; got {wanted}; take the file "
+                "from the repository, or run `harness accept`"
+            )
+        got = fresh["metrics"].get(metric) if fresh else None
+        got = float(got) if is_number(got) else np.nan
         points = 100 * (got - wanted)
         if fresh is None:
             verdict = "missing"
-        elif fresh["data"]["digest"] != accepted["data"]["digest"]:
+        elif fresh["data"].get("digest") != accepted["data"].get("digest"):
             verdict = "other data"
-        elif not math.isfinite(got):
+        elif not is_number(got):
             verdict = "not a number"
         else:
             verdict = _judge(points, CELL_POINTS[metric])
@@ -194,7 +208,7 @@ def _means(name: str, cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _unlikely(points: "np.ndarray[Any, Any]") -> bool:
     """Whether paired differences like these have another mean than 0 (t-test)."""
-    if len(points) < 2 or np.ptp(points) == 0:
+    if len(points) < 2 or np.ptp(points) < 1e-9:  # alike, but for rounding
         return True
     return bool(stats.ttest_1samp(points, 0).pvalue < ALPHA)
 
@@ -205,9 +219,5 @@ def _judge(points: float, allowed: float) -> str:
     return "improved" if points > allowed else "same"
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{100 * value:.2f}"
+def _percent(value: object) -> str:
+    return f"{100 * float(value):.2f}" if is_number(value) else str(value).lower()

@@ -4,6 +4,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.studies import STUDIES, get_study
+from harness.studies.paper import PAPER
 from harness.study import Cell, Study, grid, one_factor
 from harness.variant import Variant
 
@@ -85,3 +86,129 @@ def test_surfaces_has_the_promised_axes():
 
 def test_seeds_replace_the_studys_own():
     assert get_study("surfaces", seeds=[5]).seeds == (5,)
+
+
+# What the paper's tables and open questions need, and how many variants each study has.
+MIRRORS = {
+    "table1": 4, "table2": 4, "table3": 4, "table4": 4, "kernels": 2, "kernels_by_backbone": 8,
+    "hidden_width": 4, "flow_steps": 7, "coupling": 3, "block_index": 14, "disturbed": 4,
+    "norm": 4, "permutation": 3, "actnorm": 3, "score_rule": 9, "epoch_selection": 5,
+    "reproductions": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_the_mirror_studies(name):
+    study = STUDIES[name]
+    assert len(study.variants) == MIRRORS[name]
+    labels = list(study.named.values())
+    assert len(set(labels)) == len(labels) == len(study.labels())
+    assert all(label == label.strip(" ,") != "" for label in labels)
+    assert study.seeds == (0, 1, 2)
+    # every variant can be asked for by its name, and keeps it
+    for variant, label in study.named.items():
+        assert study.only(label).named == {variant: label}
+
+
+def test_the_studies_are_those_and_the_embedded_one():
+    assert set(STUDIES) == {"surfaces", *MIRRORS}
+    data = {name: s.dataset for name, s in STUDIES.items() if s.dataset != "mvtec_ad"}
+    assert data == {
+        "surfaces": "surfaces", "table3": "btad", "table4": "cifar10",
+        "disturbed": "disturbed-mvtec_ad",
+    }  # fmt: skip
+
+
+def test_the_reference_of_an_ablation_is_the_papers_setting():
+    for name in ("kernels", "flow_steps", "coupling", "norm", "permutation", "actnorm",
+                 "score_rule"):  # fmt: skip
+        assert STUDIES[name].variants[0] == PAPER["ResNet18"], name
+    assert STUDIES["hidden_width"].variants[0] == PAPER["Wide-ResNet50-2"]
+    assert set(STUDIES["kernels_by_backbone"].variants) > set(PAPER.values())
+
+
+def test_tables_share_their_cells():
+    one, two = (set(STUDIES[t].cells(["bottle"])) for t in ("table1", "table2"))
+    assert one == two
+    assert len(one) == 4 * 3
+    assert next(iter(STUDIES["table2"].variants)) == PAPER["CaiT"]
+    kernels = set(STUDIES["kernels"].cells(["bottle"]))
+    assert kernels < set(STUDIES["kernels_by_backbone"].cells(["bottle"]))
+
+
+def test_coupling_changes_nothing_but_the_coupling_and_once_the_steps():
+    base, two, four = STUDIES["coupling"].variants
+    assert (base.coupling, base.flow_steps) == ("one-sided", 8)
+    assert two.changes(base) == {"coupling": "two-sided"}
+    assert four.changes(base) == {"coupling": "two-sided", "flow_steps": 4}
+
+
+def test_block_index_changes_the_block_alone():
+    taps = {"DeiT": [], "CaiT": []}
+    for variant, name in STUDIES["block_index"].named.items():
+        backbone = name.split(",")[0]
+        assert set(variant.changes(PAPER[backbone])) <= {"taps"}
+        assert name == f"{backbone}, block {variant.taps[0]}"
+        taps[backbone].append(variant.taps)
+    assert taps["DeiT"][0] == (7,)
+    assert taps["CaiT"][0] == (40,)
+    assert max(taps["DeiT"]) <= (11,)  # of 12 blocks
+    assert max(taps["CaiT"]) <= (47,)  # of 48
+
+
+def test_score_rules_need_no_training_of_their_own():
+    assert len({v.training for v in STUDIES["score_rule"].variants}) == 1
+    trainings = {v.training for v in STUDIES["epoch_selection"].variants}
+    assert {v.holdout for v in trainings} == {0, 0.1}
+    assert len(trainings) == 2
+
+
+REPRODUCTIONS = {
+    "gathierry, ResNet18": {"norm": "layer-affine", "epoch_selection": "last", "epochs": 500},
+    "gathierry, DeiT": {"hidden_ratio": 0.16, "hidden_channels": None, "norm": "none"},
+    "gathierry, CaiT, best epoch": {"epoch_selection": "best-pixel-on-test", "eval_every": 10},
+    "anomalib, Wide-ResNet50-2": {
+        "patience": 3, "epoch_selection": "best-pixel-on-test", "kernels": (3, 1),
+    },
+    "anomalib, ResNet18": {"kernels": (3,), "patience": 3, "norm": "layer-affine"},
+    "anomalib 2, ResNet18": {"kernels": (3, 1), "patience": 0},
+    "lelexx, ResNet18": {
+        "coupling": "two-sided", "flow_steps": 4, "hidden_ratio": 1.06, "norm": "batch",
+        "gradient_clip": 0.9, "smoothing": 6.0, "loss": "mean", "patience": 30,
+    },
+    "RistoranteRist, CaiT": {
+        "coupling": "two-sided", "flow_steps": 20, "hidden_channels": 128, "actnorm": "data",
+        "clamp": "atan", "clamp_value": 0.15, "learning_rate": 2e-4, "norm": "none",
+        "score_map": "nll-log-det",
+    },
+    "HTCho1, CaiT": {
+        "kernels": (1, 3), "smoothing": 4.0, "epoch_selection": "best-on-test", "eval_every": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_reproductions_recipes(name):
+    (variant,) = STUDIES["reproductions"].only(name).variants
+    wanted = REPRODUCTIONS[name]
+    assert {k: getattr(variant, k) for k in wanted} == wanted
+
+
+def test_every_reproduction_has_the_papers_backbones():
+    names = set(STUDIES["reproductions"].named.values())
+    assert {f"gathierry, {b}" for b in PAPER} | {f"anomalib, {b}" for b in PAPER} < names
+    backbones = {v.backbone for v in PAPER.values()}
+    assert {v.backbone for v in STUDIES["reproductions"].variants} == backbones
+
+
+def test_names_stay_when_settings_are_changed_and_variants_chosen():
+    study = get_study("kernels_by_backbone", variants=["DeiT, kernels=3"], set={"epochs": 5})
+    ((variant, name),) = study.named.items()
+    assert (name, variant.epochs, variant.kernels) == ("DeiT, kernels=3", 5, (3,))
+    with pytest.raises(InputError, match="unknown variant of table1 'Deit'; did you mean 'DeiT'"):
+        get_study("table1", variants=["Deit"])
+
+
+def test_several_bases_name_the_base():
+    study = make(bases={"a": BASE, "b": BASE.replace(epochs=9)}, vary=one_factor(flow_steps=(4,)))
+    assert list(study.named.values()) == ["a", "a, flow_steps=4", "b", "b, flow_steps=4"]

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from harness.records import Place
+from harness.studies import STUDIES
 from harness.study import Study
 from harness.tables import NAMES, RESAMPLES, differences, records_of
+from harness.variant import show
 
 DIFFERENCES = (
     "Points of the variant minus the reference, paired over category and seed; 95 % percentile "
@@ -38,6 +40,8 @@ def opening(
         f"({', '.join(categories)}) × {len(study.seeds)} seeds: "
         f"{len(frame)} of {expected} runs are recorded."
     )
+    if other := other_settings(study, dataset):
+        lines.append(f"> **Not the study's own settings**: {other}.")
     if frame.empty:
         lines.append("> **Nothing has been run**: every figure of ours is missing.")
     elif len(frame) < expected:
@@ -54,6 +58,23 @@ def opening(
     if len(frame) and frame["oracle"].any():
         lines.append("> **Oracle**: epochs chosen with the test labels (best-on-test).")
     return "\n\n".join(lines)
+
+
+def other_settings(study: Study, dataset: str) -> str:
+    """What a study as it was run changes of its definition; empty if nothing."""
+    own = STUDIES.get(study.name)
+    if own is None:
+        return ""
+    named = {name: variant for variant, name in own.named.items()}
+    said = {
+        f"{field} {show(value)} instead of {show(getattr(named[name], field))}": None
+        for variant, name in study.named.items()
+        if name in named
+        for field, value in variant.changes(named[name]).items()
+    }
+    if dataset != own.dataset:
+        said[f"the data set {dataset} instead of {own.dataset}"] = None
+    return "; ".join(said)
 
 
 def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[str]) -> str:

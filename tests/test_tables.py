@@ -9,6 +9,7 @@ import pytest
 
 from harness import prose, tables
 from harness.records import Place, write_failure, write_record
+from harness.studies import get_study
 from harness.study import Study, one_factor
 from harness.variant import Variant
 
@@ -229,3 +230,11 @@ def test_base_settings_mark_what_differs_from_the_defaults():
     assert table.loc["flow_steps"].tolist() == ["3", True]
     assert table["changed"].sum() == 1
     json.dumps(table["value"].tolist())
+
+
+def test_other_settings_are_said():
+    study = get_study("kernels", set={"epochs": 20})
+    assert prose.other_settings(study, "mvtec_ad") == "epochs 20 instead of 500"
+    assert prose.other_settings(get_study("kernels"), "mvtec_ad") == ""
+    assert "data set x instead of mvtec_ad" in prose.other_settings(get_study("kernels"), "x")
+    assert prose.other_settings(STUDY, "d") == ""

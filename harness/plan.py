@@ -130,8 +130,11 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
         if name not in official:
             raise unknown("category", name, official)
     wanted = settings.categories or study.categories or tuple(official)
-    wanted = wanted[:1] if all(v.smoke for v in study.variants) else wanted
+    smoke = all(v.smoke for v in study.variants)
+    wanted = wanted[:1] if smoke else wanted
     sizes = {name: (official[name].train, official[name].test) for name in wanted}
+    if smoke:
+        sizes = {name: (SMOKE_IMAGES, 2 * SMOKE_IMAGES) for name in wanted}
     cells = tuple(study.cells(wanted))
     return Plan(study, {}, sizes, dataset, settings.results, cells)
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from harness import cli, grid
+from harness import cli, estimate, grid, parameters
 from harness.studies import STUDIES
 
 TINY = [
@@ -34,6 +34,70 @@ def test_list(capsys):
 def test_list_json(capsys):
     assert call("list", "--json") == 0
     assert set(json.loads(capsys.readouterr().out)) == set(STUDIES)
+
+
+def test_list_a_study(capsys):
+    assert call("list", "block_index") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 14
+    first = STUDIES["block_index"].variants[0]
+    assert lines[0] == f"{first.digest}  DeiT, block 7"
+    assert call("list", "reproductions", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["lelexx, ResNet18"]["flow_steps"] == 4
+    assert call("list", "blockindex") == 2
+    assert "did you mean 'block_index'?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The estimate without its probe, which takes seconds."""
+    given = estimate.Rates(1e-10, 1e-11, "a stopwatch")
+    monkeypatch.setattr(estimate, "measured_rates", lambda records, settings: given)
+
+
+@pytest.mark.parametrize(
+    ("study", "runs"),
+    [("table1", 4 * 15 * 3), ("table3", 4 * 3 * 3), ("table4", 4 * 10 * 3),
+     ("disturbed", 4 * 15 * 3)],
+)  # fmt: skip
+def test_plan_without_data(study, runs, tmp_path, capsys, rates, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("plan", study) == 0
+    text = capsys.readouterr().out
+    assert f"{runs} runs, {runs} to run" in text
+    assert re.search(r"about [\d.]+ (s|min|h) of training, \d runs at a time", text)
+    assert "GiB of features" in text
+    assert "rates from a stopwatch" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_without_data_in_json_and_in_part(tmp_path, capsys, rates):
+    asked = ["--results", tmp_path, "--category", "screw", "--variant", "DeiT", "--json"]
+    assert call("plan", "table1", *asked, "--seed", "4") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["categories"] == ["screw"]
+    assert [(r["variant"], r["seed"], r["recorded"]) for r in made["runs"]] == [("DeiT", 4, False)]
+    assert made["estimate"]["train_seconds"] > 0
+    whole = made["estimate"]["cache_bytes"]
+    assert whole == 4 * (320 + 160) * 768 * 24 * 24
+    assert call("plan", "table1", *asked, "--smoke") == 0
+    smoke = json.loads(capsys.readouterr().out)["estimate"]["cache_bytes"]
+    assert smoke == 4 * (8 + 16) * 768 * 24 * 24  # a smoke run looks at few images
+
+
+def test_params(capsys, monkeypatch):
+    few = [h for h in parameters.hypotheses() if h[0] == "ResNet18" and h[1] == "1.05·C/2"][::3]
+    monkeypatch.setattr(parameters, "hypotheses", lambda: iter(few))
+    assert call("params") == 0
+    text = capsys.readouterr().out
+    assert re.search(
+        r"ResNet18 +3 +one-sided +8 +1\.05·C/2 +4,871,760 +5,789,264 +4\.9 M +yes", text
+    )
+    assert "(?)" in text
+    assert call("params", "--json") == 0
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [(r["flow"], r["rounds"]) for r in rows] == [(4871760, True), (2712144, True)]
 
 
 def test_help_teaches(capsys):
@@ -123,6 +187,9 @@ BAD = {
     "field twice": (["plan", "kernels", *["--where", "kernels=3"] * 2], "every field once"),
     "smoke set": (["plan", "kernels", "--set", "smoke=true"], "expected --smoke"),
     "category": (["plan", "surfaces", "--category", "gras"], "did you mean 'grass'"),
+    "plan category": (["plan", "table1", "--category", "scrw"], "did you mean 'screw'"),
+    "plan variant": (["plan", "table1", "--variant", "Deit"], "did you mean 'DeiT'"),
+    "report of a file": (["report", "table1", "--results", __file__], "--results: expected a fol"),
     "doctor data": (["doctor", "--data", "nowhere"], "--data: expected a folder"),
 }
 

@@ -143,18 +143,20 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
     """Look for what is wrong with the images before anything runs.
 
     A flow needs at least two images to train on after the holdout: from one alone, neither
-    data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full.
+    data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full,
+    unless ``drop_last`` leaves out what is not.
     """
     leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
+    needs = {(v.holdout, v.batch_size if v.drop_last else 2) for v in study.variants}
     for category in categories.values():
         category.check(leaks=leaks)
-        for holdout in {v.holdout for v in study.variants}:
-            images = len(category.train)
-            if (left := images - round(holdout * images)) < 2:
+        images = len(category.train)
+        for holdout, least in needs:
+            if (left := images - round(holdout * images)) < least:
                 raise InputError(
-                    f"{category.train[0].path.parent}: expected at least 2 images of "
+                    f"{category.train[0].path.parent}: expected at least {least} images of "
                     f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
-                    "add images or lower holdout"
+                    "add images, or lower holdout or, with drop_last, batch_size"
                 )
 
 

@@ -67,17 +67,19 @@ def by_category(
 ) -> pd.DataFrame:
     """One variant by category: ours, then every published figure of FastFlow on its backbone.
 
-    Columns: ``ours`` (mean ± standard deviation over seeds, %), the paper's, and each
-    reproduction's, an oracle marked so. The last row is the mean, and only over all categories.
+    Columns: ``ours`` (mean ± standard deviation over seeds, %; it says where the images are not
+    the published ones), the paper's, and each reproduction's, an oracle marked so; in Table 4
+    the compared methods' too. The last row is the mean, and only over all categories.
     """
     variant = next(v for v, n in asked.named.items() if n == name)
     architecture = variant.backbone.split(".")[0]
     mine = _mine(frame, variant.digest, metric)
     if not set(categories) >= set(official_categories(asked)):
         mine.pop("mean", None)
-    columns = {"ours": mine}
+    columns = {f"ours{_other_copy(frame)}": mine}
     for f in ledger():
-        if f.method != "FastFlow" or f.metric != metric or f.dataset != asked.dataset:
+        compared_with = f.method == "FastFlow" or f.table == asked.name == "table4"
+        if not compared_with or f.metric != metric or f.dataset != asked.dataset:
             continue
         if f.backbone.split(".")[0] not in (architecture, "") or not f.category:
             continue
@@ -151,9 +153,20 @@ def _spread(values: "pd.Series[float]") -> str:
     return f"{values.mean():.1f} ± {values.std():.1f}"
 
 
+def _other_copy(frame: pd.DataFrame) -> str:
+    """What sets the images apart from the published ones, in brackets."""
+    copies = " ".join(frame["copy"].dropna().unique())
+    signs = {
+        "a part of": "a part of the data", "not the published": "other data",
+        "another form": "stored in another form",
+    }  # fmt: skip
+    said = [text for sign, text in signs.items() if sign in copies]
+    return f" ({', '.join(said)})" if said else ""
+
+
 def _source(figure: Published) -> str:
     if figure.by == "FastFlow":
-        return "paper"
+        return "paper" if figure.method == "FastFlow" else f"{figure.method}, in the paper"
     rule = figure.setting.partition("=")[2]
     several = "issue" in figure.table or "," in figure.table  # tables of one author
     return f"{figure.by}{f' ({figure.table})' if several else ''}" + (

@@ -84,12 +84,11 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         return "*Nothing has been run yet.*"
     first = records[0]
     speed, machine = first["measured"]["speed"], first["environment"]
-    counts = {r["category"]: r["data"] for r in records}
-    data = "; ".join(
-        f"{name} {c['train']} train, {c['test']} test ({c['defective']} defective, "
-        f"{c['masks']} masks{_copy(c)})"
-        for name, c in counts.items()
-    )
+    counts: dict[str, list[str]] = {}  # the same said once for all categories that share it
+    for name, c in {r["category"]: r["data"] for r in records}.items():
+        said = f"{c['train']} train, {c['test']} test ({c['defective']} defective, {c['masks']} "
+        counts.setdefault(f"{said}masks{_copy(c)})", []).append(name)
+    data = "; ".join(f"{', '.join(names)} {said}" for said, names in counts.items())
     sources = dict.fromkeys(
         f"{r['weights']['backbone']} from {r['weights']['source']} "
         f"(SHA-256 {r['weights']['sha256'][:12] or 'none'})"

@@ -54,7 +54,7 @@ def load(study: Study, results: Path, *, dataset: str, categories: Sequence[str]
 
 
 _COLUMNS = (
-    "label", "digest", "dataset", "category", "seed", *METRICS, "epoch", "oracle",
+    "label", "digest", "dataset", "category", "seed", *METRICS, "copy", "epoch", "oracle",
     "additional_params", "fps", "latency_ms", "additional_ms",
 )  # fmt: skip
 
@@ -65,6 +65,7 @@ def _row(record: dict[str, Any], label: str) -> dict[str, Any]:
         "label": label,
         **{k: record[k] for k in ("digest", "dataset", "category", "seed")},
         **{m: record["metrics"].get(m, np.nan) for m in METRICS},
+        "copy": record["data"].get("copy", ""),  # of the published data; empty in old records
         "epoch": record["selection"]["epoch"],
         "oracle": record["selection"]["oracle"],
         "additional_params": parameters["flow"] + parameters["norm"],

@@ -1,6 +1,7 @@
 """Published figures beside ours: the tables that the notebooks show, on records made by hand."""
 
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -111,3 +112,18 @@ def test_the_reading_that_survives():
 @pytest.mark.parametrize("table", ["table2", "table3", "table4", "disturbed"])
 def test_every_mirrored_table_has_figures(table, tmp_path):
     assert len(beside.compared(table, tmp_path)) >= 2
+
+
+def test_another_copy_of_the_data_is_said_in_the_column():
+    copies = ["a part of the published 9 train, 9 test, in another form than the published PNG"]
+    said = beside._other_copy(pd.DataFrame({"copy": copies}))
+    assert said == " (a part of the data, stored in another form)"
+    assert beside._other_copy(pd.DataFrame({"copy": ["the published counts", ""]})) == ""
+
+
+def test_table4_shows_the_compared_methods():
+    study = get_study("table4")
+    frame = tables.load(study, Path("nowhere"), dataset="cifar10", categories=["cat"])
+    shown = beside.by_category(study, "ResNet18", frame, "image_auroc", ["cat"])
+    assert shown.loc["mean", "paper"] == "66.7"
+    assert {"OCGAN, in the paper", "Deep SVDD, in the paper"} <= set(shown.columns)

@@ -167,7 +167,7 @@ def test_opening_marks_what_is_no_plain_result(tmp_path, key, value, words):
 
 def test_protocol_is_read_off_the_records(results):
     text = prose.protocol(STUDY, results, **WHERE)
-    for words in ("false-positive rate of 0.3", "a 9 train, 8 test (7 defective, 6 masks)",
+    for words in ("false-positive rate of 0.3", "a, b 9 train, 8 test (7 defective, 6 masks)",
                   "seeds 0, 1", "batches of 8, 2 threads, chip", "last (10)"):  # fmt: skip
         assert words in text
 

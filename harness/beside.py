@@ -183,7 +183,7 @@ def _ours(row: Mapping[Any, Any]) -> str:
     if not row["seeds"]:
         return "–"
     figure = f"{row['ours']:.{DIGITS.get(row['metric'], 2)}f}"
-    return figure if row["metric"] == "additional_params" else f"{figure} (n={row['seeds']})"
+    return figure if row["metric"] in COSTS[:3] else f"{figure} (n={row['seeds']})"
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

@@ -41,16 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)
         return 2
-    except PermissionError as error:
-        what = f"{error.filename}: expected to be allowed to read and write it"
-        print(f"harness: {what}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("harness: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `harness list | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # no right, no space left, a name too long
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"harness: {what}; expected to be able to read and write it", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:

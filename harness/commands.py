@@ -132,8 +132,9 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def _estimate_text(cost: dict[str, Any]) -> str:
+    about = "at most" if cost["at_most"] else "about"
     return (
-        f"about {_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
+        f"{about} {_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
         f"after {_hours(cost['backbone_seconds'])} of backbone; "
         f"{cost['results_bytes'] / 2**30:.2f} GiB of results, "
         f"{cost['cache_bytes'] / 2**30:.2f} GiB of features (--cache-limit bounds them)\n"
@@ -142,9 +143,10 @@ def _estimate_text(cost: dict[str, Any]) -> str:
 
 
 def _hours(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    amount, unit = (seconds, "s") if seconds < 90 else (seconds / 60, "min")
+    if seconds >= 5400:
+        amount, unit = seconds / 3600, "h"
+    return f"{float(f'{amount:.2g}'):g} {unit}"  # an estimate is good for two digits
 
 
 def run(options: argparse.Namespace) -> int:
@@ -195,7 +197,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _recorded(results: Path) -> list[str]:
-    """The paper's tables, and the other studies with a record of their reference."""
+    """The paper's tables, and the other studies with a record."""
     from harness.records import read_records
     from harness.reports import NOTEBOOKS
 
@@ -203,7 +205,7 @@ def _recorded(results: Path) -> list[str]:
     return [
         name
         for name, study in STUDIES.items()
-        if name in NOTEBOOKS or (name != EMBEDDED and study.variants[0].digest in digests)
+        if name in NOTEBOOKS or (name != EMBEDDED and digests & set(study.labels()))
     ]
 
 

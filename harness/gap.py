@@ -85,9 +85,9 @@ def gaps(
 
 
 def counted(figures: Sequence[Published]) -> dict[str, Variant]:
-    """Digest → variant whose parameters a published figure counts."""
+    """Digest → training whose parameters a published figure counts; scoring changes none."""
     found = (stands_for(f) for f in figures if f.metric == "additional_params")
-    return {f[2].digest: f[2] for f in found if f}
+    return {f[2].training.digest: f[2].training for f in found if f}
 
 
 def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
@@ -164,15 +164,17 @@ def _ours(
             "no study repeats it" if known else f"{figure.method} is not among the methods run"
         )
         return Ours(why=why or reason)
-    study, digest = found[0], found[2].digest
+    study, variant = found[0], found[2]
+    digest = variant.digest
     dataset = figure.dataset or study.dataset
     mine = [r for r in records if r["digest"] == digest and r["dataset"] == dataset]
     if figure.metric == "additional_params":
-        count = counts.get(digest)
+        count = counts.get(variant.training.digest)
         return Ours((count / 1e6,) if count is not None else (), why)
     if speed := SPEEDS.get(figure.metric):
-        speeds = (r["measured"]["speed"].get(speed) for r in mine)
-        return Ours(tuple(s for s in speeds if s is not None), why)
+        speeds = [r["measured"]["speed"].get(speed, np.nan) for r in mine]
+        median = float(np.median(speeds)) if speeds else np.nan
+        return Ours((median,) if np.isfinite(median) else (), why)
     if why or figure.metric not in TOLERANCE:
         return Ours(why=why or f"{figure.metric} is not measured")
     mine = [r for r in mine if r["category"] in _wanted(figure, study)]
@@ -193,6 +195,8 @@ def _incomparable(figure: Published) -> str:
         return "image or pixel level is not stated"
     if figure.method == "FastFlow" and not figure.backbone:
         return "the backbone is not known"
+    if "presumed" in figure.note or "not stated for the table" in figure.note:
+        return "the backbone is presumed"
     return ""
 
 

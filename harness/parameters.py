@@ -90,6 +90,7 @@ def accounting(published: list[Published], variants: Mapping[str, Variant]) -> d
     }
 
 
+@cache
 def count_variant(variant: Variant) -> dict[str, int]:
     """A variant's parameters by kind (see :func:`harness.cost.count_parameters`)."""
     model, twin, _ = skeleton(variant)

@@ -21,9 +21,9 @@ DIFFERENCES = (
     "number of comparisons."
 )
 ORACLE = (
-    "The tables report the **last** epoch. *Best on test* is each run's own best evaluated "
-    "epoch, chosen with the test labels: an oracle, which nobody has in practice, shown because "
-    "published reproductions report it."
+    "*Last* is each run's last evaluated epoch. *Best on test* is its best evaluated one, chosen "
+    "with the test labels: an oracle, which nobody has in practice, shown because published "
+    "reproductions report it."
 )
 
 
@@ -56,7 +56,8 @@ def opening(
     if len(frame) and frame["random_weights"].any():
         lines.append("> **Random backbone weights**: not a result about trained features.")
     if len(frame) and frame["oracle"].any():
-        lines.append("> **Oracle**: epochs chosen with the test labels (best-on-test).")
+        names = frame.loc[frame["oracle"], "label"].unique()
+        lines.append(f"> **Oracle**: epochs chosen with the test labels: {'; '.join(names)}.")
     return "\n\n".join(lines)
 
 
@@ -94,13 +95,22 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         f"(SHA-256 {r['weights']['sha256'][:12] or 'none'})"
         for r in records
     )
-    chosen = sorted({r["selection"]["epoch"] for r in records})
+    labels = study.labels()
+    rules: dict[str, list[tuple[int, str]]] = {}
+    for r in records:
+        chosen = (r["selection"]["epoch"], labels[r["digest"]])
+        rules.setdefault(r["selection"]["rule"], []).append(chosen)
+    epochs = "; ".join(
+        f"{rule} ({_range([epoch for epoch, _ in runs])})"
+        + (f" for {', '.join(dict.fromkeys(n for _, n in runs))}" if len(rules) > 1 else "")
+        for rule, runs in rules.items()
+    )
+    masks = ", ".join(sorted({r["protocol"]["masks"] for r in records}))
     return "\n".join([
         f"- Metrics: mean over categories and seeds, ± standard deviation over seeds; AUPRO up to "
         f"a false-positive rate of {first['protocol']['aupro_fpr_limit']}; maps and masks at "
-        f"the input size (images {first['protocol']['resize']}, masks "
-        f"{first['protocol']['masks']}).",
-        f"- Epoch: {first['selection']['rule']} ({', '.join(map(str, chosen))}); "
+        f"the input size (images {first['protocol']['resize']}, masks {masks}).",
+        f"- Epoch: {epochs}; "
         f"seeds {', '.join(map(str, study.seeds))}.",
         f"- Data ({dataset}): {data}.",
         f"- Backbones: {'; '.join(sources)}.",
@@ -110,6 +120,12 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         f"- harness {machine['harness']}, torch {machine['versions']['torch']}, "
         f"timm {machine['versions']['timm']}, commit {(machine['commit'] or 'unknown')[:12]}.",
     ])  # fmt: skip
+
+
+def _range(epochs: Sequence[int]) -> str:
+    """Epochs as ``20``, or as ``3 … 20``."""
+    low, high = min(epochs), max(epochs)
+    return str(low) if low == high else f"{low} … {high}"
 
 
 def _copy(data: Mapping[str, Any]) -> str:

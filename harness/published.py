@@ -8,7 +8,7 @@ its own settings. What is not known is absent.
 import csv
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,7 @@ class Published:
     status: str
     source: str
     note: str
+    decimals: int = 0  # of the table's column: a table prints 0.98 and 0.980 alike
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -87,6 +88,11 @@ class Published:
             self.by, self.table, self.method, self.setting, self.backbone, self.dataset,
             self.category, self.metric,
         )  # fmt: skip
+
+    @property
+    def column(self) -> tuple[str, ...]:
+        """What is printed with as many decimals: a metric's column of a table."""
+        return self.by, self.table, self.method, self.metric
 
     @property
     def name(self) -> str:
@@ -103,13 +109,12 @@ class Published:
 
     @property
     def rounding(self) -> float:
-        """Half a unit of the last printed digit, in ``unit``: 0.05 for ``99.4``."""
+        """Half a unit of the last digit that its column prints, in ``unit``: 0.05 for ``99.4``."""
         if self.unit == "%" and self.value == 100:  # "100", "1.0": one decimal elsewhere
             return 0.05
-        digits = len(self.printed.partition(".")[2])
         printed = abs(float(self.printed))
         scale = self.value / printed if printed else 1.0
-        return 0.5 * 10.0**-digits * scale
+        return 0.5 * 10.0**-self.decimals * scale
 
 
 class Setting(NamedTuple):
@@ -132,7 +137,8 @@ def read_published(file: Path) -> list[Published]:
     """
     found: dict[tuple[str, ...], int] = {}
     figures = []
-    for number, row in _rows(file, tuple(Published.__dataclass_fields__)):
+    columns = tuple(name for name in Published.__dataclass_fields__ if name != "decimals")
+    for number, row in _rows(file, columns):
         place = f"{file}, row {number}"
         fields: dict[str, Any] = {**row, "value": _number(row["value"], f"{place}: value")}
         figure = Published(**fields)
@@ -144,7 +150,10 @@ def read_published(file: Path) -> list[Published]:
             )
         found[figure.key] = number
         figures.append(figure)
-    return figures
+    most: dict[tuple[str, ...], int] = {}
+    for f in figures:
+        most[f.column] = max(most.get(f.column, 0), len(f.printed.partition(".")[2]))
+    return [replace(f, decimals=most[f.column]) for f in figures]
 
 
 def read_settings(file: Path) -> list[Setting]:

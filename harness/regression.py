@@ -7,6 +7,7 @@ accepted run of its own seed, and every variant's mean by a test over its seeds.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def compare(
 
     Columns: cell, variant, category, seed (the last two empty for a mean), metric, reference,
     ours (fractions), difference (points), verdict: ``regressed``, ``same``, ``improved``,
-    ``missing`` (no record), ``not a number`` or ``other data``.
+    ``missing`` (no record), ``not a number`` or ``other data`` (other images or weights, or no
+    result).
 
     Raises:
         InputError: the baseline lacks a cell.
@@ -111,19 +113,22 @@ def accept(
                 f"{new.record}: expected a record of every cell of {study.name}; found none; "
                 f"run `harness run {study.name}` first"
             )
-        record = read_record(new.record)
-        bad = [m for m, v in record["metrics"].items() if not is_number(v)]
+        record = _read(new)
+        bad = [m for m in METRICS if not is_number(record["metrics"].get(m))]
         if bad or record["smoke"] or record["random_weights"]:
-            raise InputError(f"{new.record}: expected a result; got {bad or 'no result'}")
+            what = f"no {', '.join(bad)}" if bad else "a smoke run, or random weights"
+            raise InputError(f"{new.record}: expected a result; got {what}; run it again")
         name = f"{study.named[variant]}, {category}, seed {seed}"
         places.append((name, new, Place.of(baseline, variant, study.dataset, category, seed)))
     changed = []
     for name, new, old in places:
-        before, after = _known(old), read_record(new.record)["metrics"]
+        (before, images), record = _known(old), read_record(new.record)
+        after = record["metrics"]
         moved = [
             f"{m} {_percent(before.get(m))} → {_percent(after.get(m))}"
             for m in {**after, **before} if before.get(m) != after.get(m)
         ]  # fmt: skip
+        moved += ["other images or weights"] if images not in ((), _made_from(record)) else []
         if moved:
             changed.append(f"{name}: {', '.join(moved)}")
     try:
@@ -134,18 +139,51 @@ def accept(
     for cell in dict.fromkeys([*known, *now]):
         if known.get(cell) != now.get(cell):
             changed.append(f"{cell}: {known.get(cell)} → {now.get(cell)}")
-    for _, new, old in places:
-        write_whole(old.record, new.record.read_bytes())
-    write_whole(baseline / COUNTS, json.dumps(dict(counts), indent=1, ensure_ascii=False) + "\n")
+    _swap(baseline, {
+        **{old.record: new.record.read_bytes() for _, new, old in places},
+        baseline / COUNTS: json.dumps(dict(counts), indent=1, ensure_ascii=False).encode() + b"\n",
+    })  # fmt: skip
     return changed
 
 
-def _known(place: Place) -> Mapping[str, Any]:
-    """The accepted metrics; none where there is no record, or a damaged one to be replaced."""
+def _swap(baseline: Path, files: Mapping[Path, bytes]) -> None:
+    """Put a whole new baseline in the place of the old one."""
+    fresh, old = (baseline.with_name(f".{baseline.name}.{word}") for word in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    for path, content in files.items():
+        write_whole(fresh / path.relative_to(baseline), content)
+    shutil.rmtree(old, ignore_errors=True)
+    if baseline.exists():
+        baseline.rename(old)
+    fresh.rename(baseline)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _known(place: Place) -> tuple[Mapping[str, Any], tuple[object, ...]]:
+    """Accepted metrics, and what they are made from; nothing for a missing or damaged record."""
     try:
-        return dict(read_record(place.record)["metrics"])
+        record = read_record(place.record)
     except InputError:
-        return {}
+        return {}, ()
+    return dict(record["metrics"]), _made_from(record)
+
+
+def _made_from(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Images, weights, and what makes a run no result."""
+    return (
+        record["data"].get("digest"), record["weights"].get("sha256"), record["smoke"],
+        record["random_weights"],
+    )  # fmt: skip
+
+
+def _read(place: Place) -> dict[str, Any]:
+    """The record of a place; an InputError where it is another's."""
+    record = read_record(place.record)
+    wanted = (place.digest, place.dataset, place.category, place.seed)
+    found = tuple(record[k] for k in ("digest", "dataset", "category", "seed"))
+    if found != wanted:
+        raise InputError(f"{place.record}: expected the record of {wanted}; got that of {found}")
+    return record
 
 
 def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
@@ -162,8 +200,13 @@ def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _cell(reference: Place, ours: Place) -> Iterator[dict[str, Any]]:
-    accepted = read_record(reference.record)
-    fresh = read_record(ours.record) if ours.record.is_file() else None
+    accepted = _read(reference)
+    fresh = _read(ours) if ours.record.is_file() else None
+    if not accepted["metrics"]:
+        raise InputError(
+            f"{reference.record}: expected metrics; found none; take the file from the "
+            "repository, or run `harness accept`"
+        )
     for metric in METRICS:
         if metric not in accepted["metrics"]:
             continue
@@ -178,7 +221,7 @@ def _cell(reference: Place, ours: Place) -> Iterator[dict[str, Any]]:
         points = 100 * (got - wanted)
         if fresh is None:
             verdict = "missing"
-        elif fresh["data"].get("digest") != accepted["data"].get("digest"):
+        elif _made_from(fresh) != _made_from(accepted):
             verdict = "other data"
         elif not is_number(got):
             verdict = "not a number"

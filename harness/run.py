@@ -167,7 +167,7 @@ def select_epoch(evaluated: Sequence[Mapping[str, Any]], rule: str) -> Mapping[s
     pixel AUROC (gathierry's and anomalib's). The last two are oracles.
 
     Raises:
-        RunFailed: the rule looks at pixel AUROC and there is none.
+        RunFailed: the rule looks at an AUROC that does not exist.
     """
     if rule == "best-pixel-on-test":
         if any("pixel_auroc" not in e["metrics"] for e in evaluated):
@@ -176,6 +176,8 @@ def select_epoch(evaluated: Sequence[Mapping[str, Any]], rule: str) -> Mapping[s
     if rule == "label-free":
         return min(evaluated, key=lambda e: e["holdout"])
     if rule == "best-on-test":
+        if any("image_auroc" not in e["metrics"] for e in evaluated):
+            raise RunFailed(f"epoch_selection: {rule} needs good and defective test images")
         return max(
             evaluated,
             key=lambda e: e["metrics"].get("image_auroc", 0) + e["metrics"].get("pixel_auroc", 0),

@@ -18,6 +18,7 @@ METRICS = (
 SPELT = {"auroc": "AUROC", "aupro": "AUPRO", "ap": "AP", "f1max": "F1-max"}
 NAMES = {m: " ".join(SPELT.get(word, word) for word in m.split("_")) for m in METRICS}
 RESAMPLES = 10_000
+ORACLE = "(oracle)"  # behind a variant whose epochs were chosen with the test's labels
 
 
 def records_of(
@@ -107,7 +108,8 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = []
     for digest, label in study.labels().items():
         runs = frame[frame["digest"] == digest]
-        row: dict[str, Any] = {"variant": label, "runs": len(runs)}
+        mark = f" {ORACLE}" if runs["oracle"].any() else ""
+        row: dict[str, Any] = {"variant": label + mark, "runs": len(runs)}
         for metric in METRICS:
             values = runs[["category", "seed", metric]].dropna()
             per_seed = values.groupby("seed")[metric].mean()
@@ -242,7 +244,10 @@ def as_text(table: pd.DataFrame) -> str:
     if "additional_params" in table:
         shown["A.d. params"] = [_millions(v) for v in table["additional_params"]]
         shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
-    note = "\n% as mean ± sd over seeds of the mean over categories; last epoch unless said"
+    note = (
+        "\n% as mean ± sd over seeds of the mean over categories; last epoch, unless a variant is "
+        "label-free or (oracle): epochs chosen with the test's labels"
+    )
     return shown.to_string(index=False) + note
 
 

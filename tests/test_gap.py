@@ -250,7 +250,7 @@ def test_parameters_are_judged_by_rounding_alone(tmp_path, count, verdict):
 
 def test_an_exact_count_is_judged_to_its_last_digit(tmp_path):
     figure = find(by="gathierry", table="issue 26 (a user's run)")
-    digest = stands_for(figure)[2].digest
+    digest = stands_for(figure)[2].training.digest
     assert judge(figure, tmp_path, {digest: 5_574_912})["verdict"] == "reproduced"
     assert judge(figure, tmp_path, {digest: 5_574_910})["verdict"] == "gap"
 

@@ -14,7 +14,7 @@ from harness.shipped import shipped
 from harness.studies.paper import PAPER
 from harness.variant import FIELDS, parse
 
-COLUMNS = [f.name for f in fields(Published)]
+COLUMNS = [f.name for f in fields(Published) if f.name != "decimals"]
 GOOD = {
     "by": "FastFlow", "table": "table1", "method": "FastFlow", "setting": "",
     "backbone": "resnet18", "dataset": "mvtec_ad", "category": "mean",
@@ -240,3 +240,11 @@ def test_the_ledger_is_the_compilation_and_nothing_more():
 def _level(row):
     level = "image_auroc" if row[1] == "cifar10" else "auroc_unspecified"
     return level if row[3] == "auroc" else row[3]
+
+
+def test_a_column_rounds_by_its_longest_figure(tmp_path):
+    rows = [GOOD | {"value": v, "printed": p, "category": c} for v, p, c in (
+        ("98.7", "0.987", "a"), ("98", "0.98", "b"))]  # fmt: skip
+    file = tmp_path / "l.csv"
+    write(file, *rows)
+    assert [f.rounding for f in read_published(file)] == pytest.approx([0.05, 0.05])

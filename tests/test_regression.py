@@ -230,19 +230,79 @@ def test_accept_moves_the_baseline_and_says_what_changes(results, tmp_path):
     baseline = shutil.copytree(BASELINE, tmp_path / "baseline")
     assert accept(results, baseline) == []
     was = json.loads(place(results).record.read_text())["metrics"]
-    drop = {k: v for k, v in was.items() if k != "pixel_ap"}
-    edit(place(results), metrics=drop | {"image_auroc": 0.5})
+    edit(place(results), metrics=was | {"image_auroc": 0.5})
     counts = json.loads(json.dumps(COUNTS))
     counts["readings"][0]["flow"] += 1
     changed = accept(results, baseline, counts)
     assert changed == [
-        f"coupling=two-sided, grass, seed 1: image_auroc {100 * was['image_auroc']:.2f} → 50.00, "
-        f"pixel_ap {100 * was['pixel_ap']:.2f} → none",
+        f"coupling=two-sided, grass, seed 1: image_auroc {100 * was['image_auroc']:.2f} → 50.00",
         f"{FIRST}: 4657408 → 4657409",
     ]
     assert place(baseline).record.read_bytes() == place(results).record.read_bytes()
     assert regression.read_counts(baseline) == counts
     assert failed(compare(results, baseline=baseline)).empty
+
+
+def test_accept_says_where_the_images_or_weights_are_others(results, tmp_path):
+    baseline = shutil.copytree(BASELINE, tmp_path / "baseline")
+    edit(place(results), data=lambda d: d | {"digest": "other"})
+    assert accept(results, baseline) == [
+        "coupling=two-sided, grass, seed 1: other images or weights"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": {}}, r"grass/seed-1\.json: expected a result; got no image_auroc"),
+        ({"smoke": True}, "expected a result; got a smoke run"),
+        ({"seed": 7}, "expected the record of .*; got that of .*7"),
+    ],
+)
+def test_accept_refuses_what_is_no_result(results, tmp_path, changes, message):
+    baseline = shutil.copytree(BASELINE, tmp_path / "baseline")
+    before = {p: p.record.read_bytes() for p in every(baseline)}
+    edit(place(results), **changes)
+    with pytest.raises(InputError, match=message):
+        accept(results, baseline)
+    assert {p: p.record.read_bytes() for p in every(baseline)} == before
+
+
+def test_accept_that_cannot_write_leaves_the_old_baseline(results, tmp_path, monkeypatch):
+    baseline = shutil.copytree(BASELINE, tmp_path / "baseline")
+    before = {p: p.record.read_bytes() for p in every(baseline)}
+    edit(place(results), metrics=lower("image_auroc", 9))
+    written, write = [], regression.write_whole
+
+    def full(path, content):
+        if len(written) == 9:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(regression, "write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        accept(results, baseline)
+    assert {p: p.record.read_bytes() for p in every(baseline)} == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": lambda w: w | {"sha256": "0"}},
+        {"random_weights": True},
+        {"smoke": True},
+    ],
+)
+def test_what_is_made_from_others_is_not_compared(results, changes):
+    edit(place(results), **changes)
+    assert set(failed(compare(results))["verdict"]) == {"other data"}
+
+
+def test_a_baseline_without_metrics_is_an_error(results):
+    edit(place(results), metrics={})
+    with pytest.raises(InputError, match=r"seed-1\.json: expected metrics; found none"):
+        compare(results, baseline=results)
 
 
 def test_accept_makes_a_baseline_and_mends_a_damaged_one(results, tmp_path):

@@ -306,6 +306,11 @@ def test_best_pixel_without_masks_is_a_failure():
         select_epoch([{"epoch": 1, "metrics": {"image_auroc": 1.0}}], "best-pixel-on-test")
 
 
+def test_best_on_test_without_labels_is_a_failure():
+    with pytest.raises(RunFailed, match="needs good and defective test images"):
+        select_epoch([{"epoch": 1, "metrics": {}}, {"epoch": 2, "metrics": {}}], "best-on-test")
+
+
 def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
     monkeypatch.setattr(

@@ -77,6 +77,11 @@ def test_every_study_has_a_question_and_a_smoke_twin(name):
     assert len(twin.seeds) == 1
 
 
+def test_a_smoke_twin_needs_no_whole_batch():
+    study = get_study("reproductions", smoke=True)
+    assert not any(v.drop_last for v in study.variants)
+
+
 def test_surfaces_has_the_promised_axes():
     base, *others = STUDIES["surfaces"].variants
     varied = [set(v.changes(base)) for v in others]

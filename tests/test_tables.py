@@ -238,3 +238,21 @@ def test_other_settings_are_said():
     assert prose.other_settings(get_study("kernels"), "mvtec_ad") == ""
     assert "data set x instead of mvtec_ad" in prose.other_settings(get_study("kernels"), "x")
     assert prose.other_settings(STUDY, "d") == ""
+
+
+def test_oracles_are_marked(tmp_path):
+    oracle = BASE.replace(epoch_selection="best-on-test")
+    study = Study(name="s", asks="?", bases={"a": BASE, "b": oracle}, seeds=(0,))
+    for variant in (BASE, oracle):
+        made = record(variant, "a", 0, 0.9)
+        made["selection"] = {
+            "rule": variant.epoch_selection, "epoch": 10, "oracle": variant is oracle,
+        }  # fmt: skip
+        write_record(Place.of(tmp_path, variant, "d", "a", 0), made)
+    frame = tables.load(study, tmp_path, **WHERE)
+    text = tables.as_text(tables.summary(frame, study))
+    assert "b (oracle)" in text
+    assert "a (oracle)" not in text
+    assert "test labels: b." in prose.opening(frame, study, tmp_path, **WHERE)
+    said = prose.protocol(study, tmp_path, **WHERE)
+    assert "last (10) for a; best-on-test (10) for b" in said

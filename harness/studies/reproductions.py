@@ -5,12 +5,15 @@ fields is not taken over:
 
 - gathierry: nothing is left out.
 - anomalib: the recipe of 2022, whose figures its README prints: early stopping on the pixel
-  AUROC of the test set, best checkpoint loaded. ``anomalib 2`` is today's default.
+  AUROC of the test set, best checkpoint loaded; its seed 0 is not part of the recipe.
+  ``anomalib 2`` is today's default.
 - lelexx: both halves share one subnet there, image scores are taken before smoothing, corners
-  are aligned; Paddle's weights.
+  are aligned, the affine is a plain factor, BatchNorm's momentum; Paddle's weights.
 - RistoranteRist: no ImageNet mean and deviation, the block's output without the final norm, maps
-  judged at the images' own size.
-- HTCho1: image and pixel AUROC each at its own best test epoch.
+  judged at the images' own size and images by the map before it is upsampled; its four warm-up
+  epochs start at lr/30 and come before the 500.
+- HTCho1: image and pixel AUROC each at its own best test epoch, evaluated as often as its README
+  says. Its backbone is presumed.
 """
 
 from harness.studies.paper import CAIT, DEIT, PAPER, RESNET18
@@ -56,7 +59,8 @@ STUDY = Study(
             score_map="nll-log-det",
         ),
         "HTCho1, CaiT": _all_in_one(
-            CAIT, kernels=(1, 3), smoothing=4.0, eval_every=1, epoch_selection="best-on-test"
+            CAIT, kernels=(1, 3), smoothing=4.0, eval_every=1, epoch_selection="best-on-test",
+            drop_last=True, **COVERED,
         ),
     },
 )  # fmt: skip

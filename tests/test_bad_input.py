@@ -152,6 +152,8 @@ BAD = {
     "visa without objects": ("visa", lose("candle"), r"expected the folders of split_csv/1cls\.csv's objects"),
     "visa image missing": ("visa", lose("candle/Data/Images/Normal/1.JPG"), r"1cls\.csv, line 3: expected a file; got 'candle/.*1\.JPG'.*did you mean '[0-9]\.JPG'"),
     "visa other columns": ("visa", edit("split_csv/1cls.csv", "object", "thing"), r"expected the columns object,split,label,image,mask"),
+    "visa object elsewhere": ("visa", edit("split_csv/1cls.csv", "pcb1,", "../data,"), r"1cls\.csv, line 7: expected a category that can name a folder.*got '\.\./data'"),
+    "visa object absolute": ("visa", edit("split_csv/1cls.csv", "pcb1,", "/,"), r"line 7: expected a category that can name a folder.*got '/'"),
     "tiles without free ones": ("magnetic_tile", lose("MT_Free/Imgs/*"), r"expected training images of magnetic_tile; found none"),
     "tile without mask": ("magnetic_tile", lose("MT_Crack/Imgs/0.png"), r"MT_Crack/Imgs/0\.jpg: expected its mask 0\.png"),
     "tile's mask alone": ("magnetic_tile", copy("MT_Crack/Imgs/0.png", "MT_Crack/Imgs/1.png"), r"1\.png: expected its image 1\.\* among"),
@@ -187,6 +189,7 @@ BAD = {
     "table: mask missing": ("manifest", lose("left_m.png"), r"line 6: expected a file; got 'left_m\.png'"),
     "table: no test images": ("manifest", edit("table.csv", ",test,", ",train,"), r"expected good images alone in train", "--category", "left"),
     "table: category with a separator": ("manifest", edit("table.csv", ",left\n", ",../left\n"), r"expected a category that can name a folder"),
+    "table: category too long": ("manifest", edit("table.csv", ",left\n", f",{'c' * 300}\n"), r"line 2: expected a category that can name a folder, at most 255 bytes.*'c{60}…'"),
     "table: category": ("manifest", None, r"unknown category 'lefd'; did you mean 'left'", "--category", "lefd"),
 }  # fmt: skip
 NEEDS_RIGHTS = {"unreadable", "unreadable folder"}

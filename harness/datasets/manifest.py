@@ -15,6 +15,7 @@ from harness.errors import InputError, unknown
 
 COLUMNS = ("path", "split", "label", "mask", "category")
 GOOD = {"good", "normal", "ok", "0"}
+LONGEST = 255  # bytes, of a file's name
 
 Row = Mapping[str, str]
 
@@ -34,14 +35,8 @@ class Manifest:
             raise InputError(f"--data: expected a .csv file; got the folder {file}")
         self.file, self.name = file, safe_name(file.stem)
         self._rows = read_rows(file, COLUMNS, optional=("mask", "category"))
-        names = {self._category(row) for row in self._rows.values()}
-        for line, row in self._rows.items():
-            if safe_name(name := self._category(row)) != name.replace(" ", "-"):
-                raise InputError(
-                    f"{file}, line {line}: expected a category that can name a folder; "
-                    f"got '{name}'; rename it"
-                )
-        self._categories = tuple(sorted(names))
+        names = named(self._rows, "category", file)
+        self._categories = tuple(sorted({name or self.name for name in names}))
 
     def _category(self, row: Row) -> str:
         return row["category"] or self.name
@@ -98,6 +93,23 @@ def read_rows(
                 "values that hold a comma"
             )
     return {n: {c: row.get(c, "").strip() for c in columns} for n, row in rows.items()}
+
+
+def named(rows: Mapping[int, Row], column: str, file: Path) -> set[str]:
+    """The names in a column of categories, perhaps the empty one.
+
+    Raises:
+        InputError: one of them cannot name a folder of records.
+    """
+    for line, row in rows.items():
+        name = row[column]
+        if name and (safe_name(name) != name.replace(" ", "-") or len(name.encode()) > LONGEST):
+            short = name if len(name) < 60 else f"{name[:60]}…"
+            raise InputError(
+                f"{file}, line {line}: expected a category that can name a folder, at most "
+                f"{LONGEST} bytes of letters, digits and '_.- '; got '{short}'; rename it"
+            )
+    return {row[column] for row in rows.values()}
 
 
 def samples(

@@ -38,6 +38,16 @@ def cut(path, keep=0.5):
     return half
 
 
+def spoil(path):
+    def middle(root):
+        data = bytearray((root / path).read_bytes())
+        start = data.find(b"IDAT") + 6
+        data[start : start + 8] = b"\xff" * 8
+        (root / path).write_bytes(data)
+
+    return middle
+
+
 def lose(*paths):
     def remove(root):
         for path in paths:
@@ -129,6 +139,7 @@ BAD = {
     "truncated PNG": ("mvtec_ad", cut(IMAGE), rf"003\.png: {NOT}"),
     "truncated in its header": ("mvtec_ad", cut(IMAGE, 0.002), rf"003\.png: {NOT}"),
     "truncated test image": ("mvtec_ad", cut(TEST), rf"bright/001\.png: {NOT}"),
+    "damaged PNG": ("mvtec_ad", spoil(TEST), rf"bright/001\.png: {NOT}"),
     "truncated JPEG": ("visa", cut("candle/Data/Images/Normal/0.JPG"), rf"0\.JPG: {NOT}"),
     "truncated BMP": ("btad", cut("01/train/ok/0.bmp"), rf"0\.bmp: {NOT}"),
     "a folder named like an image": ("mvtec_ad", make("left/train/good/x.png"), r"x\.png: expected an image file; got a folder"),
@@ -144,6 +155,7 @@ BAD = {
     "mask without an image": ("mvtec_ad", lose(TEST), r"001_mask\.png: expected its image 001\.\* among"),
     "masks without a folder": ("mvtec_ad", lose("left/test/bright"), r"ground_truth/bright: expected the images of these masks"),
     "mask truncated": ("mvtec_ad", cut(MASK), rf"001_mask\.png: {NOT}"),
+    "mask damaged": ("mvtec_ad", spoil(MASK), rf"001_mask\.png: {NOT}"),
     "mask empty": ("mvtec_ad", content(MASK, b""), r"001_mask\.png: expected an image; the file is empty"),
     "mask no image": ("mvtec_ad", content(MASK, b"mask"), rf"001_mask\.png: {NOT}"),
     # BTAD, VisA, magnetic tiles

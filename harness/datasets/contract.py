@@ -167,8 +167,10 @@ class Category:
                 (unless leaks is ``allow``) a training image is among the test images.
         """
         train, test = _all_facts(self.train), _all_facts(self.test)
-        for sample, image in zip(self.test, test, strict=True):
-            if sample.mask and (mask := facts_of(sample.mask)).size != image.size:
+        masked = [(s, f) for s, f in zip(self.test, test, strict=True) if s.mask]
+        masks = _all_facts([Sample(s.mask) for s, _ in masked if s.mask])
+        for (sample, image), mask in zip(masked, masks, strict=True):
+            if mask.size != image.size:
                 raise InputError(
                     f"{sample.mask}: expected the size of its image {sample.path.name}, "
                     f"{'x'.join(map(str, image.size))}; got {'x'.join(map(str, mask.size))}; "

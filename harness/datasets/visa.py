@@ -19,8 +19,8 @@ class Visa:
     """The folder that holds ``split_csv/1cls.csv`` and the objects' folders.
 
     Raises:
-        InputError: no such folder or table, or an object that cannot name a folder. Objects of the table whose folder is not there are
-            left out: a part of the data set can be used.
+        InputError: no such folder or table, or an object that cannot name a folder. Objects of
+            the table whose folder is not there are left out: a part of the data set can be used.
     """
 
     layout = "visa"

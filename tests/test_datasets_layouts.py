@@ -198,7 +198,8 @@ def test_disturbed_by_name(written, tmp_path):
     assert found.dataset == "disturbed-cifar10"
     assert len({s.motion for s in found.test}) == len(found.test)
     about = found.about()
-    assert about["official"] is None
+    assert about["official"] is False
+    assert about["copy"].startswith("a part of the published 5000 train")
     assert about["disturbance"] == "rotation ±15°, zoom ±0.1, shift ±0.05, seed 0"
     assert opened("disturbed-surfaces", None, tmp_path).name == "disturbed-surfaces"
 
@@ -213,6 +214,7 @@ def test_copies_are_named():
     assert "in another form than the published PNG 900x900" in resized["copy"]
     part = compare("mvtec_ad", "bottle", {**whole, "train": 100}, "PNG 900x900")
     assert part == {"official": False, "copy": "a part of the published 209 train, 83 test"}
+    assert compare("disturbed-mvtec_ad", "bottle", whole, "JPEG 512x512") == resized
     assert compare("mine", "bottle", whole, "PNG 900x900")["official"] is None
 
 

@@ -85,6 +85,18 @@ def unpickled(value):
     return pickle.dumps(value, protocol=2)
 
 
+def batch(labels):
+    return unpickled({b"data": np.zeros((1, 3072), np.uint8), b"labels": labels})
+
+
+def nested(levels=12):
+    """A list that would be 10 to the power of its levels long."""
+    made = [0] * 10
+    for _ in range(levels - 1):
+        made = [made] * 10
+    return [made]
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("created-by-a-pickle",)
@@ -99,6 +111,8 @@ BAD = {
     # the root, the category, the options
     "root missing": ("mvtec_ad", lose("*"), r"got dat, which does not exist; did you mean 'data'", "--data", "dat"),
     "root a file": ("mvtec_ad", content("x.txt", b"x"), r"expected a folder; got data/x\.txt, which is a file", "--data", "data/x.txt"),
+    "root of nobody": ("mvtec_ad", None, r"--data: expected a folder; got ~nosuch/x \(Could not", "--data", "~nosuch/x"),
+    "root too long": ("mvtec_ad", None, r"--data: expected a folder; got a{60}…", "--data", "a" * 300),
     "root empty": ("mvtec_ad", lose("*"), r"expected <category>/train/good below data; found no such"),
     "root a link to itself": ("mvtec_ad", link("loop", "loop"), r"got data/loop, which does not exist", "--data", "data/loop"),
     "unknown data set": ("mvtec_ad", None, r"unknown data set 'mvtec'; did you mean 'mvtec_ad'", "--dataset", "mvtec"),
@@ -177,6 +191,11 @@ BAD = {
     "pickle without labels": ("cifar10 pickles", content("data_batch_1", unpickled({b"data": np.zeros((1, 3072), np.uint8)})), r"data_batch_1: expected a batch"),
     "pickle of fractions": ("cifar10 pickles", content("data_batch_1", unpickled({b"data": np.zeros((1, 3072)), b"labels": [1]})), r"the images are not rows of bytes"),
     "pickle with class 10": ("cifar10 pickles", content("data_batch_1", unpickled({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]})), r"expected classes from 0 to 9; got 10"),
+    "pickle with class 259": ("cifar10 pickles", content("data_batch_1", batch([259])), r"expected classes from 0 to 9; got 259"),
+    "pickle of a column": ("cifar10 pickles", content("data_batch_1", batch([[1]])), r"images and labels do not match"),
+    "pickle of a huge label": ("cifar10 pickles", content("data_batch_1", batch([10**5000])), r"labels of more than 32 bits"),
+    "pickle that grows": ("cifar10 pickles", content("data_batch_1", batch(nested())), r"images and labels do not match"),
+    "pickle that remembers": ("cifar10 pickles", content("data_batch_1", b"\x80\x02]r\0\0\0\x08."), r"more than 1000000 steps or remembered"),
     "pickle empty": ("cifar10 pickles", content("test_batch", b""), r"test_batch: expected a batch"),
     "no test batch": ("cifar10 pickles", lose("test_batch"), r"expected the test batches in data; found none"),
     "binary truncated": ("cifar10 binary", cut("data_batch_1.bin", 0.99), r"data_batch_1\.bin: expected images of 3073 bytes each"),
@@ -195,6 +214,7 @@ BAD = {
     "table: no label": ("manifest", edit("table.csv", "left0.png,train,good", "left0.png,train,"), r"line 2: expected the label good"),
     "table: a defect in train": ("manifest", edit("table.csv", "left0.png,train,good", "left0.png,train,dent"), r"line 2: expected good images alone in train; got the label 'dent'"),
     "table: image missing": ("manifest", lose("good images/left0.png"), r"line 2: expected a file; got 'good images/left0\.png'.*did you mean 'left"),
+    "table: path too long": ("manifest", edit("table.csv", "good images/left0.png", "p" * 5000), r"line 2: expected a file; got 'p{60}…'"),
     "table: path empty": ("manifest", edit("table.csv", "good images/left0.png", ""), r"line 2: expected a file; got ''"),
     "table: twice": ("manifest", edit("table.csv", "left1.png", "left0.png"), r"line 3: expected every image once; .* is on line 2 too"),
     "table: mask for a good image": ("manifest", edit("table.csv", "left3.png,test,good,", "left3.png,test,good,left_m.png"), r"left_m\.png: expected no mask for the good image"),
@@ -239,6 +259,12 @@ def test_one_line_exit_2_and_nothing_written(name, tmp_path, capsys, monkeypatch
     assert error.count("\n") == 1
     assert len(error) < 400
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("folder", ["~nosuch/x", "a" * 300])
+def test_fetch_into_a_folder_that_cannot_be(folder, capsys):
+    assert cli.main(["data", "fetch", "btad", "--yes", "--data", folder]) == 2
+    assert re.match(r"harness: --data: expected a folder; got .*\n$", capsys.readouterr().err)
 
 
 def test_there_are_at_least_sixty():

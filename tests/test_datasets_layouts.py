@@ -1,6 +1,8 @@
 """One tiny tree for every data set: categories, counts, labels, masks, and what is recognised."""
 
+import os
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -95,6 +97,19 @@ def test_places_of_the_good_images(tmp_path, place):
     assert dataset.load("my-photos-ü").counts()["train"] == 4
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+def test_names_that_are_no_utf_8(data, tmp_path):
+    for part in ("test", "ground_truth"):
+        folder = data / "left" / part
+        (folder / "bright").rename(folder / os.fsdecode(b"Kr\xe4tz"))
+    (data / "left/test/good/000.png").rename(data / "left/test/good" / os.fsdecode(b"\xe4.png"))
+    for name in ("mvtec_ad", "disturbed-mvtec_ad"):
+        found = opened(name, data, tmp_path).load("left")
+        found.check()
+        assert found.digest
+        assert {s.defect for s in found.test} == {"good", "Kr�tz"}
+
+
 def test_links_in_a_circle_end(written, tmp_path):
     folder = written("folder")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
@@ -128,8 +143,6 @@ class Malicious:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_malicious_pickle_runs_nothing(tmp_path, protocol):
-    import os
-
     victim = tmp_path / "created"
     for call, arguments in [
         (os.system, (f"touch {victim}",)),

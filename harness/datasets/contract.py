@@ -133,7 +133,7 @@ class Category:
         for split, samples in (("train", self.train), ("test", self.test)):
             for sample, facts in zip(samples, _all_facts(samples), strict=True):
                 forms.add(facts[1:])
-                total.update(f"{split}/{sample.defect}".encode())
+                total.update(f"{split}/{sample.defect}".encode(errors="surrogateescape"))
                 total.update(facts.sha256)
                 if sample.mask:
                     total.update(facts_of(sample.mask).sha256)

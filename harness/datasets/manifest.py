@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from harness.datasets.contract import Category, Sample, make_category
-from harness.datasets.trees import existing, safe_name
+from harness.datasets.trees import brief, existing, safe_name
 from harness.errors import InputError, unknown
 
 COLUMNS = ("path", "split", "label", "mask", "category")
@@ -104,10 +104,9 @@ def named(rows: Mapping[int, Row], column: str, file: Path) -> set[str]:
     for line, row in rows.items():
         name = row[column]
         if name and (safe_name(name) != name.replace(" ", "-") or len(name.encode()) > LONGEST):
-            short = name if len(name) < 60 else f"{name[:60]}…"
             raise InputError(
                 f"{file}, line {line}: expected a category that can name a folder, at most "
-                f"{LONGEST} bytes of letters, digits and '_.- '; got '{short}'; rename it"
+                f"{LONGEST} bytes of letters, digits and '_.- '; got '{brief(name)}'; rename it"
             )
     return {row[column] for row in rows.values()}
 
@@ -146,10 +145,15 @@ def samples(
 
 
 def _file(folder: Path, text: str, where: str) -> Path:
-    path = folder / text
-    if text and path.is_file():
-        return path
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    path, beside = folder / text, []
+    try:
+        if text and path.is_file():
+            return path
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError:  # a name too long, a folder that may not be read
+        pass
     near = get_close_matches(path.name, beside, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise InputError(f"{where}: expected a file; got '{text}', which is none below {folder}{hint}")
+    raise InputError(
+        f"{where}: expected a file; got '{brief(text)}', which is none below {folder}{hint}"
+    )

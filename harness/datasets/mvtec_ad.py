@@ -13,6 +13,7 @@ from harness.datasets.trees import (
     existing_folder,
     images_in,
     masks_in,
+    printable,
     refuse_orphans,
     safe_name,
     subfolders,
@@ -98,5 +99,5 @@ def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]
         if not found:
             raise InputError(f"{folder}: expected images; found none; add some or remove it")
         refuse_orphans(drawn, found)
-        label = "good" if folder.name == good else folder.name
+        label = "good" if folder.name == good else printable(folder.name)
         yield from (Sample(path, label, drawn.get(path.stem)) for path in found)

@@ -11,15 +11,32 @@ from harness.errors import InputError
 EVERY = 5
 
 
+def expanded(root: Path) -> Path:
+    """What ``--data`` names, there or not, with the user's folder for ``~``."""
+    try:
+        root = root.expanduser()
+        root.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a user who is not there
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--data: expected a folder; got {brief(root)} ({reason})") from None
+    return root
+
+
 def existing(root: Path) -> Path:
     """The folder or file that ``--data`` names; near matches where there is none."""
-    root = root.expanduser()
+    root = expanded(root)
     if root.exists():
         return root
     beside = [p.name for p in entries(root.parent)] if root.parent.is_dir() else []
     near = get_close_matches(root.name, beside, n=1)
     hint = f"; did you mean '{root.parent / near[0]}'?" if near else ""
     raise InputError(f"--data: expected a folder; got {root}, which does not exist{hint}")
+
+
+def brief(text: object) -> str:
+    """At most 60 characters, as a message can hold them."""
+    said = str(text)
+    return said if len(said) <= 60 else f"{said[:60]}…"
 
 
 def existing_folder(root: Path) -> Path:
@@ -72,6 +89,11 @@ def safe_name(text: str) -> str:
     'Bähn-3-left-side'
     """
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
+
+
+def printable(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 become ``�``."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -146,6 +146,9 @@ BAD = {
     "the same under a defect": ("mvtec_ad", copy(IMAGE, TEST), r"bright/001\.png: expected a test image that is not trained on"),
     "a leak in a folder": ("folder", copy("0.png", "4.png"), r"4\.png: expected a test image that is not trained on"),
     "a leak in disturbed": ("mvtec_ad", copy(IMAGE, "left/test/good/x.png"), r"that is not trained on", "--dataset", "disturbed-mvtec_ad"),
+    "a defect's link to itself": ("mvtec_ad", link("left/test/dent", "dent"), r"left/test/dent: expected a folder; got a link that leads nowhere"),
+    "masks' link to nothing": ("folder", link("ground_truth/dent", "nowhere"), r"ground_truth/dent: expected a folder; got a link that leads nowhere"),
+    "all masks a link to nothing": ("mvtec_ad", lambda root: (lose("left/ground_truth")(root), link("left/ground_truth", "nowhere")(root)), r"left/ground_truth: expected a folder; got a link"),
     # images
     "empty file": ("mvtec_ad", content(IMAGE, b""), r"003\.png: expected an image; the file is empty"),
     "text": ("mvtec_ad", content(IMAGE, b"hello"), rf"003\.png: {NOT} \(its content is no PNG, JPEG"),

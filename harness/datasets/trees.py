@@ -58,8 +58,17 @@ def entries(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, if there is one; links that lead in a circle are none."""
+    """The folders in a folder, if there is one.
+
+    Raises:
+        InputError: it, or something in it, is a link that leads nowhere or in a circle.
+    """
     found = entries(folder) if folder.is_dir() else []
+    for path in (folder, *found):
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path}: expected a folder; got a link that leads nowhere; mend or remove it"
+            )
     return [p for p in found if p.is_dir() and p.suffix.lower() not in SUFFIXES]
 
 

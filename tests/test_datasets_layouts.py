@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import sys
 from dataclasses import replace
 
@@ -86,6 +87,14 @@ def test_a_folder_with_its_own_good_test_images_is_not_split(written, tmp_path):
     draw(folder / "test" / "good" / "x.png")
     found = opened("folder", folder, tmp_path).load("data")
     assert tuple(found.counts()[c] for c in COUNTS) == (10, 2, 1, 1)
+
+
+def test_a_category_without_good_test_images_keeps_some(data, tmp_path):
+    assert recognise(data / "left") == "mvtec_ad"
+    shutil.rmtree(data / "left/test/good")
+    found = opened("surfaces", data / "left", tmp_path).load("left")
+    assert found.layout == "folder"
+    assert tuple(found.counts()[c] for c in COUNTS) == (7, 5, 4, 4)
 
 
 @pytest.mark.parametrize("place", ["good", "train", "train/good"])

@@ -94,6 +94,9 @@ def recognise(folder: Path) -> str | None:
 
 
 def _has(good: str, folder: Path, parts: Sequence[Path]) -> bool:
-    """Whether it is a tree of categories, or one category with its test images."""
-    one = (folder / "train" / good).is_dir() and (folder / "test").is_dir()
+    """Whether it is a tree of categories, or one category with good images in train and test.
+
+    One category without good test images is a plain folder, which keeps some for the test.
+    """
+    one = all((folder / split / good).is_dir() for split in ("train", "test"))
     return one or any((p / "train" / good).is_dir() for p in parts)

@@ -38,6 +38,16 @@ def cut(path, keep=0.5):
     return half
 
 
+def turned(path):
+    def by_a_quarter(root):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (64, 96)).save(root / path, exif=exif)
+        Image.new("L", (64, 96), 1).save(root / MASK)
+
+    return by_a_quarter
+
+
 def spoil(path):
     def middle(root):
         data = bytearray((root / path).read_bytes())
@@ -163,11 +173,15 @@ BAD = {
     "a link to nothing": ("mvtec_ad", link("left/train/good/x.png", "nowhere"), r"x\.png: expected an image file; got a link that leads nowhere"),
     "a link to itself": ("mvtec_ad", link("left/train/good/x.png", "x.png"), r"x\.png: expected an image file; got a link"),
     "a name with spaces, in Greek": ("mvtec_ad", content("left/train/good/α β.png", b"x"), rf"α β\.png: {NOT}"),
+    "a name with a newline": ("mvtec_ad", content("left/train/good/a\nb.png", b"x"), rf"a b\.png: {NOT}"),
     "unreadable": ("mvtec_ad", lambda root: (root / IMAGE).chmod(0), r"003\.png: expected a readable file; got: Permission"),
     "unreadable folder": ("mvtec_ad", lambda root: (root / "left/test").chmod(0), r"left/test: expected a readable folder"),
     # masks
     "mask missing": ("mvtec_ad", lose(MASK), r"bright/001\.png: expected a mask, as 3 other .* 1 lack it"),
     "mask of another size": ("mvtec_ad", save(MASK, np.zeros((8, 9), np.uint8)), r"001_mask\.png: expected the size of its image 001\.png, 64x64; got 9x8"),
+    "mask as stored": ("mvtec_ad", turned(TEST), r"001_mask\.png: expected the size.*96x64; got 64x96; draw it on the image as it is shown"),
+    "two masks of an image": ("mvtec_ad", copy(MASK, "left/ground_truth/bright/001.png"), r"001_mask\.png: expected one mask an image; 001\.png is of the same"),
+    "two images of a mask": ("mvtec_ad", add("left/test/bright/001.jpg"), r"001\.png: expected another name than 001\.jpg's, as both would have the mask 001_mask\.png"),
     "mask for a good image": ("mvtec_ad", copy(MASK, "left/ground_truth/good/000_mask.png"), r"000_mask\.png: expected no mask for the good image 000\.png"),
     "mask without an image": ("mvtec_ad", lose(TEST), r"001_mask\.png: expected its image 001\.\* among"),
     "masks without a folder": ("mvtec_ad", lose("left/test/bright"), r"ground_truth/bright: expected the images of these masks"),

@@ -174,7 +174,7 @@ class Category:
                 raise InputError(
                     f"{sample.mask}: expected the size of its image {sample.path.name}, "
                     f"{'x'.join(map(str, image.size))}; got {'x'.join(map(str, mask.size))}; "
-                    "draw it on the image as it is stored"
+                    "draw it on the image as it is shown (EXIF may turn it)"
                 )
         seen = {f.sha256: s for f, s in zip(train, self.train, strict=True)}
         pairs = [

@@ -14,7 +14,7 @@ from harness.datasets.trees import (
     images_in,
     masks_in,
     printable,
-    refuse_orphans,
+    refuse_unpaired,
     safe_name,
     subfolders,
 )
@@ -98,6 +98,6 @@ def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]
         found, drawn = images_in(folder), masks_in(masks / folder.name)
         if not found:
             raise InputError(f"{folder}: expected images; found none; add some or remove it")
-        refuse_orphans(drawn, found)
+        refuse_unpaired(drawn, found)
         label = "good" if folder.name == good else printable(folder.name)
         yield from (Sample(path, label, drawn.get(path.stem)) for path in found)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 
 from harness.datasets.images import SUFFIXES
@@ -87,8 +88,19 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """The masks in a folder, by the name of their image without suffix."""
-    return {p.stem.removesuffix("_mask"): p for p in images_in(folder)}
+    """The masks in a folder, by the name of their image without suffix.
+
+    Raises:
+        InputError: two of them are of one image.
+    """
+    masks: dict[str, Path] = {}
+    for path in images_in(folder):
+        other = masks.setdefault(path.stem.removesuffix("_mask"), path)
+        if other != path:
+            raise InputError(
+                f"{path}: expected one mask an image; {other.name} is of the same; remove one"
+            )
+    return masks
 
 
 def safe_name(text: str) -> str:
@@ -116,8 +128,14 @@ def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [p for p in good if p not in held], test
 
 
-def refuse_orphans(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
-    """An InputError where a mask's image is not there."""
+def refuse_unpaired(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
+    """An InputError where a mask's image is not there, or where it could be of two."""
+    for one, other in pairwise(sorted(images, key=lambda p: p.stem)):
+        if one.stem == other.stem in masks:
+            raise InputError(
+                f"{other}: expected another name than {one.name}'s, as both would have the mask "
+                f"{masks[one.stem].name}; rename one and its mask"
+            )
     if lost := sorted(set(masks) - {p.stem for p in images}):
         mask = masks[lost[0]]
         raise InputError(

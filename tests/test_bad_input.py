@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -46,6 +48,21 @@ def turned(path):
         Image.new("L", (64, 96), 1).save(root / MASK)
 
     return by_a_quarter
+
+
+def png(width, height, bits, colour, rows):
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def deep_png(side):
+    return png(side, side, 16, 2, (b"\0" + b"\0\1" * 3 * side) * side)
 
 
 def spoil(path):
@@ -167,6 +184,8 @@ BAD = {
     "truncated in its header": ("mvtec_ad", cut(IMAGE, 0.002), rf"003\.png: {NOT}"),
     "truncated test image": ("mvtec_ad", cut(TEST), rf"bright/001\.png: {NOT}"),
     "damaged PNG": ("mvtec_ad", spoil(TEST), rf"bright/001\.png: {NOT}"),
+    "many pixels": ("mvtec_ad", content(IMAGE, png(10_000, 10_000, 1, 0, b"")), r"003\.png: expected at most 89 million pixels; got more"),
+    "too many pixels": ("mvtec_ad", content(IMAGE, png(20_000, 20_000, 1, 0, b"")), r"003\.png: expected at most 89 million pixels; got more"),
     "truncated JPEG": ("visa", cut("candle/Data/Images/Normal/0.JPG"), rf"0\.JPG: {NOT}"),
     "truncated BMP": ("btad", cut("01/train/ok/0.bmp"), rf"0\.bmp: {NOT}"),
     "a folder named like an image": ("mvtec_ad", make("left/train/good/x.png"), r"x\.png: expected an image file; got a folder"),
@@ -182,6 +201,8 @@ BAD = {
     "mask as stored": ("mvtec_ad", turned(TEST), r"001_mask\.png: expected the size.*96x64; got 64x96; draw it on the image as it is shown"),
     "two masks of an image": ("mvtec_ad", copy(MASK, "left/ground_truth/bright/001.png"), r"001_mask\.png: expected one mask an image; 001\.png is of the same"),
     "two images of a mask": ("mvtec_ad", add("left/test/bright/001.jpg"), r"001\.png: expected another name than 001\.jpg's, as both would have the mask 001_mask\.png"),
+    "mask of 16-bit colours": ("mvtec_ad", content(MASK, deep_png(64)), r"001_mask\.png: expected a mask of 8 bits a channel, or grey of 16; got colours of 16"),
+    "all masks black": ("btad", lambda root: [Image.new("L", (16, 16)).save(p) for p in (root / "01/ground_truth/ko").iterdir()], r"ko/0\.png: expected a defect.* all 2 are black"),
     "mask for a good image": ("mvtec_ad", copy(MASK, "left/ground_truth/good/000_mask.png"), r"000_mask\.png: expected no mask for the good image 000\.png"),
     "mask without an image": ("mvtec_ad", lose(TEST), r"001_mask\.png: expected its image 001\.\* among"),
     "masks without a folder": ("mvtec_ad", lose("left/test/bright"), r"ground_truth/bright: expected the images of these masks"),

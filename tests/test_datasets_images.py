@@ -91,8 +91,9 @@ def test_mask_follows_the_crop(tmp_path):
         np.array([[False, True]]),
         np.array([[[0, 0, 0], [0, 0, 1]]], np.uint8),
         np.array([[[9, 9, 9, 0], [0, 0, 9, 255]]], np.uint8),
+        np.array([[[0, 0, 0, 255], [0, 0, 1, 1]]], np.uint8),
     ],
-    ids=["8 bits", "16 bits", "32 bits", "1 bit", "colour", "transparent"],
+    ids=["8 bits", "16 bits", "32 bits", "1 bit", "colour", "transparent", "faint"],
 )
 def test_any_non_zero_pixel_of_a_mask_is_a_defect(tmp_path, array):
     mask = read_mask(saved(tmp_path / "m.tif", array), 2)

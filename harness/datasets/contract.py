@@ -79,7 +79,7 @@ class Sample:
     def defective(self) -> NDArray[np.bool_]:
         """The mask in its own size, (H, W)."""
         assert self.mask is not None
-        mask = images.to_mask(images.open_image(self.mask), self.mask)
+        mask = images.read_defects(self.mask)
         if self.motion:
             moved = self.motion.move(Image.fromarray(mask), Image.Resampling.NEAREST)
             mask = np.asarray(moved)
@@ -163,8 +163,9 @@ class Category:
         """Look at every file once, before anything runs.
 
         Raises:
-            InputError: an image or mask is damaged, a mask is not of its image's size, or
-                (unless leaks is ``allow``) a training image is among the test images.
+            InputError: an image or mask is damaged, a mask is not of its image's size, all
+                masks are black, or (unless leaks is ``allow``) a training image is among the
+                test images.
         """
         train, test = _all_facts(self.train), _all_facts(self.test)
         masked = [(s, f) for s, f in zip(self.test, test, strict=True) if s.mask]
@@ -176,6 +177,14 @@ class Category:
                     f"{'x'.join(map(str, image.size))}; got {'x'.join(map(str, mask.size))}; "
                     "draw it on the image as it is shown (EXIF may turn it)"
                 )
+        still = [replace(s, motion=None) for s, _ in masked]
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(lambda s: bool(s.defective().any()), still))
+        if still and not any(drawn):
+            raise InputError(
+                f"{still[0].mask}: expected a defect, pixels that are not zero, in some mask of "
+                f"{self.name}; all {len(still)} are black; draw them or remove them"
+            )
         seen = {f.sha256: s for f, s in zip(train, self.train, strict=True)}
         pairs = [
             (seen[f.sha256], s) for f, s in zip(test, self.test, strict=True) if f.sha256 in seen

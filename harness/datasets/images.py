@@ -27,7 +27,7 @@ CROP = 256 / 224  # Resize(256), CenterCrop(224) of SPADE and PaDiM, for any siz
 
 Mask = NDArray[np.bool_]
 
-warnings.simplefilter("error", Image.DecompressionBombWarning)  # an InputError, see _broken
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an InputError, see _opened
 
 
 def read_bytes(path: Path) -> bytes:
@@ -126,7 +126,10 @@ def _opened(path: Path, content: bytes) -> ImageFile.ImageFile:
     if not content:
         raise InputError(f"{path}: expected an image; the file is empty; replace or remove it")
     try:
-        return Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=FORMATS)
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+            raise Image.DecompressionBombError  # Pillow raises from twice as many
+        return image
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _broken(path, error) from None
 

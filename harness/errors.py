@@ -10,6 +10,9 @@ from difflib import get_close_matches
 class InputError(ValueError):
     """Something the user gave is wrong: a setting, a folder, a file. Exit code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # a file's name may hold a newline
+
 
 class RunFailed(RuntimeError):
     """A run could not be finished; the grid goes on. Exit code 1."""

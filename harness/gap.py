@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.official import OFFICIAL
+from harness.official import OFFICIAL, compare
 from harness.published import Published
 from harness.records import is_number, read_records
 from harness.studies import STUDIES
@@ -205,9 +205,11 @@ def _other_data(records: Iterable[Record]) -> str:
     if any(r["random_weights"] for r in records):
         return "random backbone weights"
     for r in records:
-        copy = r["data"].get("copy", "")
-        if r["data"].get("official") is False or "another form" in copy:
-            return f"{r['category']}: {copy}"
+        data = r["data"]
+        if data.get("official") is None:  # an old record does not say
+            data = data | compare(r["dataset"], r["category"], data, data.get("form", ""))
+        if data["official"] is False or "another form" in data.get("copy", ""):
+            return f"{r['category']}: {data['copy']}"
     return ""
 
 

@@ -82,15 +82,16 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
     """A copy beside the release, for its record.
 
     Args:
-        dataset: its name in records.
+        dataset: its name in records; a disturbed one has the images of the one it is made of.
         category: one of its categories.
         counts: train, test, defective and masks, as found.
-        form: as :attr:`harness.datasets.contract.Category.form`.
+        form: as :attr:`harness.datasets.contract.Category.form`; empty where it is not known.
 
     Returns:
         ``official``: whether the counts are the release's, None where none are known; ``copy``:
         the same in words, and whether the images are stored in another form.
     """
+    dataset = dataset.removeprefix("disturbed-")
     published = OFFICIAL.get(dataset, {}).get(category)
     if published is None:
         return {"official": None, "copy": "no published counts"}
@@ -100,6 +101,6 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
         less = "a part of" if sum(found) < sum(published) else "not"
         said = f"{less} the published {published.train} train, {published.test} test"
     forms = FORMS.get(dataset, {}).get(category, ())
-    if forms and form not in forms:
+    if form and forms and form not in forms:
         said += f", in another form than the published {forms[0]}"
     return {"official": found == published, "copy": said}

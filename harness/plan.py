@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from harness.datasets import Category, open_dataset
+from harness.datasets import DATASETS, NAMES, Category, open_dataset
 from harness.errors import InputError, unknown
 from harness.features import DEFAULT_LIMIT
 from harness.official import OFFICIAL
@@ -123,8 +123,10 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
         InputError: they are not known, or a category does not exist.
     """
     dataset = settings.dataset or study.dataset
-    official = OFFICIAL.get(dataset.removeprefix("disturbed-"))
+    official = OFFICIAL.get(name := dataset.removeprefix("disturbed-"))
     if official is None:
+        if name not in DATASETS:
+            raise unknown("data set", dataset, NAMES)
         raise InputError(f"the categories of {dataset} are not known; expected --data DIR")
     for name in settings.categories:
         if name not in official:

@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -36,6 +38,41 @@ def cut(path, keep=0.5):
         (root / path).write_bytes(data[: int(len(data) * keep)])
 
     return half
+
+
+def turned(path):
+    def by_a_quarter(root):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (64, 96)).save(root / path, exif=exif)
+        Image.new("L", (64, 96), 1).save(root / MASK)
+
+    return by_a_quarter
+
+
+def png(width, height, bits, colour, rows):
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def deep_png(side):
+    return png(side, side, 16, 2, (b"\0" + b"\0\1" * 3 * side) * side)
+
+
+def spoil(path):
+    def middle(root):
+        data = bytearray((root / path).read_bytes())
+        start = data.find(b"IDAT") + 6
+        data[start : start + 8] = b"\xff" * 8
+        (root / path).write_bytes(data)
+
+    return middle
 
 
 def lose(*paths):
@@ -75,6 +112,18 @@ def unpickled(value):
     return pickle.dumps(value, protocol=2)
 
 
+def batch(labels):
+    return unpickled({b"data": np.zeros((1, 3072), np.uint8), b"labels": labels})
+
+
+def nested(levels=12):
+    """A list that would be 10 to the power of its levels long."""
+    made = [0] * 10
+    for _ in range(levels - 1):
+        made = [made] * 10
+    return [made]
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("created-by-a-pickle",)
@@ -89,6 +138,8 @@ BAD = {
     # the root, the category, the options
     "root missing": ("mvtec_ad", lose("*"), r"got dat, which does not exist; did you mean 'data'", "--data", "dat"),
     "root a file": ("mvtec_ad", content("x.txt", b"x"), r"expected a folder; got data/x\.txt, which is a file", "--data", "data/x.txt"),
+    "root of nobody": ("mvtec_ad", None, r"--data: expected a folder; got ~nosuch/x \(Could not", "--data", "~nosuch/x"),
+    "root too long": ("mvtec_ad", None, r"--data: expected a folder; got a{60}…", "--data", "a" * 300),
     "root empty": ("mvtec_ad", lose("*"), r"expected <category>/train/good below data; found no such"),
     "root a link to itself": ("mvtec_ad", link("loop", "loop"), r"got data/loop, which does not exist", "--data", "data/loop"),
     "unknown data set": ("mvtec_ad", None, r"unknown data set 'mvtec'; did you mean 'mvtec_ad'", "--dataset", "mvtec"),
@@ -122,6 +173,9 @@ BAD = {
     "the same under a defect": ("mvtec_ad", copy(IMAGE, TEST), r"bright/001\.png: expected a test image that is not trained on"),
     "a leak in a folder": ("folder", copy("0.png", "4.png"), r"4\.png: expected a test image that is not trained on"),
     "a leak in disturbed": ("mvtec_ad", copy(IMAGE, "left/test/good/x.png"), r"that is not trained on", "--dataset", "disturbed-mvtec_ad"),
+    "a defect's link to itself": ("mvtec_ad", link("left/test/dent", "dent"), r"left/test/dent: expected a folder; got a link that leads nowhere"),
+    "masks' link to nothing": ("folder", link("ground_truth/dent", "nowhere"), r"ground_truth/dent: expected a folder; got a link that leads nowhere"),
+    "all masks a link to nothing": ("mvtec_ad", lambda root: (lose("left/ground_truth")(root), link("left/ground_truth", "nowhere")(root)), r"left/ground_truth: expected a folder; got a link"),
     # images
     "empty file": ("mvtec_ad", content(IMAGE, b""), r"003\.png: expected an image; the file is empty"),
     "text": ("mvtec_ad", content(IMAGE, b"hello"), rf"003\.png: {NOT} \(its content is no PNG, JPEG"),
@@ -129,21 +183,31 @@ BAD = {
     "truncated PNG": ("mvtec_ad", cut(IMAGE), rf"003\.png: {NOT}"),
     "truncated in its header": ("mvtec_ad", cut(IMAGE, 0.002), rf"003\.png: {NOT}"),
     "truncated test image": ("mvtec_ad", cut(TEST), rf"bright/001\.png: {NOT}"),
+    "damaged PNG": ("mvtec_ad", spoil(TEST), rf"bright/001\.png: {NOT}"),
+    "many pixels": ("mvtec_ad", content(IMAGE, png(10_000, 10_000, 1, 0, b"")), r"003\.png: expected at most 89 million pixels; got more"),
+    "too many pixels": ("mvtec_ad", content(IMAGE, png(20_000, 20_000, 1, 0, b"")), r"003\.png: expected at most 89 million pixels; got more"),
     "truncated JPEG": ("visa", cut("candle/Data/Images/Normal/0.JPG"), rf"0\.JPG: {NOT}"),
     "truncated BMP": ("btad", cut("01/train/ok/0.bmp"), rf"0\.bmp: {NOT}"),
     "a folder named like an image": ("mvtec_ad", make("left/train/good/x.png"), r"x\.png: expected an image file; got a folder"),
     "a link to nothing": ("mvtec_ad", link("left/train/good/x.png", "nowhere"), r"x\.png: expected an image file; got a link that leads nowhere"),
     "a link to itself": ("mvtec_ad", link("left/train/good/x.png", "x.png"), r"x\.png: expected an image file; got a link"),
     "a name with spaces, in Greek": ("mvtec_ad", content("left/train/good/α β.png", b"x"), rf"α β\.png: {NOT}"),
+    "a name with a newline": ("mvtec_ad", content("left/train/good/a\nb.png", b"x"), rf"a b\.png: {NOT}"),
     "unreadable": ("mvtec_ad", lambda root: (root / IMAGE).chmod(0), r"003\.png: expected a readable file; got: Permission"),
     "unreadable folder": ("mvtec_ad", lambda root: (root / "left/test").chmod(0), r"left/test: expected a readable folder"),
     # masks
     "mask missing": ("mvtec_ad", lose(MASK), r"bright/001\.png: expected a mask, as 3 other .* 1 lack it"),
     "mask of another size": ("mvtec_ad", save(MASK, np.zeros((8, 9), np.uint8)), r"001_mask\.png: expected the size of its image 001\.png, 64x64; got 9x8"),
+    "mask as stored": ("mvtec_ad", turned(TEST), r"001_mask\.png: expected the size.*96x64; got 64x96; draw it on the image as it is shown"),
+    "two masks of an image": ("mvtec_ad", copy(MASK, "left/ground_truth/bright/001.png"), r"001_mask\.png: expected one mask an image; 001\.png is of the same"),
+    "two images of a mask": ("mvtec_ad", add("left/test/bright/001.jpg"), r"001\.png: expected another name than 001\.jpg's, as both would have the mask 001_mask\.png"),
+    "mask of 16-bit colours": ("mvtec_ad", content(MASK, deep_png(64)), r"001_mask\.png: expected a mask of 8 bits a channel, or grey of 16; got colours of 16"),
+    "all masks black": ("btad", lambda root: [Image.new("L", (16, 16)).save(p) for p in (root / "01/ground_truth/ko").iterdir()], r"ko/0\.png: expected a defect.* all 2 are black"),
     "mask for a good image": ("mvtec_ad", copy(MASK, "left/ground_truth/good/000_mask.png"), r"000_mask\.png: expected no mask for the good image 000\.png"),
     "mask without an image": ("mvtec_ad", lose(TEST), r"001_mask\.png: expected its image 001\.\* among"),
     "masks without a folder": ("mvtec_ad", lose("left/test/bright"), r"ground_truth/bright: expected the images of these masks"),
     "mask truncated": ("mvtec_ad", cut(MASK), rf"001_mask\.png: {NOT}"),
+    "mask damaged": ("mvtec_ad", spoil(MASK), rf"001_mask\.png: {NOT}"),
     "mask empty": ("mvtec_ad", content(MASK, b""), r"001_mask\.png: expected an image; the file is empty"),
     "mask no image": ("mvtec_ad", content(MASK, b"mask"), rf"001_mask\.png: {NOT}"),
     # BTAD, VisA, magnetic tiles
@@ -152,6 +216,8 @@ BAD = {
     "visa without objects": ("visa", lose("candle"), r"expected the folders of split_csv/1cls\.csv's objects"),
     "visa image missing": ("visa", lose("candle/Data/Images/Normal/1.JPG"), r"1cls\.csv, line 3: expected a file; got 'candle/.*1\.JPG'.*did you mean '[0-9]\.JPG'"),
     "visa other columns": ("visa", edit("split_csv/1cls.csv", "object", "thing"), r"expected the columns object,split,label,image,mask"),
+    "visa object elsewhere": ("visa", edit("split_csv/1cls.csv", "pcb1,", "../data,"), r"1cls\.csv, line 7: expected a category that can name a folder.*got '\.\./data'"),
+    "visa object absolute": ("visa", edit("split_csv/1cls.csv", "pcb1,", "/,"), r"line 7: expected a category that can name a folder.*got '/'"),
     "tiles without free ones": ("magnetic_tile", lose("MT_Free/Imgs/*"), r"expected training images of magnetic_tile; found none"),
     "tile without mask": ("magnetic_tile", lose("MT_Crack/Imgs/0.png"), r"MT_Crack/Imgs/0\.jpg: expected its mask 0\.png"),
     "tile's mask alone": ("magnetic_tile", copy("MT_Crack/Imgs/0.png", "MT_Crack/Imgs/1.png"), r"1\.png: expected its image 1\.\* among"),
@@ -163,6 +229,11 @@ BAD = {
     "pickle without labels": ("cifar10 pickles", content("data_batch_1", unpickled({b"data": np.zeros((1, 3072), np.uint8)})), r"data_batch_1: expected a batch"),
     "pickle of fractions": ("cifar10 pickles", content("data_batch_1", unpickled({b"data": np.zeros((1, 3072)), b"labels": [1]})), r"the images are not rows of bytes"),
     "pickle with class 10": ("cifar10 pickles", content("data_batch_1", unpickled({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]})), r"expected classes from 0 to 9; got 10"),
+    "pickle with class 259": ("cifar10 pickles", content("data_batch_1", batch([259])), r"expected classes from 0 to 9; got 259"),
+    "pickle of a column": ("cifar10 pickles", content("data_batch_1", batch([[1]])), r"images and labels do not match"),
+    "pickle of a huge label": ("cifar10 pickles", content("data_batch_1", batch([10**5000])), r"labels of more than 32 bits"),
+    "pickle that grows": ("cifar10 pickles", content("data_batch_1", batch(nested())), r"images and labels do not match"),
+    "pickle that remembers": ("cifar10 pickles", content("data_batch_1", b"\x80\x02]r\0\0\0\x08."), r"more than 1000000 steps or remembered"),
     "pickle empty": ("cifar10 pickles", content("test_batch", b""), r"test_batch: expected a batch"),
     "no test batch": ("cifar10 pickles", lose("test_batch"), r"expected the test batches in data; found none"),
     "binary truncated": ("cifar10 binary", cut("data_batch_1.bin", 0.99), r"data_batch_1\.bin: expected images of 3073 bytes each"),
@@ -181,12 +252,14 @@ BAD = {
     "table: no label": ("manifest", edit("table.csv", "left0.png,train,good", "left0.png,train,"), r"line 2: expected the label good"),
     "table: a defect in train": ("manifest", edit("table.csv", "left0.png,train,good", "left0.png,train,dent"), r"line 2: expected good images alone in train; got the label 'dent'"),
     "table: image missing": ("manifest", lose("good images/left0.png"), r"line 2: expected a file; got 'good images/left0\.png'.*did you mean 'left"),
+    "table: path too long": ("manifest", edit("table.csv", "good images/left0.png", "p" * 5000), r"line 2: expected a file; got 'p{60}…'"),
     "table: path empty": ("manifest", edit("table.csv", "good images/left0.png", ""), r"line 2: expected a file; got ''"),
     "table: twice": ("manifest", edit("table.csv", "left1.png", "left0.png"), r"line 3: expected every image once; .* is on line 2 too"),
     "table: mask for a good image": ("manifest", edit("table.csv", "left3.png,test,good,", "left3.png,test,good,left_m.png"), r"left_m\.png: expected no mask for the good image"),
     "table: mask missing": ("manifest", lose("left_m.png"), r"line 6: expected a file; got 'left_m\.png'"),
     "table: no test images": ("manifest", edit("table.csv", ",test,", ",train,"), r"expected good images alone in train", "--category", "left"),
     "table: category with a separator": ("manifest", edit("table.csv", ",left\n", ",../left\n"), r"expected a category that can name a folder"),
+    "table: category too long": ("manifest", edit("table.csv", ",left\n", f",{'c' * 300}\n"), r"line 2: expected a category that can name a folder, at most 255 bytes.*'c{60}…'"),
     "table: category": ("manifest", None, r"unknown category 'lefd'; did you mean 'left'", "--category", "lefd"),
 }  # fmt: skip
 NEEDS_RIGHTS = {"unreadable", "unreadable folder"}
@@ -224,6 +297,12 @@ def test_one_line_exit_2_and_nothing_written(name, tmp_path, capsys, monkeypatch
     assert error.count("\n") == 1
     assert len(error) < 400
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("folder", ["~nosuch/x", "a" * 300])
+def test_fetch_into_a_folder_that_cannot_be(folder, capsys):
+    assert cli.main(["data", "fetch", "btad", "--yes", "--data", folder]) == 2
+    assert re.match(r"harness: --data: expected a folder; got .*\n$", capsys.readouterr().err)
 
 
 def test_there_are_at_least_sixty():

@@ -91,8 +91,9 @@ def test_mask_follows_the_crop(tmp_path):
         np.array([[False, True]]),
         np.array([[[0, 0, 0], [0, 0, 1]]], np.uint8),
         np.array([[[9, 9, 9, 0], [0, 0, 9, 255]]], np.uint8),
+        np.array([[[0, 0, 0, 255], [0, 0, 1, 1]]], np.uint8),
     ],
-    ids=["8 bits", "16 bits", "32 bits", "1 bit", "colour", "transparent"],
+    ids=["8 bits", "16 bits", "32 bits", "1 bit", "colour", "transparent", "faint"],
 )
 def test_any_non_zero_pixel_of_a_mask_is_a_defect(tmp_path, array):
     mask = read_mask(saved(tmp_path / "m.tif", array), 2)
@@ -108,7 +109,7 @@ def test_covered_counts_only_what_is_covered_whole(tmp_path):
     assert read_mask(path, 8, rule="covered").any(axis=0).sum() == 4
 
 
-def test_a_truncated_file_is_found_without_reading_its_pixels(tmp_path):
+def test_a_truncated_file_is_found(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
     noise[20:40] = 0  # a file cut in the middle of black is truncated too
@@ -116,6 +117,22 @@ def test_a_truncated_file_is_found_without_reading_its_pixels(tmp_path):
         path = saved(tmp_path / f"x.{suffix}", noise)
         facts_of(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(InputError, match=rf"x\.{suffix}: expected an image; it cannot be"):
+            facts_of(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_damage_before_a_whole_end_is_found(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    options = {"compression": "tiff_adobe_deflate"} if suffix == "tif" else {}
+    path = saved(tmp_path / f"x.{suffix}", noise, **options)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (
+        whole[:middle] + bytes(20) + whole[middle + 20 :],
+        whole[:middle] + whole[-12:],
+    ):
+        path.write_bytes(damaged)
         with pytest.raises(InputError, match=rf"x\.{suffix}: expected an image; it cannot be"):
             facts_of(path)
 

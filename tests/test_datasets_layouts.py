@@ -1,6 +1,9 @@
 """One tiny tree for every data set: categories, counts, labels, masks, and what is recognised."""
 
+import os
 import pickle
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +89,14 @@ def test_a_folder_with_its_own_good_test_images_is_not_split(written, tmp_path):
     assert tuple(found.counts()[c] for c in COUNTS) == (10, 2, 1, 1)
 
 
+def test_a_category_without_good_test_images_keeps_some(data, tmp_path):
+    assert recognise(data / "left") == "mvtec_ad"
+    shutil.rmtree(data / "left/test/good")
+    found = opened("surfaces", data / "left", tmp_path).load("left")
+    assert found.layout == "folder"
+    assert tuple(found.counts()[c] for c in COUNTS) == (7, 5, 4, 4)
+
+
 @pytest.mark.parametrize("place", ["good", "train", "train/good"])
 def test_places_of_the_good_images(tmp_path, place):
     for i in range(5):
@@ -95,10 +106,22 @@ def test_places_of_the_good_images(tmp_path, place):
     assert dataset.load("my-photos-ü").counts()["train"] == 4
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+def test_names_that_are_no_utf_8(data, tmp_path):
+    for part in ("test", "ground_truth"):
+        folder = data / "left" / part
+        (folder / "bright").rename(folder / os.fsdecode(b"Kr\xe4tz"))
+    (data / "left/test/good/000.png").rename(data / "left/test/good" / os.fsdecode(b"\xe4.png"))
+    for name in ("mvtec_ad", "disturbed-mvtec_ad"):
+        found = opened(name, data, tmp_path).load("left")
+        found.check()
+        assert found.digest
+        assert {s.defect for s in found.test} == {"good", "Kr�tz"}
+
+
 def test_links_in_a_circle_end(written, tmp_path):
     folder = written("folder")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
-    (folder / "test" / "self").symlink_to("self")
     assert recognise(folder) == "folder"
     opened("folder", folder, tmp_path).load("data").check()
 
@@ -128,8 +151,6 @@ class Malicious:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_malicious_pickle_runs_nothing(tmp_path, protocol):
-    import os
-
     victim = tmp_path / "created"
     for call, arguments in [
         (os.system, (f"touch {victim}",)),
@@ -198,7 +219,8 @@ def test_disturbed_by_name(written, tmp_path):
     assert found.dataset == "disturbed-cifar10"
     assert len({s.motion for s in found.test}) == len(found.test)
     about = found.about()
-    assert about["official"] is None
+    assert about["official"] is False
+    assert about["copy"].startswith("a part of the published 5000 train")
     assert about["disturbance"] == "rotation ±15°, zoom ±0.1, shift ±0.05, seed 0"
     assert opened("disturbed-surfaces", None, tmp_path).name == "disturbed-surfaces"
 
@@ -213,6 +235,7 @@ def test_copies_are_named():
     assert "in another form than the published PNG 900x900" in resized["copy"]
     part = compare("mvtec_ad", "bottle", {**whole, "train": 100}, "PNG 900x900")
     assert part == {"official": False, "copy": "a part of the published 209 train, 83 test"}
+    assert compare("disturbed-mvtec_ad", "bottle", whole, "JPEG 512x512") == resized
     assert compare("mine", "bottle", whole, "PNG 900x900")["official"] is None
 
 

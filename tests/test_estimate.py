@@ -6,6 +6,7 @@ import pytest
 from test_tables import record
 
 from harness import estimate as module
+from harness.errors import InputError
 from harness.estimate import Rates, estimate, measured_rates
 from harness.plan import Plan, Settings, plan_without_data
 from harness.records import Place
@@ -149,6 +150,12 @@ def test_the_probe_measures(monkeypatch):
     rates = module._probe("cpu", 1)
     assert 0 < rates.infer < 1e-6
     assert 0 < rates.train < 1e-6
+
+
+def test_an_unknown_data_set_has_near_matches(tmp_path):
+    settings = Settings(results=tmp_path, dataset="mvtec")
+    with pytest.raises(InputError, match="unknown data set 'mvtec'; did you mean 'mvtec_ad'"):
+        plan_without_data(get_study("table1"), settings)
 
 
 def test_table1_without_data(tmp_path):

@@ -17,7 +17,16 @@ from harness.datasets.visa import SPLIT, Visa
 from harness.errors import InputError, unknown
 from harness.official import CIFAR10_CLASSES
 
-__all__ = ["DATASETS", "Category", "Dataset", "Sample", "disturbed", "open_dataset", "recognise"]
+__all__ = [
+    "DATASETS",
+    "NAMES",
+    "Category",
+    "Dataset",
+    "Sample",
+    "disturbed",
+    "open_dataset",
+    "recognise",
+]
 
 LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
     "mvtec_ad": MvtecAd,
@@ -30,6 +39,7 @@ LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
 }
 DATASETS = ("surfaces", *LAYOUTS)
 DISTURBED = "disturbed-"
+NAMES = (*DATASETS, *(DISTURBED + name for name in DATASETS))
 
 
 def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
@@ -49,7 +59,7 @@ def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
         inner = name.removeprefix(DISTURBED)
         return disturbed(open_dataset(inner, folder=folder, cache=cache))
     if name not in DATASETS:
-        raise unknown("data set", name, [*DATASETS, *(DISTURBED + n for n in DATASETS)])
+        raise unknown("data set", name, NAMES)
     if folder is None:
         if name == "surfaces":
             return MvtecAd(write_surfaces(cache), name="surfaces")
@@ -94,6 +104,9 @@ def recognise(folder: Path) -> str | None:
 
 
 def _has(good: str, folder: Path, parts: Sequence[Path]) -> bool:
-    """Whether it is a tree of categories, or one category with its test images."""
-    one = (folder / "train" / good).is_dir() and (folder / "test").is_dir()
+    """Whether it is a tree of categories, or one category with good images in train and test.
+
+    One category without good test images is a plain folder, which keeps some for the test.
+    """
+    one = all((folder / split / good).is_dir() for split in ("train", "test"))
     return one or any((p / "train" / good).is_dir() for p in parts)

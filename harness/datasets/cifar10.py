@@ -9,6 +9,7 @@ running anything that they contain.
 
 import hashlib
 import pickle
+import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,7 @@ from harness.official import CIFAR10_CLASSES
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
+MOST = 1_000_000  # of anything in a pickle; a batch of 10000 images takes some 60000 steps
 FOLDERS = (".", "cifar-10-batches-py", "cifar-10-batches-bin")
 
 Bytes = NDArray[np.uint8]
@@ -150,20 +152,25 @@ def read_batch(file: Path) -> tuple[Bytes, Bytes]:
                 "it may be truncated: replace it"
             )
         table = content.reshape(-1, PIXELS + 1)
-        rows, labels = table[:, 1:], table[:, 0]
+        rows, labels = table[:, 1:], table[:, 0].tolist()
     else:
         rows, labels = _from_pickle(file)
-    if labels.size and labels.max() >= len(CIFAR10_CLASSES):
-        raise InputError(f"{file}: expected classes from 0 to 9; got {labels.max()}; replace it")
-    return rows, labels
+    if wrong := [n for n in labels if not 0 <= n < len(CIFAR10_CLASSES)]:
+        raise InputError(f"{file}: expected classes from 0 to 9; got {wrong[0]}; replace it")
+    return rows, np.array(labels, np.uint8)
 
 
-def _from_pickle(file: Path) -> tuple[Bytes, Bytes]:
+def _from_pickle(file: Path) -> tuple[Bytes, list[int]]:
     try:
-        batch = _Plain(file, read_bytes(file)).load()
-        rows, labels = batch[b"data"].array(), np.array(batch[b"labels"])
-        if rows.shape != (len(labels), PIXELS) or labels.dtype.kind != "i" or labels.min() < 0:
+        content = read_bytes(file)
+        _refuse_bomb(content)
+        batch = _Plain(file, content).load()
+        rows, labels = batch[b"data"].array(), batch[b"labels"]
+        flat = type(labels) is list and all(type(n) is int for n in labels)
+        if not flat or rows.shape != (len(labels), PIXELS):
             raise ValueError("images and labels do not match")
+        if any(n.bit_length() > 32 for n in labels):
+            raise ValueError("labels of more than 32 bits")
     except InputError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
@@ -172,7 +179,14 @@ def _from_pickle(file: Path) -> tuple[Bytes, Bytes]:
             f"{file}: expected a batch of CIFAR-10's python version; it cannot be read "
             f"({reason}); replace it"
         ) from None
-    return rows, labels.astype(np.uint8)
+    return rows, labels
+
+
+def _refuse_bomb(content: bytes) -> None:
+    """A ValueError for a small pickle that would take much memory: looked at, not run."""
+    for i, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if i > MOST or ("PUT" in code.name and int(argument or 0) > MOST):
+            raise ValueError(f"more than {MOST} steps or remembered values")
 
 
 class _Array:

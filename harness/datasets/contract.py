@@ -79,7 +79,7 @@ class Sample:
     def defective(self) -> NDArray[np.bool_]:
         """The mask in its own size, (H, W)."""
         assert self.mask is not None
-        mask = images.to_mask(images.open_image(self.mask), self.mask)
+        mask = images.read_defects(self.mask)
         if self.motion:
             moved = self.motion.move(Image.fromarray(mask), Image.Resampling.NEAREST)
             mask = np.asarray(moved)
@@ -133,7 +133,7 @@ class Category:
         for split, samples in (("train", self.train), ("test", self.test)):
             for sample, facts in zip(samples, _all_facts(samples), strict=True):
                 forms.add(facts[1:])
-                total.update(f"{split}/{sample.defect}".encode())
+                total.update(f"{split}/{sample.defect}".encode(errors="surrogateescape"))
                 total.update(facts.sha256)
                 if sample.mask:
                     total.update(facts_of(sample.mask).sha256)
@@ -163,17 +163,28 @@ class Category:
         """Look at every file once, before anything runs.
 
         Raises:
-            InputError: an image or mask is damaged, a mask is not of its image's size, or
-                (unless leaks is ``allow``) a training image is among the test images.
+            InputError: an image or mask is damaged, a mask is not of its image's size, all
+                masks are black, or (unless leaks is ``allow``) a training image is among the
+                test images.
         """
         train, test = _all_facts(self.train), _all_facts(self.test)
-        for sample, image in zip(self.test, test, strict=True):
-            if sample.mask and (mask := facts_of(sample.mask)).size != image.size:
+        masked = [(s, f) for s, f in zip(self.test, test, strict=True) if s.mask]
+        masks = _all_facts([Sample(s.mask) for s, _ in masked if s.mask])
+        for (sample, image), mask in zip(masked, masks, strict=True):
+            if mask.size != image.size:
                 raise InputError(
                     f"{sample.mask}: expected the size of its image {sample.path.name}, "
                     f"{'x'.join(map(str, image.size))}; got {'x'.join(map(str, mask.size))}; "
-                    "draw it on the image as it is stored"
+                    "draw it on the image as it is shown (EXIF may turn it)"
                 )
+        still = [replace(s, motion=None) for s, _ in masked]
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(lambda s: bool(s.defective().any()), still))
+        if still and not any(drawn):
+            raise InputError(
+                f"{still[0].mask}: expected a defect, pixels that are not zero, in some mask of "
+                f"{self.name}; all {len(still)} are black; draw them or remove them"
+            )
         seen = {f.sha256: s for f, s in zip(train, self.train, strict=True)}
         pairs = [
             (seen[f.sha256], s) for f, s in zip(test, self.test, strict=True) if f.sha256 in seen

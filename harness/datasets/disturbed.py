@@ -109,7 +109,7 @@ class Disturbed:
 
     def motion(self, category: str, name: str, sample: Sample) -> Motion:
         """A test image's motion: of its draws, the first that keeps its defect in view."""
-        key = f"{category}/{sample.defect}/{name}".encode()
+        key = f"{category}/{sample.defect}/{name}".encode(errors="surrogateescape")
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
         mask = sample.defective() if sample.mask else np.zeros((1, 1), dtype=bool)
         for angle, zoom, right, down in rng.uniform(-1, 1, (DRAWS, 4)).tolist():

@@ -19,6 +19,7 @@ import pooch
 from harness.datasets.archives import extract
 from harness.datasets.download import download
 from harness.datasets.sources import Archive, Source, get_source
+from harness.datasets.trees import expanded
 from harness.errors import InputError
 from harness.records import write_whole
 
@@ -50,7 +51,7 @@ def fetch(
             checksum, a refused archive, or a folder that cannot be written. What was downloaded
             of a file is kept, and the next call goes on from there.
     """
-    source, folder = get_source(name), folder.expanduser()
+    source, folder = get_source(name), expanded(folder)
     wanted = source.choose(tuple(categories))
     for mirror in mirrors:
         _check(mirror)

@@ -4,14 +4,19 @@ Read are PNG, JPEG, BMP, TIFF and WebP, the first picture of a file. Turned as t
 orientation says; palettes and grey as RGB; 16 bits as 8 (grey divided by 257, colour by Pillow's
 high byte); what is transparent shows black, whatever colour is hidden there. Floating-point and
 32-bit images have no known white and are refused.
+
+In a mask every pixel is a defect whose colour and alpha are not zero: one value above zero in any
+channel, and not wholly transparent. Pillow reads colours of 16 bits as 8, which would lose small
+values, so such masks are refused. Pictures above Pillow's limit of pixels are refused.
 """
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from harness.errors import InputError
 
@@ -21,6 +26,8 @@ TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 CROP = 256 / 224  # Resize(256), CenterCrop(224) of SPADE and PaDiM, for any size
 
 Mask = NDArray[np.bool_]
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an InputError, see _opened
 
 
 def read_bytes(path: Path) -> bytes:
@@ -34,25 +41,20 @@ def read_bytes(path: Path) -> bytes:
 
 
 def header(path: Path, content: bytes) -> tuple[str, tuple[int, int]]:
-    """Format and (width, height) as shown, of an image that is whole.
+    """Format and (width, height) as shown.
 
-    A PNG or JPEG with its end marker is not decoded; everything else is, so that a truncated
-    file is found before anything runs.
+    The image is decoded: an end marker alone does not say that what is before it is whole.
+    A JPEG has no checksum: damage within it that its decoder can pass over is not found.
     """
     image = _opened(path, content)
-    ends = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-    end = ends.get(str(image.format))
-    if end is None or end not in content[-64:]:
-        _load(path, image)
+    _load(path, image)
     width, height = image.size
     return str(image.format), (height, width) if _orientation(image) in TURNED else (width, height)
 
 
 def open_image(path: Path) -> Image.Image:
     """An image file, decoded and upright, in Pillow's mode of the file."""
-    image = _opened(path, read_bytes(path))
-    _load(path, image)
-    return ImageOps.exif_transpose(image) if _orientation(image) else image
+    return _upright(path, _opened(path, read_bytes(path)))
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -71,11 +73,20 @@ def to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_mask(image: Image.Image, path: Path) -> Mask:
-    """Whether each pixel is a defect: any channel is not zero, at any depth; (H, W)."""
+def read_defects(path: Path) -> Mask:
+    """Whether each pixel of a mask file is a defect, (H, W); see this module's rules."""
+    file = _opened(path, read_bytes(path))
+    deep = any(";16" in str(tile[3]) for tile in file.tile)  # as stored; not known once decoded
+    image = _upright(path, file)
     if image.mode.startswith(("I", "F")):
         return np.asarray(np.asarray(image) != 0)
-    return np.asarray(np.asarray(to_rgb(image, path)).any(axis=2))
+    if deep:
+        raise InputError(
+            f"{path}: expected a mask of 8 bits a channel, or grey of 16; got colours of 16; "
+            "save it as grey"
+        )
+    pixels = np.asarray(image.convert("RGBA"))
+    return np.asarray(pixels[..., :3].any(axis=2) & (pixels[..., 3] > 0))
 
 
 def fit(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -> Image.Image:
@@ -111,13 +122,21 @@ def fit_mask(mask: Mask, size: int, resize: str, rule: str) -> Mask:
     return np.asarray(np.asarray(fit(grey, size, resize, filter_)) == 255)
 
 
-def _opened(path: Path, content: bytes) -> Image.Image:
+def _opened(path: Path, content: bytes) -> ImageFile.ImageFile:
     if not content:
         raise InputError(f"{path}: expected an image; the file is empty; replace or remove it")
     try:
-        return Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=FORMATS)
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+            raise Image.DecompressionBombError  # Pillow raises from twice as many
+        return image
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _broken(path, error) from None
+
+
+def _upright(path: Path, image: Image.Image) -> Image.Image:
+    _load(path, image)
+    return ImageOps.exif_transpose(image) if _orientation(image) else image
 
 
 def _load(path: Path, image: Image.Image) -> None:
@@ -135,6 +154,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _broken(path: Path, error: Exception) -> InputError:
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        most = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        return InputError(f"{path}: expected at most {most} million pixels; got more; shrink it")
     reason = "its content is no PNG, JPEG, BMP, TIFF or WebP"
     if not isinstance(error, UnidentifiedImageError):
         reason = " ".join(str(error).split()) or type(error).__name__

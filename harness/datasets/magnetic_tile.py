@@ -17,7 +17,7 @@ from harness.datasets.trees import (
     entries,
     every_fifth,
     existing_folder,
-    refuse_orphans,
+    refuse_unpaired,
     subfolders,
 )
 from harness.datasets.trees import images_in as files_in
@@ -76,6 +76,6 @@ def _defective(folder: Path) -> list[Sample]:
                 f"{path}: expected its mask {path.stem}.png beside it; found none; add it or "
                 "remove the image"
             )
-    refuse_orphans(masks, tiles)
+    refuse_unpaired(masks, tiles)
     defect = folder.name.removeprefix("MT_").lower()
     return [Sample(p, defect, masks[p.stem]) for p in tiles]

@@ -10,11 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from harness.datasets.contract import Category, Sample, make_category
-from harness.datasets.trees import existing, safe_name
+from harness.datasets.trees import brief, existing, safe_name
 from harness.errors import InputError, unknown
 
 COLUMNS = ("path", "split", "label", "mask", "category")
 GOOD = {"good", "normal", "ok", "0"}
+LONGEST = 255  # bytes, of a file's name
 
 Row = Mapping[str, str]
 
@@ -34,14 +35,8 @@ class Manifest:
             raise InputError(f"--data: expected a .csv file; got the folder {file}")
         self.file, self.name = file, safe_name(file.stem)
         self._rows = read_rows(file, COLUMNS, optional=("mask", "category"))
-        names = {self._category(row) for row in self._rows.values()}
-        for line, row in self._rows.items():
-            if safe_name(name := self._category(row)) != name.replace(" ", "-"):
-                raise InputError(
-                    f"{file}, line {line}: expected a category that can name a folder; "
-                    f"got '{name}'; rename it"
-                )
-        self._categories = tuple(sorted(names))
+        names = named(self._rows, "category", file)
+        self._categories = tuple(sorted({name or self.name for name in names}))
 
     def _category(self, row: Row) -> str:
         return row["category"] or self.name
@@ -100,6 +95,22 @@ def read_rows(
     return {n: {c: row.get(c, "").strip() for c in columns} for n, row in rows.items()}
 
 
+def named(rows: Mapping[int, Row], column: str, file: Path) -> set[str]:
+    """The names in a column of categories, perhaps the empty one.
+
+    Raises:
+        InputError: one of them cannot name a folder of records.
+    """
+    for line, row in rows.items():
+        name = row[column]
+        if name and (safe_name(name) != name.replace(" ", "-") or len(name.encode()) > LONGEST):
+            raise InputError(
+                f"{file}, line {line}: expected a category that can name a folder, at most "
+                f"{LONGEST} bytes of letters, digits and '_.- '; got '{brief(name)}'; rename it"
+            )
+    return {row[column] for row in rows.values()}
+
+
 def samples(
     rows: Mapping[int, Row], file: Path, folder: Path
 ) -> tuple[list[Sample], list[Sample]]:
@@ -134,10 +145,15 @@ def samples(
 
 
 def _file(folder: Path, text: str, where: str) -> Path:
-    path = folder / text
-    if text and path.is_file():
-        return path
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    path, beside = folder / text, []
+    try:
+        if text and path.is_file():
+            return path
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError:  # a name too long, a folder that may not be read
+        pass
     near = get_close_matches(path.name, beside, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise InputError(f"{where}: expected a file; got '{text}', which is none below {folder}{hint}")
+    raise InputError(
+        f"{where}: expected a file; got '{brief(text)}', which is none below {folder}{hint}"
+    )

@@ -13,7 +13,8 @@ from harness.datasets.trees import (
     existing_folder,
     images_in,
     masks_in,
-    refuse_orphans,
+    printable,
+    refuse_unpaired,
     safe_name,
     subfolders,
 )
@@ -97,6 +98,6 @@ def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]
         found, drawn = images_in(folder), masks_in(masks / folder.name)
         if not found:
             raise InputError(f"{folder}: expected images; found none; add some or remove it")
-        refuse_orphans(drawn, found)
-        label = "good" if folder.name == good else folder.name
+        refuse_unpaired(drawn, found)
+        label = "good" if folder.name == good else printable(folder.name)
         yield from (Sample(path, label, drawn.get(path.stem)) for path in found)

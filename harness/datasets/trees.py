@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 
 from harness.datasets.images import SUFFIXES
@@ -11,15 +12,32 @@ from harness.errors import InputError
 EVERY = 5
 
 
+def expanded(root: Path) -> Path:
+    """What ``--data`` names, there or not, with the user's folder for ``~``."""
+    try:
+        root = root.expanduser()
+        root.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a user who is not there
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--data: expected a folder; got {brief(root)} ({reason})") from None
+    return root
+
+
 def existing(root: Path) -> Path:
     """The folder or file that ``--data`` names; near matches where there is none."""
-    root = root.expanduser()
+    root = expanded(root)
     if root.exists():
         return root
     beside = [p.name for p in entries(root.parent)] if root.parent.is_dir() else []
     near = get_close_matches(root.name, beside, n=1)
     hint = f"; did you mean '{root.parent / near[0]}'?" if near else ""
     raise InputError(f"--data: expected a folder; got {root}, which does not exist{hint}")
+
+
+def brief(text: object) -> str:
+    """At most 60 characters, as a message can hold them."""
+    said = str(text)
+    return said if len(said) <= 60 else f"{said[:60]}…"
 
 
 def existing_folder(root: Path) -> Path:
@@ -41,8 +59,17 @@ def entries(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, if there is one; links that lead in a circle are none."""
+    """The folders in a folder, if there is one.
+
+    Raises:
+        InputError: it, or something in it, is a link that leads nowhere or in a circle.
+    """
     found = entries(folder) if folder.is_dir() else []
+    for path in (folder, *found):
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path}: expected a folder; got a link that leads nowhere; mend or remove it"
+            )
     return [p for p in found if p.is_dir() and p.suffix.lower() not in SUFFIXES]
 
 
@@ -61,8 +88,19 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """The masks in a folder, by the name of their image without suffix."""
-    return {p.stem.removesuffix("_mask"): p for p in images_in(folder)}
+    """The masks in a folder, by the name of their image without suffix.
+
+    Raises:
+        InputError: two of them are of one image.
+    """
+    masks: dict[str, Path] = {}
+    for path in images_in(folder):
+        other = masks.setdefault(path.stem.removesuffix("_mask"), path)
+        if other != path:
+            raise InputError(
+                f"{path}: expected one mask an image; {other.name} is of the same; remove one"
+            )
+    return masks
 
 
 def safe_name(text: str) -> str:
@@ -72,6 +110,11 @@ def safe_name(text: str) -> str:
     'Bähn-3-left-side'
     """
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
+
+
+def printable(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 become ``�``."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -85,8 +128,14 @@ def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [p for p in good if p not in held], test
 
 
-def refuse_orphans(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
-    """An InputError where a mask's image is not there."""
+def refuse_unpaired(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
+    """An InputError where a mask's image is not there, or where it could be of two."""
+    for one, other in pairwise(sorted(images, key=lambda p: p.stem)):
+        if one.stem == other.stem in masks:
+            raise InputError(
+                f"{other}: expected another name than {one.name}'s, as both would have the mask "
+                f"{masks[one.stem].name}; rename one and its mask"
+            )
     if lost := sorted(set(masks) - {p.stem for p in images}):
         mask = masks[lost[0]]
         raise InputError(

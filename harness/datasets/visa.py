@@ -7,7 +7,7 @@ and any number counts as defective.
 from pathlib import Path
 
 from harness.datasets.contract import Category, make_category
-from harness.datasets.manifest import read_rows, samples
+from harness.datasets.manifest import named, read_rows, samples
 from harness.datasets.trees import existing_folder, safe_name
 from harness.errors import InputError, unknown
 from harness.official import OFFICIAL
@@ -19,8 +19,8 @@ class Visa:
     """The folder that holds ``split_csv/1cls.csv`` and the objects' folders.
 
     Raises:
-        InputError: no such folder or table. Objects of the table whose folder is not there are
-            left out: a part of the data set can be used.
+        InputError: no such folder or table, or an object that cannot name a folder. Objects of
+            the table whose folder is not there are left out: a part of the data set can be used.
     """
 
     layout = "visa"
@@ -32,12 +32,12 @@ class Visa:
             raise InputError(f"--data: expected {SPLIT} below {root}; found no such file")
         rows = read_rows(self.table, ("object", "split", "label", "image", "mask"))
         self._rows = {n: {**r, "path": r["image"]} for n, r in rows.items()}
-        named = {row["object"] for row in rows.values()}
-        self._categories = tuple(sorted(n for n in named if n and (self.root / n).is_dir()))
+        names = sorted(named(rows, "object", self.table))
+        self._categories = tuple(n for n in names if n and (self.root / n).is_dir())
         if not self._categories:
             raise InputError(
                 f"--data: expected the folders of {SPLIT}'s objects below {root}; found none "
-                f"of: {', '.join(sorted(named))}"
+                f"of: {', '.join(names)}"
             )
         official = all(c in OFFICIAL["visa"] for c in self._categories)
         self.name = "visa" if official else safe_name(self.root.resolve().name)

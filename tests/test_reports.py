@@ -94,7 +94,7 @@ def _text(monkeypatch, name, results, given):
 def test_every_notebook_renders_on_nothing_and_says_so(name, show, tmp_path):
     text = show(name, tmp_path)
     said = {
-        "parameters": "**Answer.** No single reading gives all 5 printed counts",  # needs no run
+        "parameters": "**Answer.** No single reading gives all 5",  # needs no run
         "gap": " not run, ",  # parameters are judged without a run
     }
     assert said.get(name, "**Nothing has been run**: every figure of ours is missing.") in text

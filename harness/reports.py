@@ -101,7 +101,7 @@ def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, An
         warnings.simplefilter("ignore")  # of papermill's own use of its libraries
         papermill.execute_notebook(
             source, partial, dict(parameters), kernel_name="python3", progress_bar=False,
-            cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=40"],
+            cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     final = reports / f"{name}.ipynb"
     partial.replace(final)

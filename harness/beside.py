@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.gap import gaps, official_categories
-from harness.published import Published, read_published
+from harness.published import Published, ledger
 from harness.regression import read_counts
 from harness.shipped import shipped
 from harness.study import Study
@@ -27,13 +27,6 @@ SPELT = {
     **NAMES,
 }  # fmt: skip
 DIGITS = {"fps": 1, "additional_time": 1, "additional_params": 3}
-
-
-def ledger() -> list[Published]:
-    """Every published figure: the papers', then the reproductions'."""
-    folder = shipped("results", "paper")
-    return [f for name in ("published", "reproductions") for f in read_published(
-        folder / f"{name}.csv")]  # fmt: skip
 
 
 def accepted_counts() -> dict[str, int]:
@@ -105,9 +98,9 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def tally(table: pd.DataFrame) -> str:
-    """How many figures have which verdict, in words."""
+    """How many rows have which verdict, in words."""
     counts = table["verdict"].value_counts()
-    return ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no figures"
+    return ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
 
 
 def readings(published_only: bool = False) -> pd.DataFrame:  # noqa: FBT001, FBT002

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.cost import count_macs
+from harness.cost import count_macs, flow_macs
 from harness.environment import device_name
 from harness.features import entry_bytes
 from harness.parameters import Shapes, skeleton
@@ -97,23 +97,15 @@ def _probe(device: str, threads: int) -> Rates:
     torch.set_num_threads(threads)
     model = make_model(PROBE, PROBE_SHAPES, 0).to(device).to(memory_format=torch.channels_last)
     with torch.device("meta"):
-        macs = _flow_macs(make_model(PROBE, PROBE_SHAPES, 0))
+        empty = [torch.empty(PROBE_IMAGES, *shape) for shape in PROBE_SHAPES]
+        work = flow_macs(make_model(PROBE, PROBE_SHAPES, 0), empty)
     features = [torch.randn(PROBE_IMAGES, *s, device=device) for s in PROBE_SHAPES]
     features = [f.contiguous(memory_format=torch.channels_last) for f in features]
     train = _seconds(lambda: model.nll(features, reduction="sum").mean().backward())
     torch.set_num_threads(cores())
     infer = _seconds(lambda: model.energies(features))
     torch.set_num_threads(before)
-    work = macs * PROBE_IMAGES
     return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
-
-
-def _flow_macs(model: Any) -> int:  # noqa: ANN401
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        model([torch.empty(1, *s, device="meta") for s in PROBE_SHAPES])
-    return int(counter.get_total_flops()) // 2
 
 
 def _seconds(work: Any) -> float:  # noqa: ANN401

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.commands import EMBEDDED
 from harness.errors import InputError, unknown
 from harness.official import OFFICIAL
-from harness.published import Published, read_published
+from harness.published import ledger
 from harness.shipped import shipped
 from harness.studies import get_study
 from harness.study import Study
@@ -21,7 +21,7 @@ def params(options: argparse.Namespace) -> int:
     """Print every reading's parameters and which of them round to a printed count."""
     from harness.parameters import account
 
-    rows = account(ledger("published"))
+    rows = account(ledger())
     if options.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
@@ -52,8 +52,8 @@ def gap(options: argparse.Namespace) -> int:
 
     baseline = _folders(options) or shipped("results", "baseline")
     study, categories = _embedded(options)
-    figures = ledger("published") + ledger("reproductions")
-    fresh = accounting(ledger("published"), counted(figures))
+    figures = ledger()
+    fresh = accounting(figures, counted(figures))
     table = gaps(figures, options.results, fresh["variants"])
     cells = regression.compare(study, categories, options.results, baseline)
     counts = regression.compare_counts(fresh, baseline)
@@ -75,17 +75,12 @@ def accept(options: argparse.Namespace) -> int:
 
     baseline = _folders(options) or shipped("results") / "baseline"
     study, categories = get_study(EMBEDDED), list(OFFICIAL[EMBEDDED])
-    figures = ledger("published") + ledger("reproductions")
-    counts = accounting(ledger("published"), counted(figures))
+    figures = ledger()
+    counts = accounting(figures, counted(figures))
     changed = regression.accept(study, categories, options.results, baseline, counts)
     print("\n".join(changed) or "nothing changes")
     print(f"{len(changed)} changes; the baseline is {baseline}")
     return 0
-
-
-def ledger(name: str) -> list[Published]:
-    """A file of the published ledger."""
-    return read_published(shipped("results", "paper", f"{name}.csv"))
 
 
 def _folders(options: argparse.Namespace) -> Path | None:
@@ -122,6 +117,8 @@ def _plain(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _print_published(table: "pd.DataFrame") -> None:
+    from harness.beside import tally
+
     own = table[(table["by"] == "FastFlow") & (table["method"] == "FastFlow")]
     print("FastFlow's own figures")
     for r in own.to_dict("records"):
@@ -130,18 +127,19 @@ def _print_published(table: "pd.DataFrame") -> None:
         said = f"{r['verdict']}{': ' + r['why'] if r['why'] else ''}"
         print(f"  {r['table']:11} {where:62} {r['value']:6g} {r['unit']:8} {ours:>22}  {said}")
     rest = table.drop(own.index)
-    print(f"{len(own)} figures: {_tally(own)}")
-    print(f"{len(rest)} of others (--json lists them): {_tally(rest)}\n")
+    print(f"{len(own)} figures: {tally(own)}")
+    print(f"{len(rest)} of others (--json lists them): {tally(rest)}\n")
 
 
 def _print_regression(
     cells: "pd.DataFrame", counts: "pd.DataFrame", failed: list["pd.DataFrame"]
 ) -> None:
+    from harness.beside import tally
     from harness.regression import CELL_POINTS, MEAN_POINTS
 
     print(
-        f"against the baseline: {_tally(cells)} (a run may move {CELL_POINTS['image_auroc']} "
-        f"points, a mean {MEAN_POINTS}); parameter counts: {_tally(counts)}"
+        f"against the baseline: {tally(cells)} (a run may move {CELL_POINTS['image_auroc']} "
+        f"points, a mean {MEAN_POINTS}); parameter counts: {tally(counts)}"
     )
     missing = failed[0]["verdict"] == "missing"
     for cell in dict.fromkeys(failed[0][missing]["cell"]):
@@ -156,7 +154,3 @@ def _print_regression(
             "what is missing is run by `harness run surfaces`; a change that is meant is accepted "
             "with `harness accept`"
         )
-
-
-def _tally(table: "pd.DataFrame") -> str:
-    return ", ".join(f"{n} {v}" for v, n in table["verdict"].value_counts().items()) or "none"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError, unknown
+from harness.shipped import shipped
 from harness.variant import FIELDS, Variant, parse
 
 STATUSES = ("confirmed", "single-source", "unverified")
@@ -125,6 +126,13 @@ class Setting(NamedTuple):
     value: str
     status: str
     source: str
+
+
+def ledger() -> list[Published]:
+    """Every figure that comes with the harness: the papers', then the reproductions'."""
+    folder = shipped("results", "paper")
+    files = (folder / f"{name}.csv" for name in ("published", "reproductions"))
+    return [figure for file in files for figure in read_published(file)]
 
 
 def read_published(file: Path) -> list[Published]:

@@ -22,8 +22,8 @@ from harness.study import Study
 from harness.tables import METRICS
 
 # Points that a run may differ from the accepted run of its seed: another processor rounds
-# otherwise, and training carries that on. Measured between AVX-512 and AVX2: at most 0.01. One
-# image more on the right side moves F1-max by more than a point.
+# otherwise, and training carries that on. Six runs moved by at most 0.01 between AVX-512 and
+# AVX2. One image more on the right side moves F1-max by more than a point.
 CELL_POINTS = {m: 2.0 if m == "image_f1max" else 1.0 for m in METRICS}
 # Points that a variant's mean may fall, and the chance of a false alarm below which it counts.
 MEAN_POINTS, ALPHA = 0.3, 0.05

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_gap import write
 
-from harness import beside, tables
+from harness import beside, published, tables
 from harness.gap import gaps
 from harness.official import OFFICIAL
 from harness.studies import get_study
@@ -58,7 +58,7 @@ def test_no_figure_hides_another():
     """Two figures of one backbone, metric and category never share a column."""
     places = Counter(
         (f.backbone.split(".")[0], f.dataset, f.metric, beside._source(f), f.category)
-        for f in beside.ledger()
+        for f in published.ledger()
         if f.method == "FastFlow" and f.category
         and (f.table in ("table2", "table3", "table4") or f.by not in ("FastFlow", "U-Flow"))
     )  # fmt: skip

@@ -9,9 +9,9 @@ from scipy import stats
 from test_tables import record
 
 from harness import gap
-from harness.beside import ledger
 from harness.gap import Ours, counted, gaps, stands_for
 from harness.official import OFFICIAL
+from harness.published import ledger
 from harness.records import Place
 from harness.studies import STUDIES, get_study
 from harness.studies.paper import CAIT, RESNET18

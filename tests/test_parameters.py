@@ -139,8 +139,8 @@ def test_equal_parameters_of_four_two_sided_and_eight_one_sided_steps():
 
 
 def test_the_baselines_counts_are_those_of_today(rows):
-    from harness.beside import ledger
     from harness.gap import counted
+    from harness.published import ledger
     from harness.regression import compare_counts
 
     assert {v.digest for v in (RESNET18, CAIT)} <= set(counted(ledger()))

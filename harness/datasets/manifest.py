@@ -20,7 +20,40 @@ LONGEST = 255  # bytes, of a file's name
 Row = Mapping[str, str]
 
 
-class Manifest:
+class Table:
+    """Categories that are rows of a table: what a manifest and VisA share.
+
+    Args:
+        name: of the data set.
+        file: the table.
+        root: what its paths count from.
+        rows: category → line → row, as :func:`samples` takes them.
+    """
+
+    layout: str
+
+    def __init__(
+        self, name: str, file: Path, root: Path, rows: Mapping[str, Mapping[int, Row]]
+    ) -> None:
+        self.name, self.file, self.root, self._rows = name, file, root, rows
+
+    def categories(self) -> tuple[str, ...]:
+        """The categories' names, sorted."""
+        return tuple(sorted(self._rows))
+
+    def load(self, category: str) -> Category:
+        """One category.
+
+        Raises:
+            InputError: it does not exist, or a row cannot be used; the line is named.
+        """
+        if category not in self._rows:
+            raise unknown("category", category, self.categories())
+        train, test = samples(self._rows[category], self.file, self.root)
+        return make_category(self, category, train, test, self.file)
+
+
+class Manifest(Table):
     """The images that a CSV file names; the data set has the file's name.
 
     Raises:
@@ -33,29 +66,20 @@ class Manifest:
         file = existing(file)
         if not file.is_file():
             raise InputError(f"--data: expected a .csv file; got the folder {file}")
-        self.file, self.name = file, safe_name(file.stem)
-        self._rows = read_rows(file, COLUMNS, optional=("mask", "category"))
-        names = named(self._rows, "category", file)
-        self._categories = tuple(sorted({name or self.name for name in names}))
+        rows = read_rows(file, COLUMNS, optional=("mask", "category"))
+        named(rows, "category", file)
+        name = safe_name(file.stem)
+        super().__init__(name, file, file.parent, grouped(rows, "category", name))
 
-    def _category(self, row: Row) -> str:
-        return row["category"] or self.name
 
-    def categories(self) -> tuple[str, ...]:
-        """The categories' names, sorted."""
-        return self._categories
-
-    def load(self, category: str) -> Category:
-        """One category.
-
-        Raises:
-            InputError: it does not exist, or a row cannot be used; the line is named.
-        """
-        if category not in self._categories:
-            raise unknown("category", category, self._categories)
-        rows = {line: r for line, r in self._rows.items() if self._category(r) == category}
-        train, test = samples(rows, self.file, self.file.parent)
-        return make_category(self, category, train, test, self.file)
+def grouped(
+    rows: Mapping[int, Row], column: str, otherwise: str = ""
+) -> dict[str, dict[int, Row]]:
+    """Rows by what they say in a column; ``otherwise`` where that is empty."""
+    groups: dict[str, dict[int, Row]] = {}
+    for line, row in rows.items():
+        groups.setdefault(row[column] or otherwise, {})[line] = row
+    return groups
 
 
 def read_rows(

@@ -6,16 +6,15 @@ and any number counts as defective.
 
 from pathlib import Path
 
-from harness.datasets.contract import Category, make_category
-from harness.datasets.manifest import named, read_rows, samples
+from harness.datasets.manifest import Table, grouped, named, read_rows
 from harness.datasets.trees import existing_folder, safe_name
-from harness.errors import InputError, unknown
+from harness.errors import InputError
 from harness.official import OFFICIAL
 
 SPLIT = Path("split_csv", "1cls.csv")
 
 
-class Visa:
+class Visa(Table):
     """The folder that holds ``split_csv/1cls.csv`` and the objects' folders.
 
     Raises:
@@ -26,34 +25,19 @@ class Visa:
     layout = "visa"
 
     def __init__(self, root: Path) -> None:
-        self.root = existing_folder(root)
-        self.table = self.root / SPLIT
-        if not self.table.is_file():
+        folder = existing_folder(root)
+        table = folder / SPLIT
+        if not table.is_file():
             raise InputError(f"--data: expected {SPLIT} below {root}; found no such file")
-        rows = read_rows(self.table, ("object", "split", "label", "image", "mask"))
-        self._rows = {n: {**r, "path": r["image"]} for n, r in rows.items()}
-        names = sorted(named(rows, "object", self.table))
-        self._categories = tuple(n for n in names if n and (self.root / n).is_dir())
-        if not self._categories:
+        rows = read_rows(table, ("object", "split", "label", "image", "mask"))
+        names = sorted(named(rows, "object", table))
+        objects = grouped({n: {**r, "path": r["image"]} for n, r in rows.items()}, "object")
+        there = {n: objects[n] for n in names if n and (folder / n).is_dir()}
+        if not there:
             raise InputError(
                 f"--data: expected the folders of {SPLIT}'s objects below {root}; found none "
                 f"of: {', '.join(names)}"
             )
-        official = all(c in OFFICIAL["visa"] for c in self._categories)
-        self.name = "visa" if official else safe_name(self.root.resolve().name)
-
-    def categories(self) -> tuple[str, ...]:
-        """The objects' names, sorted."""
-        return self._categories
-
-    def load(self, category: str) -> Category:
-        """One object.
-
-        Raises:
-            InputError: it does not exist, or a row cannot be used; the line is named.
-        """
-        if category not in self._categories:
-            raise unknown("category", category, self._categories)
-        rows = {n: r for n, r in self._rows.items() if r["object"] == category}
-        train, test = samples(rows, self.table, self.root)
-        return make_category(self, category, train, test, self.table)
+        official = all(name in OFFICIAL["visa"] for name in there)
+        name = "visa" if official else safe_name(folder.resolve().name)
+        super().__init__(name, table, folder, there)

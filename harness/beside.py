@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.gap import gaps, official_categories
+from harness.methods import method_of
 from harness.published import Published, ledger
 from harness.regression import read_counts
 from harness.shipped import shipped
@@ -58,7 +59,7 @@ def complexity(table: pd.DataFrame) -> pd.DataFrame:
 def by_category(
     asked: Study, name: str, frame: pd.DataFrame, metric: str, categories: Sequence[str]
 ) -> pd.DataFrame:
-    """One variant by category: ours, then every published figure of FastFlow on its backbone.
+    """One variant by category: ours, then every published figure of its method and backbone.
 
     Columns: ``ours`` (mean ± standard deviation over seeds, %; it says where the images are not
     the published ones), the paper's, and each reproduction's, an oracle marked so; in Table 4
@@ -71,7 +72,8 @@ def by_category(
         mine.pop("mean", None)
     columns = {f"ours{_other_copy(frame)}": mine}
     for f in ledger():
-        compared_with = f.method == "FastFlow" or f.table == asked.name == "table4"
+        own = method_of(f.method) == variant.method
+        compared_with = own or f.table == asked.name == "table4" and f.method != "FastFlow"
         if not compared_with or f.metric != metric or f.dataset != asked.dataset:
             continue
         if f.backbone.split(".")[0] not in (architecture, "") or not f.category:

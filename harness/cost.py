@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.backbones import Backbone
+from harness.backbones import Backbone, see
+from harness.baselines.contract import Method
 from harness.fastflow import FastFlow
 from harness.flow import FlowStep
 
@@ -20,37 +21,45 @@ WARMUP, ROUNDS = 1, 5
 BUDGET_SECONDS = 1.5  # per path: a slow one gets fewer rounds, and its record says so
 
 
-def count_parameters(model: FastFlow, backbone: Backbone) -> dict[str, int]:
+def count_parameters(model: Method, backbone: Backbone) -> dict[str, int]:
     """Parameters by kind; the paper's "A.d. params" are flow + norm.
+
+    A memory bank is none of them: see :attr:`Method.bank_bytes`.
 
     Returns:
         ``flow`` and ``norm``: trainable. ``frozen``: the permutations' indices, drawn once.
         ``backbone``: the frozen network up to its last tap.
     """
     steps = [m for m in model.modules() if isinstance(m, FlowStep)]
+    norm = _trainable(model.norms) if isinstance(model, FastFlow) else 0
     return {
-        "flow": _trainable(model.flows),
-        "norm": _trainable(model.norms),
+        "flow": _trainable(model) - norm,
+        "norm": norm,
         "frozen": sum(s.perm.numel() for s in steps if s.permutes),
         "backbone": sum(p.numel() for p in backbone.parameters()),
     }
 
 
-def count_macs(model: FastFlow, backbone: Backbone) -> dict[str, int]:
+def count_macs(model: Method, backbone: Backbone, *, views: int = 0) -> dict[str, int]:
     """Multiply-accumulates of one image in {backbone, flow}: convolutions and matrix products.
 
-    Both arguments live on the meta device.
+    ``flow`` is whatever the method does with the features. All arguments live on the meta device.
+
+    Args:
+        model: fitted or filled, where it keeps a bank.
+        backbone: the frozen network.
+        views: as in :func:`harness.backbones.see`.
     """
     size = backbone.image_size
     with FlopCounterMode(display=False) as counter:
-        features = backbone(torch.empty(1, 3, size, size, device="meta"))
+        features = see(backbone, torch.empty(1, 3, size, size, device="meta"), views)
     return {"backbone": counter.get_total_flops() // 2, "flow": flow_macs(model, features)}
 
 
-def flow_macs(model: FastFlow, features: Sequence[Tensor]) -> int:
-    """Multiply-accumulates of the flows on features (B, C, H, W), all on the meta device."""
+def flow_macs(model: Method, features: Sequence[Tensor]) -> int:
+    """Multiply-accumulates of scoring features (B, C, H, W), all on the meta device."""
     with FlopCounterMode(display=False) as counter:
-        model(features)
+        model.scores(features)
     return int(counter.get_total_flops()) // 2
 
 

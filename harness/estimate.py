@@ -14,7 +14,7 @@ from harness.features import entry_bytes
 from harness.parameters import Shapes, skeleton
 from harness.plan import Plan, Settings, cores
 from harness.records import read_records
-from harness.run import make_model
+from harness.build import make_model
 from harness.study import Cell
 from harness.variant import Variant
 
@@ -47,7 +47,8 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         may end sooner), ``parallel``, ``rates``.
     """
     missing = plan.missing()
-    counts = {v: _cost(v) for v in dict.fromkeys(c.variant for c in missing)}
+    kept = max((plan.sizes[c.category][0] for c in missing), default=0)
+    counts = {v: _cost(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
     rates = measured_rates(read_records(settings.results), settings)
     train = 0.0
     results = len(missing) * RECORD_BYTES
@@ -85,7 +86,7 @@ def measured_rates(records: Iterable[Mapping[str, Any]], settings: Settings) -> 
             continue
         macs, seconds = r["macs"], r["measured"]["fit_seconds"]
         infer.append(1 / (r["measured"]["speed"]["fps"] * (macs["flow"] + macs["backbone"])))
-        if seconds:
+        if seconds and r["loss"]:  # trained, not fitted
             train.append(seconds / (macs["flow"] * r["data"]["train"] * len(r["loss"])))
     if train:
         return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
@@ -101,9 +102,9 @@ def _probe(device: str, threads: int) -> Rates:
         work = flow_macs(make_model(PROBE, PROBE_SHAPES, 0), empty)
     features = [torch.randn(PROBE_IMAGES, *s, device=device) for s in PROBE_SHAPES]
     features = [f.contiguous(memory_format=torch.channels_last) for f in features]
-    train = _seconds(lambda: model.nll(features, reduction="sum").mean().backward())
+    train = _seconds(lambda: next(model.losses(features)).backward())
     torch.set_num_threads(cores())
-    infer = _seconds(lambda: model.energies(features))
+    infer = _seconds(lambda: model.scores(features))
     torch.set_num_threads(before)
     return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
 
@@ -119,9 +120,11 @@ def _seconds(work: Any) -> float:  # noqa: ANN401
     return min(times)  # what the machine can do, whatever else it is doing
 
 
-def _cost(variant: Variant) -> tuple[dict[str, int], Shapes]:
+def _cost(variant: Variant, kept: int) -> tuple[dict[str, int], Shapes]:
     model, twin, shapes = skeleton(variant)
-    return count_macs(model, twin), shapes
+    with torch.device("meta"):
+        model.fill(kept)
+    return count_macs(model, twin, views=variant.views), shapes
 
 
 def _trainings(cells: Sequence[Cell]) -> list[Cell]:

@@ -5,12 +5,13 @@ feature extraction, so its Jacobian is not counted, as in every reproduction.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from harness.baselines.contract import Method, Scores
 from harness.flow import FlowStep, make_flow
 
 NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
@@ -21,18 +22,29 @@ NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
 }
 
 
-class FastFlow(nn.Module):
+class FastFlow(Method):
     """A norm and a flow for every tap.
 
     Args:
         shapes: (C, H, W) at each tap.
         norm: before the flow: ``none``, ``layer`` (over C, H, W, without affine),
             ``layer-affine`` (gathierry's reproduction) or ``batch``.
+        loss: the reduction of :meth:`nll` that :meth:`losses` gives.
         flow: the keywords of :func:`harness.flow.make_flow`.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int, int]], *, norm: str, **flow: Any) -> None:  # noqa: ANN401
+    trained = True
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        *,
+        norm: str,
+        loss: str = "sum",
+        **flow: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__()
+        self.loss = loss
         self.norms = nn.ModuleList(NORMS[norm](*shape) for shape in shapes)
         self.flows = nn.ModuleList(make_flow(*shape, **flow) for shape in shapes)
 
@@ -58,6 +70,14 @@ class FastFlow(nn.Module):
             nll = 0.5 * z.float().square().sum(dim=(1, 2, 3)) - log_det.float().sum(dim=(1, 2))
             total = total + (nll if reduction == "sum" else nll / math.prod(z.shape[1:]))
         return total
+
+    def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The mean negative log-likelihood of the batch, alone."""
+        yield self.nll(features, reduction=self.loss).mean()
+
+    def scores(self, features: Sequence[Tensor]) -> Scores:
+        """Energies of every tap."""
+        return Scores(self.energies(features))
 
     @torch.inference_mode()
     def energies(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

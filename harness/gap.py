@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.methods import method_of
 from harness.official import OFFICIAL, compare
 from harness.published import Published
 from harness.records import is_number, read_records
@@ -93,7 +94,8 @@ def counted(figures: Sequence[Published]) -> dict[str, Variant]:
 def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
     """The study and variant that repeat a published figure; None where none does."""
     study = STUDIES.get(figure.table if figure.by == "FastFlow" else "reproductions")
-    if figure.method != "FastFlow" or study is None or not figure.backbone:
+    method = method_of(figure.method)
+    if method is None or study is None or not figure.backbone:
         return None
     wanted = {"epoch_selection": "last", **figure.fields}
     for variant, name in study.named.items():
@@ -103,7 +105,7 @@ def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
         same = variant.backbone == figure.backbone if tag else (
             variant.backbone.split(".")[0] == architecture
         )  # fmt: skip
-        if same and all(getattr(variant, k) == v for k, v in wanted.items()):
+        if variant.method == method and same and all(getattr(variant, k) == v for k, v in wanted.items()):
             return study, name, variant
     return None
 
@@ -159,7 +161,7 @@ def _ours(
 ) -> Ours:
     why = _incomparable(figure)
     if found is None:
-        known = figure.method == "FastFlow"
+        known = method_of(figure.method)
         reason = (
             "no study repeats it" if known else f"{figure.method} is not among the methods run"
         )
@@ -193,7 +195,7 @@ def _incomparable(figure: Published) -> str:
         return "measured on other hardware"
     if figure.metric == "auroc_unspecified":
         return "image or pixel level is not stated"
-    if figure.method == "FastFlow" and not figure.backbone:
+    if method_of(figure.method) and not figure.backbone:
         return "the backbone is not known"
     if "presumed" in figure.note or "not stated for the table" in figure.note:
         return "the backbone is presumed"

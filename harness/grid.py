@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.backbones import Backbone, load_backbone
+from harness.backbones import Backbone, load_backbone, see, seen
+from harness.build import make_model
 from harness.cost import count_macs, count_parameters, measure_speed
 from harness.datasets import Category
 from harness.errors import InputError
 from harness.executors.local import run_all
 from harness.features import FeatureCache, FeatureKey, entry_bytes
+from harness.methods import METHODS
 from harness.plan import Plan, Settings, cores
 from harness.records import read_record, remove_leftovers, write_failure
-from harness.run import Job, make_model, score
+from harness.run import Job, score
 from harness.study import Cell
 from harness.train import precision
 from harness.variant import Variant
@@ -48,7 +50,7 @@ def run_study(plan: Plan, settings: Settings, say: Say = print) -> Outcome:
         return outcome
     backbones = _load_backbones(missing, settings)
     _same_weights(plan, backbones)
-    cost = _cost(missing, backbones, settings, say)
+    cost = _cost(plan, missing, backbones, settings, say)
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
     for names in _fitting(plan, missing, backbones, cache.limit):
         cells = [c for c in missing if c.category in names]
@@ -91,7 +93,7 @@ def _load_backbones(cells: Iterable[Cell], settings: Settings) -> dict[Spec, _Lo
                 variant.backbone, taps=variant.taps, image_size=variant.image_size,
                 weights=variant.weights, folder=settings.weights,
             )  # fmt: skip
-            shapes = tuple((s.channels, s.height, s.width) for s in backbone.shapes())
+            shapes = seen(backbone.shapes(), variant.views)
             loaded[variant.features] = _Loaded(backbone, weights, shapes)
     return loaded
 
@@ -111,23 +113,32 @@ def _same_weights(plan: Plan, backbones: dict[Spec, _Loaded]) -> None:
 
 
 def _cost(
-    cells: Sequence[Cell], backbones: dict[Spec, _Loaded], settings: Settings, say: Say
+    plan: Plan,
+    cells: Sequence[Cell],
+    backbones: dict[Spec, _Loaded],
+    settings: Settings,
+    say: Say,
 ) -> dict[str, dict[str, Any]]:
-    """Digest → parameters, MACs and speed of every variant, the speeds side by side."""
+    """Digest → parameters, MACs and speed of every variant, the speeds side by side.
+
+    A method that keeps training images keeps those of the largest category here.
+    """
     variants = list(dict.fromkeys(c.variant for c in cells))
     device = settings.torch_device
     counts: dict[str, dict[str, Any]] = {}
     paths: dict[Any, Callable[[Tensor], object]] = {}
     images: dict[Any, Tensor] = {}
+    kept = max(plan.sizes[c.category][0] for c in cells)
     for v in variants:
         loaded = backbones[v.features]
         with torch.device("meta"):
             model, twin = make_model(v, loaded.shapes, 0), loaded.backbone.twin()
+            model.fill(kept)
         counts[v.digest] = {
             "parameters": count_parameters(model, twin),
-            "macs": count_macs(model, twin),
+            "macs": count_macs(model, twin, views=v.views),
         }
-        paths[v.digest] = _path(v, loaded, device)
+        paths[v.digest] = _path(v, loaded, device, kept)
         images[v.digest] = torch.zeros(SPEED_BATCH, 3, v.image_size, v.image_size, device=device)
         paths[v.features], images[v.features] = loaded.backbone, images[v.digest]  # on its own
     say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
@@ -137,19 +148,25 @@ def _cost(
     for v in variants:  # what the flow and the map add to the backbone (the paper's "A.d. time")
         whole, alone = (speeds[key]["latency_ms"] for key in (v.digest, v.features))
         speeds[v.digest]["additional_ms"] = round(float(whole) - float(alone), 4)
+        if not METHODS[v.method].trained:
+            speeds[v.digest]["images_kept"] = kept
     return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
 
 
-def _path(variant: Variant, loaded: _Loaded, device: str) -> Callable[[Tensor], object]:
-    model = make_model(variant, loaded.shapes, 0).to(device).eval()
+def _path(
+    variant: Variant, loaded: _Loaded, device: str, kept: int
+) -> Callable[[Tensor], object]:
+    model = make_model(variant, loaded.shapes, 0).eval()
+    model.fill(kept)
+    model.to(device)
     model.to(memory_format=torch.channels_last)
     backbone = loaded.backbone.to(device)
 
     def path(images: Tensor) -> object:
-        features = backbone(images)
+        features = see(backbone, images, variant.views)
         with precision(variant, device):
-            energies = model.energies(features)
-        return score(variant, energies)
+            scores = model.scores(features)
+        return score(variant, scores)
 
     return path
 
@@ -199,10 +216,10 @@ def _features(
 
 
 def _key(spec: Spec, loaded: _Loaded, category: Category) -> FeatureKey:
-    name, weights, image_size, taps, dtype, resize = spec
+    name, weights, image_size, taps, dtype, resize, views = spec
     return FeatureKey(
         name, loaded.weights["sha256"], weights, taps, image_size, loaded.backbone.mean,
-        loaded.backbone.std, dtype, category.dataset, category.name, category.digest, resize,
+        loaded.backbone.std, dtype, category.dataset, category.name, category.digest, resize, views,
     )  # fmt: skip
 
 

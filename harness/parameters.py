@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from harness.backbones import Backbone
+from harness.backbones import Backbone, seen
+from harness.baselines.contract import Method
 from harness.cost import count_parameters
-from harness.fastflow import FastFlow
 from harness.published import Published
-from harness.run import make_model
+from harness.build import make_model
 from harness.studies.paper import PAPER
 from harness.variant import Variant, show
 
@@ -97,18 +97,20 @@ def count_variant(variant: Variant) -> dict[str, int]:
     return count_parameters(model, twin)
 
 
-def skeleton(variant: Variant) -> tuple[FastFlow, Backbone, Shapes]:
+def skeleton(variant: Variant) -> tuple[Method, Backbone, Shapes]:
     """A variant's model and backbone on the meta device, and the shapes at its taps."""
-    twin, shapes = _twin(variant.backbone, variant.taps, variant.image_size)
+    twin, shapes = _twin(variant.backbone, variant.taps, variant.image_size, variant.views)
     with torch.device("meta"):
         return make_model(variant, shapes, 0), twin, shapes
 
 
 @cache
-def _twin(name: str, taps: tuple[int, ...], image_size: int) -> tuple[Backbone, Shapes]:
+def _twin(
+    name: str, taps: tuple[int, ...], image_size: int, views: int
+) -> tuple[Backbone, Shapes]:
     with torch.device("meta"):
         twin = Backbone(name, taps=taps, image_size=image_size)
-    return twin, tuple((s.channels, s.height, s.width) for s in twin.shapes())
+    return twin, seen(twin.shapes(), views)
 
 
 def _printed(

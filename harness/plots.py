@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from harness.records import Place
@@ -84,23 +83,33 @@ def gap_forest(table: pd.DataFrame) -> Figure:
 
 
 def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
-    """The metric against FPS; the dot's area is in proportion to the additional parameters."""
-    shown = table.dropna(subset=[metric, "fps"])
-    figure, axis = plt.subplots(figsize=(9.5, 4.2), layout="constrained")
-    largest = shown["additional_params"].max()
-    for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
-        millions = row["additional_params"] / 1e6
-        axis.scatter(
-            row["fps"], 100 * row[metric], s=60 + 500 * row["additional_params"] / largest,
-            color=colour, alpha=0.75, label=f"{row['variant']} ({millions:.2f} M)",
-        )  # fmt: skip
-    axis.set(xlabel="FPS, image to map", ylabel=f"{NAMES[metric]} (%)")
-    axis.margins(0.12)
-    legend = figure.legend(loc="outside right center", frameon=False, fontsize=10)
-    legend.set_title("variant (A.d. params)")
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([60])
+    """The metric against latency, and against what is kept beside the backbone.
+
+    Kept: the additional parameters at four bytes each, and the memory bank. A line joins the
+    variants that no other one beats in both (the Pareto front).
+    """
+    shown = table.dropna(subset=[metric, "latency_ms"]).copy()
+    shown["kept"] = (4 * shown["additional_params"] + shown["bank_bytes"]) / 1e6
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    columns = {"latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)"}
+    for axis, (column, text) in zip(axes, columns.items(), strict=True):
+        for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
+            millions, bank = row["additional_params"] / 1e6, row["bank_bytes"] / 1e6
+            said = f"{millions:.2f} M" + (f", bank {bank:.0f} MB" if bank else "")
+            axis.scatter(
+                row[column], 100 * row[metric], s=90, color=colour, alpha=0.85,
+                label=f"{row['variant']} ({said})",
+            )  # fmt: skip
+        front = shown.sort_values([column, metric], ascending=[True, False])
+        front = front[front[metric] > front[metric].cummax().shift(fill_value=-1)]
+        axis.plot(front[column], 100 * front[metric], color="grey", linewidth=1, zorder=0)
+        axis.set(xscale="log", xlabel=text)
+        axis.margins(0.12)
+    axes[0].set_ylabel(f"{NAMES[metric]} (%)")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False,
+        fontsize=10, title="variant (A.d. params)",
+    )  # fmt: skip
     return _closed(figure)
 
 

@@ -18,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.baselines.contract import Scores
+from harness.build import make_model
 from harness.datasets.contract import Category, read_image, read_mask
 from harness.environment import environment
 from harness.errors import RunFailed
-from harness.fastflow import FastFlow
 from harness.features import FeatureCache, FeatureKey
 from harness.metrics import image_metrics, pixel_metrics
 from harness.records import SCHEMA, Place, finite, write_record, write_whole
 from harness.scoring import anomaly_maps, image_scores
-from harness.train import Energies, History, fit
+from harness.train import History, fit
 from harness.variant import Variant
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which AUPRO integrates (MVTec AD's convention)
@@ -81,64 +82,49 @@ def run(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss:
     if features is None:
         raise RunFailed(f"the features of {job.category.name} left the cache; start again")
     labels, masks = truth(job.variant, job.category)
-    history = _load_energies(job)
+    history = _load_scores(job)
     if trained := history is None:
         history = fit(
             make_model(job.variant, job.shapes, job.seed), features.train, features.test,
             variant=job.variant, seed=job.seed, device=job.device, progress=progress,
             enough=_patience(job.variant, labels, masks),
         )  # fmt: skip
-        _save_energies(job, history)
+        _save_scores(job, history)
     fitted = time.perf_counter()
     evaluated = [
-        _evaluate(job.variant, history, e, labels, masks) for e in sorted(history.energies)
+        _evaluate(job.variant, history, e, labels, masks) for e in sorted(history.scores)
     ]
     chosen = select_epoch(evaluated, job.variant.epoch_selection)
-    _save_gallery(job, masks, *score(job.variant, history.energies[chosen["epoch"]]))
+    _save_gallery(job, masks, *score(job.variant, history.scores[chosen["epoch"]]))
     measured = {
         "fit_seconds": round(fitted - start, 3) if trained else None,
         "score_seconds": round(time.perf_counter() - fitted, 3),
         "peak_memory_bytes": _peak_memory(job.device),
+        "bank_bytes": history.bank_bytes,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "speed": job.cost["speed"],
     }
     write_record(job.place, _record(job, history, evaluated, chosen, measured))
 
 
-def make_model(variant: Variant, shapes: Sequence[tuple[int, int, int]], seed: int) -> FastFlow:
-    """The variant's norms and flows; the seed is set before anything is drawn.
+def score(variant: Variant, scores: Scores) -> tuple[Tensor | None, Tensor]:
+    """Anomaly maps (N, S, S), and image scores (N,) by the variant's score rule.
 
-    The only place where a Variant's fields become the method's plain arguments.
+    There are no maps from a method that does not localise.
     """
-    torch.manual_seed(seed)
-    return FastFlow(
-        shapes,
-        norm=variant.norm,
-        steps=variant.flow_steps,
-        kernels=variant.kernels,
-        hidden_ratio=variant.hidden_ratio,
-        hidden_channels=variant.hidden_channels,
-        coupling=variant.coupling,
-        permutation=variant.permutation,
-        actnorm=variant.actnorm,
-        clamp=variant.clamp,
-        clamp_value=variant.clamp_value,
-        subnet_scale=variant.subnet_scale,
-        init_gain=variant.init_gain,
-        # of its own: the permutations of a seed are the same for every variant
-        generator=torch.Generator().manual_seed(seed),
-    )
-
-
-def score(variant: Variant, energies: Energies) -> tuple[Tensor, Tensor]:
-    """Anomaly maps (N, S, S) and image scores (N,) by the variant's score rule."""
+    own = scores.images if variant.image_score == "own" else None
+    if not scores.taps:
+        assert own is not None, "a method without maps has image scores of its own"
+        return None, own
     maps = anomaly_maps(
-        energies,
+        scores.taps,
         size=variant.image_size,
         score_map=variant.score_map,
         scale_aggregation=variant.scale_aggregation,
         smoothing=variant.smoothing,
     )
+    if own is not None:
+        return maps, own
     return maps, image_scores(maps, image_score=variant.image_score, top_k=variant.top_k)
 
 
@@ -192,7 +178,7 @@ def _patience(
     evaluated: list[dict[str, Any]] = []
 
     def enough(history: History) -> bool:
-        evaluated.append(_evaluate(variant, history, max(history.energies), labels, masks))
+        evaluated.append(_evaluate(variant, history, max(history.scores), labels, masks))
         chosen = select_epoch(evaluated, variant.epoch_selection)
         waited = (evaluated[-1]["epoch"] - chosen["epoch"]) // variant.eval_every
         return bool(waited >= variant.patience)
@@ -207,12 +193,17 @@ def _evaluate(
     labels: NDArray[np.int64],
     masks: NDArray[np.bool_] | None,
 ) -> dict[str, Any]:
-    maps, scores = score(variant, history.energies[epoch])
+    maps, scores = score(variant, history.scores[epoch])
     metrics = image_metrics(scores.numpy(), labels)
-    if masks is not None:
+    if masks is not None and maps is not None:
         metrics |= pixel_metrics(maps.numpy(), masks, fpr_limit=AUPRO_LIMIT)
-    entry = {"epoch": epoch, "loss": history.loss[epoch - 1], "metrics": finite(metrics)}
-    return entry | {k: history.holdout[epoch] for k in ("holdout",) if epoch in history.holdout}
+    entry: dict[str, Any] = {"epoch": epoch}
+    if history.loss:
+        entry["loss"] = history.loss[epoch - 1]
+    entry["metrics"] = finite(metrics)
+    if epoch in history.holdout:
+        entry["holdout"] = history.holdout[epoch]
+    return entry
 
 
 def _record(
@@ -256,57 +247,70 @@ def _record(
     }
 
 
-def _save_energies(job: Job, history: History) -> None:
+def _save_scores(job: Job, history: History) -> None:
     arrays = {
         f"{epoch}/{name}-{i}": tensor.numpy()
-        for epoch, taps in history.energies.items()
-        for i, tap in enumerate(taps)
+        for epoch, scores in history.scores.items()
+        for i, tap in enumerate(scores.taps)
         for name, tensor in zip(("energy", "log_det"), tap, strict=True)
+    }
+    arrays |= {
+        f"{epoch}/images": scores.images.numpy()
+        for epoch, scores in history.scores.items()
+        if scores.images is not None
     }
     about = {
         "data": job.key.data_digest,
         "weights": job.weights["sha256"],
         "loss": history.loss,
         "holdout": history.holdout,
+        "bank_bytes": history.bank_bytes,
     }
     buffer = io.BytesIO()
     np.savez(buffer, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
     write_whole(job.training_place.raw, buffer.getvalue())
 
 
-def _load_energies(job: Job) -> History | None:
+def _load_scores(job: Job) -> History | None:
     """An equal training's result, if it was on the same data and weights."""
     path = job.training_place.raw
     if not path.is_file():
         return None
     try:
-        return _read_energies(path, job)
+        return _read_scores(path, job)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None  # damaged: trained again, and written anew
 
 
-def _read_energies(path: Path, job: Job) -> History | None:
+def _read_scores(path: Path, job: Job) -> History | None:
     with np.load(io.BytesIO(path.read_bytes())) as file:
         about = json.loads(str(file["about"]))
         if (about["data"], about["weights"]) != (job.key.data_digest, job.weights["sha256"]):
             return None
         epochs = sorted({int(k.split("/")[0]) for k in file.files if "/" in k})
-        energies = {
-            e: [
-                (
-                    torch.from_numpy(file[f"{e}/energy-{i}"]),
-                    torch.from_numpy(file[f"{e}/log_det-{i}"]),
-                )
-                for i in range(len(job.shapes))
-            ]
-            for e in epochs
-        }
+        scores = {e: _scores_in(file, e) for e in epochs}
     holdout = {int(k): v for k, v in about["holdout"].items()}
-    return History(loss=about["loss"], holdout=holdout, energies=energies)
+    return History(about["loss"], holdout, scores, about.get("bank_bytes", 0))
 
 
-def _save_gallery(job: Job, masks: NDArray[np.bool_] | None, maps: Tensor, scores: Tensor) -> None:
-    """The first image of every kind of defect and the good image with the highest score."""
+def _scores_in(file: Mapping[str, NDArray[np.floating]], epoch: int) -> Scores:
+    has = {k.partition("/")[2]: k for k in file if k.startswith(f"{epoch}/")}
+    read = {name: torch.from_numpy(file[key]) for name, key in has.items()}
+    taps = sum(name.startswith("energy-") for name in has)
+    return Scores(
+        [(read[f"energy-{i}"], read[f"log_det-{i}"]) for i in range(taps)], read.get("images")
+    )
+
+
+def _save_gallery(
+    job: Job, masks: NDArray[np.bool_] | None, maps: Tensor | None, scores: Tensor
+) -> None:
+    """The first image of every kind of defect and the good image with the highest score.
+
+    Nothing where the method gives no maps.
+    """
+    if maps is None:
+        return
     test = job.category.test
     kinds = dict.fromkeys(s.defect for s in test if s.label)
     rows = [next(i for i, s in enumerate(test) if s.defect == kind) for kind in kinds]

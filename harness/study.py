@@ -125,9 +125,10 @@ class Study:
             if name not in FIELDS:
                 raise unknown("field", name, FIELDS)
             value = tuple(value) if isinstance(value, list) else value  # from a notebook
-            kept = {v: n for v, n in variants.items() if getattr(v, name) == value}
+            having = {v: n for v, n in variants.items() if name in v.choices}
+            kept = {v: n for v, n in having.items() if getattr(v, name) == value}
             if not kept:
-                has = dict.fromkeys(show(getattr(v, name)) for v in variants)
+                has = dict.fromkeys(show(getattr(v, name)) for v in having)
                 raise InputError(
                     f"no variant of {self.name} has {name}={show(value)}; "
                     f"expected one of: {'; '.join(has)}"
@@ -136,21 +137,36 @@ class Study:
         return self._of(variants)
 
     def set(self, **changes: Any) -> Self:  # noqa: ANN401
-        """The study with some fields changed in every variant: other digests, other records."""
-        changed: dict[Variant, str] = {}
-        for variant, name in self.named.items():
-            changed.setdefault(variant.replace(**changes), name)
-        return self._of(changed)
+        """The study with some fields changed in every variant: other digests, other records.
+
+        A field is changed where the variant's method has it; where none has, that is an error.
+        """
+        study = self._changed(**changes)
+        for field in changes:
+            if not any(field in variant.choices for variant in study.variants):
+                study.variants[0].replace(**{field: changes[field]})  # says what is wrong
+        return study
 
     def smoke(self) -> Self:
         """The smoke twin: the same variants and code path, one epoch, category and seed.
 
         Its digests differ, so it can never be mistaken for a result.
         """
-        twin = self.set(epochs=1, smoke=True, drop_last=False)  # a few images make no batch
+        # A few images make no batch.
+        twin = self._changed(epochs=1, smoke=True, drop_last=False, views=2)
         return replace(
             twin, name=f"{self.name}-smoke", seeds=self.seeds[:1], categories=self.categories[:1]
         )
+
+    def _changed(self, **changes: Any) -> Self:  # noqa: ANN401
+        """The study with each field changed where the variant's method has it."""
+        changed: dict[Variant, str] = {}
+        for variant, name in self.named.items():
+            if "method" in changes:
+                variant = variant.replace(method=changes["method"])
+            has = {k: v for k, v in changes.items() if k in variant.choices or k not in FIELDS}
+            changed.setdefault(variant.replace(**has), name)
+        return self._of(changed)
 
     def _of(self, variants: Mapping[Variant, str]) -> Self:
         """The study of these variants; names stay what they were in the whole study."""

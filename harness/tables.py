@@ -56,7 +56,7 @@ def load(study: Study, results: Path, *, dataset: str, categories: Sequence[str]
 
 _COLUMNS = (
     "label", "digest", "dataset", "category", "seed", *METRICS, "copy", "epoch", "oracle",
-    "additional_params", "fps", "latency_ms", "additional_ms",
+    "additional_params", "bank_bytes", "fps", "latency_ms", "additional_ms",
 )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def _row(record: dict[str, Any], label: str) -> dict[str, Any]:
         "latency_ms": speed["latency_ms"],
         "additional_ms": speed.get("additional_ms", np.nan),
         "fit_seconds": record["measured"]["fit_seconds"],
+        "bank_bytes": record["measured"].get("bank_bytes", 0),
         "random_weights": record["random_weights"],
         "smoke": record["smoke"],
     }
@@ -116,7 +117,7 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
             row[metric] = values[metric].mean()
             row[f"{metric}_sd_seeds"] = per_seed.std(ddof=1)
             row[f"{metric}_min"] = values.groupby("category")[metric].mean().min()
-        for name in ("additional_params", "fps", "latency_ms"):
+        for name in ("additional_params", "bank_bytes", "fps", "latency_ms"):
             row[name] = runs[name].median()
         rows.append(row)
     table = pd.DataFrame(rows).dropna(axis="columns", how="all")
@@ -168,8 +169,11 @@ def cost(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
         "params_frozen": "frozen permutation indices", "params_backbone": "backbone params",
         "macs_flow": "flow MACs", "macs_backbone": "backbone MACs",
         "latency_ms": "latency (ms)", "additional_ms": "A.d. time (ms)", "fps": "FPS",
-        "fit_seconds": "training (s)",
+        "bank_bytes": "bank (MB)", "fit_seconds": "training (s)",
     }  # fmt: skip
+    frame = frame.assign(bank_bytes=frame["bank_bytes"] / 1e6)
+    if not frame["bank_bytes"].any():
+        del columns["bank_bytes"]
     table = frame.groupby("label", observed=True)[list(columns)].median().rename(columns=columns)
     whole = [c for c in columns.values() if any(w in c for w in ("params", "MACs", "indices"))]
     table[whole] = table[whole].map(lambda n: f"{n:,.0f}")
@@ -200,8 +204,7 @@ def styled(table: pd.DataFrame) -> pd.DataFrame:
     if "image_auroc_min" in table:
         shown["lowest category"] = [percent(m) for m in table["image_auroc_min"]]
     if "fps" in table:
-        shown["A.d. params"] = [_millions(v) for v in table["additional_params"]]
-        shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
+        _show_cost(shown, table)
     return shown
 
 
@@ -226,7 +229,7 @@ def base_settings(study: Study) -> pd.DataFrame:
     changed = reference.changes()
     rows = [
         {"field": name, "value": show(getattr(reference, name)), "changed": name in changed}
-        for name in type(reference).__dataclass_fields__
+        for name in reference.choices
     ]
     return pd.DataFrame(rows).set_index("field")
 
@@ -242,8 +245,7 @@ def as_text(table: pd.DataFrame) -> str:
                 percent(mean, spread) for mean, spread in zip(table[metric], sd, strict=True)
             ]
     if "additional_params" in table:
-        shown["A.d. params"] = [_millions(v) for v in table["additional_params"]]
-        shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
+        _show_cost(shown, table)
     note = (
         "\n% as mean ± sd over seeds of the mean over categories; last epoch, unless a variant is "
         "label-free or (oracle): epochs chosen with the test's labels"
@@ -258,6 +260,13 @@ def percent(mean: float, spread: float = np.nan) -> str:
     return f"{100 * mean:.1f}" + (
         f"\u00a0±\u00a0{100 * spread:.1f}" if np.isfinite(spread) else ""
     )
+
+
+def _show_cost(shown: pd.DataFrame, table: pd.DataFrame) -> None:
+    shown["A.d. params"] = [_millions(v) for v in table["additional_params"]]
+    if table["bank_bytes"].any():
+        shown["bank"] = [f"{v / 1e6:.1f} MB" if v > 0 else "–" for v in table["bank_bytes"]]
+    shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
 
 
 def _millions(parameters: float) -> str:

@@ -1,20 +1,18 @@
-"""The shared training core: one ``fit`` for every variant."""
+"""The shared training core: one ``fit`` for every variant of every method."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.baselines.contract import Arrays, Method, Scores
 from harness.errors import RunFailed
-from harness.fastflow import FastFlow
 from harness.variant import Variant
-
-Arrays = Sequence[NDArray[np.floating]]
-Energies = list[tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -22,18 +20,20 @@ class History:
     """What training leaves beside the weights.
 
     Attributes:
-        loss: mean training loss of every epoch, in the unit of the variant's ``loss``.
+        loss: mean training loss of every epoch; empty for what is fitted, not trained.
         holdout: mean loss of the held-out good images at every evaluated epoch.
-        energies: epoch → energies of the test images (see :meth:`FastFlow.energies`).
+        scores: epoch → what the method says of the test images.
+        bank_bytes: kept of the training images, beside parameters.
     """
 
     loss: list[float] = field(default_factory=list)
     holdout: dict[int, float] = field(default_factory=dict)
-    energies: dict[int, Energies] = field(default_factory=dict)
+    scores: dict[int, Scores] = field(default_factory=dict)
+    bank_bytes: int = 0
 
 
 def fit(
-    model: FastFlow,
+    model: Method,
     train: Arrays,
     test: Arrays,
     *,
@@ -43,10 +43,13 @@ def fit(
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
     enough: Callable[[History], bool] = lambda history: False,
 ) -> History:
-    """Train by negative log-likelihood (paper Eq. 1) on good images alone.
+    """Learn from good images alone, and score the test images.
+
+    A flow is trained by negative log-likelihood (paper Eq. 1); a method that is not trained by
+    gradient is fitted once, as its only epoch.
 
     Args:
-        model: the norms and flows, freshly built.
+        model: freshly built.
         train: features of the good images, (N, C, H, W) per tap.
         test: features of the test images; only scored, never trained on.
         variant: its training fields are used.
@@ -62,12 +65,17 @@ def fit(
     """
     generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
+    history = History()
+    if not model.trained:
+        nobody = np.arange(0)
+        _evaluate(model, history, 1, train, nobody, test, variant, device)
+        progress(1, math.nan)
+        return history
     kept, held = _split(len(train[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
     model.initialise(_batch(train, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
-    history = History()
     for epoch in range(1, variant.epochs + 1):
         order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
         try:
@@ -89,7 +97,7 @@ def fit(
 
 
 def _epoch(
-    model: FastFlow,
+    model: Method,
     train: Arrays,
     order: NDArray[np.int64],
     optimiser: torch.optim.Optimizer,
@@ -105,21 +113,23 @@ def _epoch(
     model.train()
     total = 0.0
     for rows in _batches(order, variant.batch_size):
-        loss = _loss(model, _batch(train, rows, device), variant)
-        if not math.isfinite(value := loss.item()):
-            raise ArithmeticError(value)
-        optimiser.zero_grad()
-        loss.backward()
-        if variant.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
-        optimiser.step()
+        values = []
+        for loss in _losses(model, _batch(train, rows, device), variant):
+            if not math.isfinite(value := loss.item()):
+                raise ArithmeticError(value)
+            optimiser.zero_grad()
+            loss.backward()
+            if variant.gradient_clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
+            optimiser.step()
+            values.append(value)
         schedule.step()
-        total += value * len(rows)
+        total += fmean(values) * len(rows)
     return total / len(order)
 
 
 def _evaluate(
-    model: FastFlow,
+    model: Method,
     history: History,
     epoch: int,
     train: Arrays,
@@ -130,31 +140,35 @@ def _evaluate(
 ) -> None:
     """Score the test images, and the held-out good ones, at this epoch."""
     model.eval()
-    parts: list[Energies] = []
+    model.fit(train, device=device)
+    parts = []
     with torch.inference_mode():
         for rows in _batches(np.arange(len(test[0])), variant.batch_size):
             with precision(variant, device):
-                energies = model.energies(_batch(test, rows, device))
-            parts.append([(e.cpu(), j.cpu()) for e, j in energies])
+                parts.append(model.scores(_batch(test, rows, device)).cpu())
         losses = [
-            _loss(model, _batch(train, rows, device), variant).item() * len(rows)
+            fmean(v.item() for v in _losses(model, _batch(train, rows, device), variant))
+            * len(rows)
             for rows in _batches(held, variant.batch_size)
         ]
-    taps = zip(*parts, strict=True)
-    joined = [(torch.cat([e for e, _ in t]), torch.cat([j for _, j in t])) for t in taps]
-    if not all(e.isfinite().all() and j.isfinite().all() for e, j in joined):
-        raise RunFailed(
-            f"a test image's energy is not finite at epoch {epoch}; "
-            f"last epoch's loss: {history.loss[-1]:.6g}"
-        )
-    history.energies[epoch] = joined
+    scores = Scores.join(parts)
+    if not scores.isfinite():
+        last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
+        raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
+    history.scores[epoch] = scores
+    history.bank_bytes = model.bank_bytes
     if losses:
         history.holdout[epoch] = sum(losses) / len(held)
 
 
-def _loss(model: FastFlow, features: list[Tensor], variant: Variant) -> Tensor:
-    with precision(variant, features[0].device.type):
-        return model.nll(features, reduction=variant.loss).mean()
+def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:
+    losses = model.losses(features)
+    while True:
+        with precision(variant, features[0].device.type):
+            loss = next(losses, None)
+        if loss is None:
+            return
+        yield loss
 
 
 def precision(variant: Variant, device: str) -> torch.autocast:
@@ -200,7 +214,7 @@ def _batch(arrays: Arrays, rows: NDArray[np.int64], device: str) -> list[Tensor]
     return [t.to(device).contiguous(memory_format=torch.channels_last) for t in tensors]
 
 
-def _optimiser(model: FastFlow, variant: Variant) -> torch.optim.Optimizer:
+def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
     kind = torch.optim.Adam if variant.optimiser == "adam" else torch.optim.AdamW
     return kind(model.parameters(), lr=variant.learning_rate, weight_decay=variant.weight_decay)
 

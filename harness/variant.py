@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from harness.errors import InputError, unknown
+from harness.methods import METHODS, OWN_SCORE, PARTIAL
 
 Check = tuple[str, Callable[[Any], bool]]  # what is expected, in words, and the test for it
 
@@ -43,6 +44,7 @@ _KERNELS: Check = (
     lambda v: bool(v) and all(k > 0 and k % 2 for k in v),
 )
 _FLAG: Check = ("true or false", lambda v: isinstance(v, bool))
+_COUNT: Check = ("a whole number of at least 0", lambda v: v >= 0)
 _WIDTH: Check = ("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
 
 
@@ -52,9 +54,10 @@ def _field(default: Any, check: Check, group: str = "training") -> Any:  # noqa:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to build, train and score a FastFlow; the defaults follow the paper's ResNet18.
+    """One way to build, train and score a method; the defaults follow FastFlow's ResNet18.
 
-    Where the paper is silent (``norm``, ``permutation``, ``actnorm``, ``clamp``, ``loss``, the
+    A field that a method does not have stays at its default, so that equal work has one digest;
+    see :mod:`harness.methods`. Where the paper is silent (``norm``, ``permutation``, ``actnorm``, ``clamp``, ``loss``, the
     score rule), the default is the reproductions' habit, and a study varies it.
 
     >>> Variant(coupling="both")
@@ -62,6 +65,7 @@ class Variant:
     harness.errors.InputError: coupling: expected one of one-sided, two-sided; got 'both'
     """
 
+    method: str = _field("fastflow", _one_of(*METHODS))
     # the frozen backbone and what is cached of it
     backbone: str = _field("resnet18.tv_in1k", _TAGGED, "features")
     weights: str = _field("pretrained", _one_of("pretrained", "random"), "features")
@@ -69,6 +73,7 @@ class Variant:
     taps: tuple[int, ...] = _field((1, 2, 3), _TAPS, "features")
     feature_dtype: str = _field("float32", _one_of("float32", "float16"), "features")
     resize: str = _field("square", _one_of("square", "crop"), "features")
+    views: int = _field(0, _COUNT, "features")  # turned copies, pooled; 0: the image as it is
     # the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)
     norm: str = _field("layer", _one_of("none", "layer", "layer-affine", "batch"))
     flow_steps: int = _field(8, _at_least(1))
@@ -82,6 +87,10 @@ class Variant:
     clamp_value: float = _field(2.0, _above(0))
     subnet_scale: float = _field(0.1, _above(0))
     init_gain: float = _field(0.0, _at_least(0))  # Xavier with this gain; 0: torch's own
+    # the compared methods' own
+    coreset: float = _field(0.1, ("a share in (0, 1]", lambda v: 0 < v <= 1))
+    neighbours: int = _field(9, _at_least(1))
+    channels: int = _field(100, _at_least(1))
     # training (facts of the paper: Adam, 1e-3, 1e-5, 500 epochs, batch 32)
     loss: str = _field("sum", _one_of("sum", "mean"))
     optimiser: str = _field("adam", _one_of("adam", "adamw"))
@@ -101,10 +110,12 @@ class Variant:
     # scoring: needs no new training
     mask_resize: str = _field("nearest", _one_of("nearest", "covered"), "scoring")
     leaks: str = _field("refuse", _one_of("refuse", "allow"), "scoring")
-    score_map: str = _field("exp-mean", _one_of("exp-mean", "nll", "nll-log-det"), "scoring")
+    score_map: str = _field(
+        "exp-mean", _one_of("exp-mean", "nll", "nll-log-det", "likelihood"), "scoring"
+    )
     scale_aggregation: str = _field("mean", _one_of("mean", "sum", "max"), "scoring")
     smoothing: float = _field(0.0, _at_least(0), "scoring")
-    image_score: str = _field("max", _one_of("max", "top-k", "mean"), "scoring")
+    image_score: str = _field("max", _one_of("max", "top-k", "mean", "own"), "scoring")
     top_k: float = _field(0.01, ("a share in (0, 1]", lambda v: 0 < v <= 1), "scoring")
     epoch_selection: str = _field(
         "last", _one_of("last", "label-free", "best-on-test", "best-pixel-on-test"), "scoring"
@@ -116,6 +127,7 @@ class Variant:
             expected, holds = f.metadata["check"]
             if not holds(getattr(self, f.name)):
                 raise InputError(f"{f.name}: expected {expected}; got {getattr(self, f.name)!r}")
+        self._check_method()
         if self.epoch_selection == "label-free" and self.holdout == 0:
             raise InputError(
                 "epoch_selection: label-free chooses by the loss of held-out good images; "
@@ -128,11 +140,27 @@ class Variant:
             )
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401
-        """A copy with some fields changed; an unknown field is an error."""
+        """A copy with some fields changed; an unknown field is an error.
+
+        Another method keeps the images, the backbone and the rules for masks and leaks, and
+        brings its own settings for the rest.
+
+        >>> Variant(epochs=3).replace(method="padim").changes()
+        {'method': 'padim', 'epochs': 1, 'score_map': 'nll', 'smoothing': 4.0}
+        """
         for name in changes:
             if name not in FIELDS:
                 raise unknown("field", name, FIELDS)
-        return replace(self, **changes)
+        method = changes.get("method", self.method)
+        if method == self.method or method not in METHODS:
+            return replace(self, **changes)
+        kept = {name: getattr(self, name) for name in FIELDS if name not in _OF_METHOD}
+        return type(self)(**kept | dict(METHODS[method].recipe) | changes)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The fields that its method has."""
+        return tuple(n for n in FIELDS if n not in PARTIAL or n in METHODS[self.method].fields)
 
     def changes(self, base: "Variant | None" = None) -> dict[str, Any]:
         """The fields that differ from ``base`` (from the defaults, if none is given)."""
@@ -160,7 +188,24 @@ class Variant:
         if self.patience:
             return self
         scoring = {f.name: f.default for f in fields(self) if f.metadata["group"] == "scoring"}
-        return self.replace(**scoring)
+        own = {k: v for k, v in METHODS[self.method].recipe.items() if k in scoring}
+        return self.replace(**scoring | own)
+
+    def _check_method(self) -> None:
+        method = METHODS[self.method]
+        for f in fields(self):
+            expected = method.recipe.get(f.name, f.default)
+            value = getattr(self, f.name)
+            if f.name in PARTIAL - method.fields and value != expected:
+                raise InputError(
+                    f"{f.name}: {method.name} has no such choice; expected {show(expected)}; got "
+                    f"{show(value)} (method={self.method} alone brings what it needs)"
+                )
+        if self.image_score == "own" and self.method not in OWN_SCORE:
+            raise InputError(
+                f"image_score: {method.name} has no image score of its own; expected max, top-k "
+                "or mean; got own"
+            )
 
     @classmethod
     def from_fields(cls, settings: Mapping[str, Any]) -> Self:
@@ -169,6 +214,10 @@ class Variant:
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Variant))
+# What another method brings anew: its own fields, and every other choice of the training.
+_OF_METHOD = PARTIAL | {f.name for f in fields(Variant) if f.metadata["group"] == "training"} - {
+    "smoke"
+}
 _HINTS = get_type_hints(Variant)
 
 

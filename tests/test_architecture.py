@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1] / "harness"
 BANDS = {
     "errors": ("errors",),
     "facts": (
-        "variant", "study", "studies", "records", "published", "official", "shipped",
+        "methods", "variant", "study", "studies", "records", "published", "official", "shipped",
     ),
     "method": (
-        "weights", "backbones", "flow", "fastflow", "scoring", "metrics", "cost",
+        "weights", "backbones", "flow", "fastflow", "baselines", "scoring", "metrics", "cost",
     ),
     "data": ("datasets", "features"),
     "run": (
-        "environment", "train", "run", "executors", "plan", "grid", "parameters", "estimate",
+        "environment", "build", "train", "run", "executors", "plan", "grid", "parameters", "estimate",
     ),
     "report": ("tables", "prose", "plots", "reports", "gap", "regression", "beside"),
     "door": ("cli", "commands", "data_commands", "gap_commands", "doctor", "__main__"),

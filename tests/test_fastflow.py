@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from harness.fastflow import NORMS, FastFlow
-from harness.run import make_model
+from harness.build import make_model
 from harness.variant import Variant
 
 SHAPES = ((4, 3, 2), (6, 2, 1))

@@ -15,6 +15,7 @@ from conftest import TINY
 
 from harness import grid, run
 from harness.backbones import Backbone
+from harness.baselines.contract import Scores
 from harness.errors import InputError, RunFailed
 from harness.executors import local
 from harness.features import FeatureCache
@@ -321,7 +322,7 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     )  # fmt: skip
     variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
     enough = _patience(variant, None, None)
-    said = [enough(History(energies={e: []})) for e in (5, 10, 15, 20)]
+    said = [enough(History(scores={e: Scores()})) for e in (5, 10, 15, 20)]
     assert said == [False, False, False, True]  # epoch 10 is two evaluations back
     assert variant.training == variant
     assert _patience(Variant(), None, None)(History()) is False

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from harness.errors import InputError
+from harness.methods import METHODS, PARTIAL
 from harness.variant import FIELDS, Variant, parse, show
 
 # Digests name records on disk. If one of these changes, old records are lost: do not edit a
@@ -35,16 +36,19 @@ def test_digest_depends_on_every_field():
         "batch_size": 4, "gradient_clip": 1.0, "precision": "bfloat16", "holdout": 0.1,
         "eval_every": 5, "smoke": True, "score_map": "nll", "scale_aggregation": "sum",
         "smoothing": 1.0, "image_score": "mean", "top_k": 0.5, "epoch_selection": "best-on-test",
-        "drop_last": True, "init_gain": 0.5, "patience": 3,
-
+        "drop_last": True, "init_gain": 0.5, "patience": 3, "views": 2, "coreset": 0.5,
+        "neighbours": 3, "channels": 50,
         "resize": "crop", "mask_resize": "covered", "leaks": "allow",
     }  # fmt: skip
-    assert set(other) == set(FIELDS)
+    assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
     made["patience"] |= {"epoch_selection": "best-on-test", "eval_every": 1}
-    digests = {Variant(**changes).digest for changes in made.values()}
-    assert len(digests) == len(FIELDS)
-    assert Variant().digest not in digests
+    bases = {method: Variant().replace(method=method) for method in METHODS}
+    digests = {base.digest for base in bases.values()}
+    for name, changes in made.items():
+        base = next(b for b in bases.values() if name in b.choices)
+        digests.add(base.replace(**changes).digest)
+    assert len(digests) == len(METHODS) + len(other)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +143,45 @@ def test_training_resets_scoring_alone():
     variant = Variant(kernels=(1,), score_map="nll", smoothing=2, image_score="mean")
     assert variant.training == Variant(kernels=(1,))
     assert Variant(holdout=0.2, epoch_selection="label-free").training == Variant(holdout=0.2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_method_brings_its_own_settings(method):
+    base = Variant(image_size=128, epochs=7, flow_steps=3, leaks="allow", weights="random")
+    variant = base.replace(method=method)
+    if method == "fastflow":
+        assert variant == base
+        return
+    kept = {"image_size": 128, "leaks": "allow", "weights": "random", "method": method}
+    assert variant.changes() == kept | dict(METHODS[method].recipe)
+    assert variant.replace(method="fastflow") == base.replace(epochs=500, flow_steps=8)
+    assert Variant.from_fields(json.loads(json.dumps(asdict(variant)))) == variant
+    assert variant.training == variant.replace(leaks="refuse")
+    assert variant.replace(mask_resize="covered").training == variant.training
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_has_no_choice_of_what_is_not_its_own(method):
+    variant = Variant().replace(method=method)
+    others = {
+        "epochs": 3, "flow_steps": 3, "coreset": 0.5, "neighbours": 3, "channels": 7, "views": 3,
+        "smoothing": 1.5, "score_map": "nll-log-det", "norm": "none", "image_score": "mean",
+    }  # fmt: skip
+    assert set(others) <= PARTIAL
+    for name, value in others.items():
+        if name in variant.choices:
+            assert getattr(variant.replace(**{name: value}), name) == value
+        else:
+            with pytest.raises(InputError, match=f"{name}: {METHODS[method].name} has no such"):
+                variant.replace(**{name: value})
+
+
+def test_only_some_methods_have_an_image_score_of_their_own():
+    for method in ("fastflow", "padim", "cflow"):
+        with pytest.raises(InputError, match="no image score of its own"):
+            Variant().replace(method=method, image_score="own")
+
+
+def test_recipes_are_of_fields_that_exist():
+    for method in METHODS.values():
+        assert set(method.recipe) | method.fields <= set(FIELDS)

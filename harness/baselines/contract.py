@@ -7,6 +7,7 @@ scores features. It is *trained* by gradient in the shared training core (``loss
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
@@ -29,11 +30,35 @@ class Scores:
     taps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     images: Tensor | None = None
 
+    def cpu(self) -> Self:
+        """The same on the CPU."""
+        images = None if self.images is None else self.images.cpu()
+        return type(self)([(e.cpu(), j.cpu()) for e, j in self.taps], images)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The scores of several batches as those of one."""
+        taps = zip(*(p.taps for p in parts), strict=True)
+        images = [p.images for p in parts if p.images is not None]
+        return cls(
+            [(torch.cat([e for e, _ in t]), torch.cat([j for _, j in t])) for t in taps],
+            torch.cat(images) if images else None,
+        )
+
+    def isfinite(self) -> bool:
+        """Whether every energy, log-determinant and image score is."""
+        images = [] if self.images is None else [self.images]
+        tensors = [t for tap in self.taps for t in tap] + images
+        return all(bool(t.isfinite().all()) for t in tensors)
+
 
 class Method(nn.Module):
     """The contract; a method overrides what it has."""
 
     trained = False  # by gradient; else fitted once
+
+    def initialise(self, features: Sequence[Tensor]) -> None:
+        """Before training: take from a first batch what is initialised from data."""
 
     def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
         """Losses of a batch, (B, C, H, W) per tap, to be minimised one after the other.

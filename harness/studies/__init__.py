@@ -15,6 +15,7 @@ from harness.studies import (
     hidden_width,
     kernels,
     kernels_by_backbone,
+    methods,
     norm,
     permutation,
     reproductions,
@@ -30,7 +31,7 @@ from harness.study import Study
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
-        surfaces, table1, table2, table3, table4, kernels, kernels_by_backbone, hidden_width,
+        surfaces, methods, table1, table2, table3, table4, kernels, kernels_by_backbone, hidden_width,
         flow_steps, coupling, block_index, disturbed, norm, permutation, actnorm, score_rule,
         epoch_selection, reproductions,
     )

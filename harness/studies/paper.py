@@ -1,4 +1,4 @@
-"""The paper's four settings (arXiv 2111.07677), as far as they are known.
+"""The paper's four settings (arXiv 2111.07677), as far as they are known, and its rivals'.
 
 Input size, taps, number of steps and the kernels are the paper's; the ResNet weights' tags and
 the ViT subnets' width are not known and are fields like any other.
@@ -8,6 +8,7 @@ tap 40 that of ``blocks[40]``. The paper's Table 6 says "7" and "40" without say
 counts from; the reproductions read it this way.
 """
 
+from harness.methods import METHODS
 from harness.variant import Variant
 
 RESNET18 = Variant(backbone="resnet18.tv_in1k", image_size=256, taps=(1, 2, 3), kernels=(3,))
@@ -30,3 +31,26 @@ CAIT = DEIT.replace(backbone="cait_m48_448.fb_dist_in1k", image_size=448, taps=(
 
 # In the order of the paper's Table 1 by cost; each with the kernels the paper chose for it.
 PAPER = {"ResNet18": RESNET18, "Wide-ResNet50-2": WIDE_RESNET50, "DeiT": DEIT, "CaiT": CAIT}
+
+# What the compared methods' own papers take of a ResNet: SPADE retrieves images by the last
+# block, CFLOW-AD leaves the first out; PaDiM keeps 550 channels of the wide one.
+OF_RESNET = {"spade": {"taps": (1, 2, 3, 4)}, "cflow": {"taps": (2, 3, 4)}}
+OF_WIDE = {"padim": {"channels": 550}}
+
+
+def rivals(backbone: str, *methods: str) -> dict[str, Variant]:
+    """Name → variant of compared methods on one of the paper's backbones, as in their papers."""
+    base = PAPER[backbone]
+    settings: dict[str, dict[str, object]] = {method: {} for method in methods}
+    for method in methods:
+        if "resnet" in base.backbone:
+            settings[method] |= OF_RESNET.get(method, {})
+        if "wide" in base.backbone:
+            settings[method] |= OF_WIDE.get(method, {})
+    return {
+        f"{backbone}, {METHODS[m].name}": base.replace(method=m, **changes)
+        for m, changes in settings.items()
+    }
+
+
+RIVALS = ("spade", "padim", "patchcore", "cflow", "differnet")

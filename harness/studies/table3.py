@@ -4,7 +4,7 @@ Table 3 of the paper prints pixel AUROC; the backbone is not known. The compared
 VT-ADL's, headed "PR AUC" there, so they do not compare with ours.
 """
 
-from harness.studies.paper import PAPER
+from harness.studies.paper import PAPER, RIVALS, rivals
 from harness.study import Study
 
 STUDY = Study(
@@ -12,5 +12,5 @@ STUDY = Study(
     asks="What does FastFlow score on the three products of BTAD?",
     mirrors="FastFlow, Table 3 (BTAD)",
     dataset="btad",
-    bases=PAPER,
+    bases={**PAPER, **rivals("Wide-ResNet50-2", *RIVALS)},
 )

@@ -3,7 +3,7 @@
 Table 4 of the paper prints a mean AUROC of 66.7; backbone and protocol are not known.
 """
 
-from harness.studies.paper import PAPER
+from harness.studies.paper import PAPER, RIVALS, rivals
 from harness.study import Study
 
 STUDY = Study(
@@ -11,5 +11,5 @@ STUDY = Study(
     asks="Does FastFlow, trained on one class of CIFAR-10, flag the other nine?",
     mirrors="FastFlow, Table 4 (CIFAR-10, one class against the rest)",
     dataset="cifar10",
-    bases=PAPER,
+    bases={**PAPER, **rivals("Wide-ResNet50-2", *RIVALS)},
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.baselines.contract import Method, Scores
-from harness.flow import FlowStep, make_flow
+from harness.flow import FlowStep, make_flow, through
 
 NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "none": lambda c, h, w: nn.Identity(),
@@ -51,7 +51,7 @@ class FastFlow(Method):
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
         return [
-            _through(cast(Iterable[FlowStep], flow), norm(x))
+            through(cast(Iterable[FlowStep], flow), norm(x))
             for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
         ]
 
@@ -94,12 +94,3 @@ class FastFlow(Method):
             x = norm(feature)
             for step in cast(Iterable[FlowStep], flow):
                 x = step.initialise(x)
-
-
-def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The chain with its log-determinant per position, which FrEIA's own forward sums up."""
-    log_det = x.new_zeros(x.shape[0], *x.shape[2:])
-    for step in flow:
-        x, j = step.transform(x)
-        log_det = log_det + j
-    return x, log_det

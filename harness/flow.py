@@ -2,11 +2,12 @@
 
 Source: FastFlow (arXiv 2111.07677), section 3.2, Eq. (3) and Fig. 2. Notation: x1, x2 are the
 two halves of the channels, s and t the log-scale and shift that a subnet predicts for one half
-from the other, J the log-determinant of the Jacobian.
+from the other, J the log-determinant of the Jacobian, c a condition that the subnets see too.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -20,24 +21,32 @@ CLAMPS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "tanh": lambda a, c: c * torch.tanh(a),  # FrEIA 0.2's AllInOneBlock
     "tanh-unit": lambda a, c: c * torch.tanh(a / c),  # FrEIA since 2023: slope 1 at 0
     "atan": lambda a, c: c * 0.636 * torch.atan(a),  # FrEIA's GLOWCouplingBlock
+    "atan-unit": lambda a, c: c * 0.636 * torch.atan(a / c),  # the same before 0.2; DifferNet
     "sigmoid": lambda a, c: c * (2 * torch.sigmoid(a) - 1),
 }
 
 
 def make_subnet(
-    channels_in: int, channels_out: int, *, kernel: int, hidden: int, init_gain: float = 0.0
+    channels_in: int,
+    channels_out: int,
+    *,
+    kernel: int,
+    hidden: int,
+    hidden_layers: int = 1,
+    init_gain: float = 0.0,
 ) -> nn.Sequential:
     """Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b).
 
-    ``init_gain``: Xavier-uniform weights with this gain; 0: torch's own initialisation.
+    ``hidden_layers``: Conv–ReLUs before the last Conv. ``init_gain``: Xavier-uniform weights
+    with this gain; 0: torch's own initialisation.
     """
-    subnet = nn.Sequential(
-        nn.Conv2d(channels_in, hidden, kernel, padding=kernel // 2),
-        nn.ReLU(),
-        nn.Conv2d(hidden, channels_out, kernel, padding=kernel // 2),
-    )
+    widths = [channels_in, *[hidden] * hidden_layers, channels_out]
+    subnet = nn.Sequential()
+    for given, out in pairwise(widths):
+        subnet.extend((nn.Conv2d(given, out, kernel, padding=kernel // 2), nn.ReLU()))
+    subnet.pop(-1)
     if init_gain:
-        for conv in (subnet[0], subnet[2]):
+        for conv in subnet[::2]:
             nn.init.xavier_uniform_(cast(Tensor, conv.weight), gain=init_gain)
     return subnet
 
@@ -117,9 +126,11 @@ class FlowStep(InvertibleModule):
 
     Args:
         dims_in: ``[(C, H, W)]``, FrEIA's convention; C of at least 2.
+        dims_c: ``[(P, H, W)]``, the condition's, if the step has one.
         kernel: the subnets' kernel, odd.
         hidden_ratio: hidden channels as a share of the subnet's input channels.
         hidden_channels: hidden channels; takes the place of the ratio.
+        hidden_layers: see :func:`make_subnet`.
         coupling: ``one-sided`` or ``two-sided``.
         permutation: ``none``, ``random`` (drawn from ``generator``) or ``reverse``.
         actnorm: ``none``, ``affine`` (learned) or ``data`` (initialised from a batch).
@@ -136,10 +147,12 @@ class FlowStep(InvertibleModule):
     def __init__(
         self,
         dims_in: Sequence[tuple[int, ...]],
+        dims_c: Sequence[tuple[int, ...]] = (),
         *,
         kernel: int = 3,
         hidden_ratio: float = 1.0,
         hidden_channels: int | None = None,
+        hidden_layers: int = 1,
         coupling: str = "one-sided",
         permutation: str = "random",
         actnorm: str = "affine",
@@ -149,7 +162,7 @@ class FlowStep(InvertibleModule):
         init_gain: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(dims_in)
+        super().__init__(dims_in, dims_c)
         channels = dims_in[0][0]
         assert channels >= 2, f"a coupling needs at least 2 channels; got {channels}"
         assert coupling in ("one-sided", "two-sided"), coupling
@@ -159,10 +172,12 @@ class FlowStep(InvertibleModule):
         self.affine_first = actnorm == "data"
 
         def subnet(given: int, changed: int) -> nn.Sequential:
+            given += sum(c[0] for c in dims_c)
             hidden = hidden_channels or max(1, int(hidden_ratio * given))
             return make_subnet(
-                given, 2 * changed, kernel=kernel, hidden=hidden, init_gain=init_gain
-            )
+                given, 2 * changed, kernel=kernel, hidden=hidden, hidden_layers=hidden_layers,
+                init_gain=init_gain,
+            )  # fmt: skip
 
         first, second = self.halves
         self.subnet = subnet(first, second)
@@ -192,14 +207,17 @@ class FlowStep(InvertibleModule):
     ) -> tuple[tuple[Tensor], Tensor]:
         """FrEIA's contract: ``((y,), log_det)`` with y (B, C, H, W) and log_det (B,)."""
         (x,) = x_or_z
-        y, log_det = self.transform(x, rev=rev)
+        y, log_det = self.transform(x, *(c or ()), rev=rev)
         return (y,), log_det.sum(dim=(1, 2))
 
-    def transform(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+    def transform(
+        self, x: Tensor, c: Tensor | None = None, *, rev: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The step with its log-determinant per position.
 
         Args:
             x: (B, C, H, W).
+            c: the condition, (B, P, H, W).
             rev: the inverse direction.
 
         Returns:
@@ -210,7 +228,7 @@ class FlowStep(InvertibleModule):
             parts.reverse()
         log_det: Tensor | float = 0.0
         for part in parts:
-            x, j = part(x, rev=rev)
+            x, j = part(x, c, rev=rev)
             log_det = log_det + j
         return x, cast(Tensor, log_det)
 
@@ -222,31 +240,31 @@ class FlowStep(InvertibleModule):
         return self.transform(x)[0]
 
     def _couple(
-        self, subnet: nn.Module, given: Tensor, changed: Tensor, *, rev: bool
+        self, subnet: nn.Module, given: Tensor, changed: Tensor, c: Tensor | None, *, rev: bool
     ) -> tuple[Tensor, Tensor]:
-        a = subnet(given) * self.subnet_scale
+        a = subnet(given if c is None else torch.cat((given, c), dim=1)) * self.subnet_scale
         s, t = a.split(changed.shape[1], dim=1)
         s = CLAMPS[self.clamp](s, self.clamp_value)
         if rev:
             return (changed - t) * torch.exp(-s), -s.sum(1)
         return changed * torch.exp(s) + t, s.sum(1)
 
-    def _coupling(self, x: Tensor, *, rev: bool) -> tuple[Tensor, Tensor]:
+    def _coupling(self, x: Tensor, c: Tensor | None, *, rev: bool) -> tuple[Tensor, Tensor]:
         x1, x2 = x.split(self.halves, dim=1)
         back = self.subnet_back
         if back is None:
-            x2, j = self._couple(self.subnet, x1, x2, rev=rev)
+            x2, j = self._couple(self.subnet, x1, x2, c, rev=rev)
         elif rev:
-            x2, j2 = self._couple(self.subnet, x1, x2, rev=True)
-            x1, j1 = self._couple(back, x2, x1, rev=True)
+            x2, j2 = self._couple(self.subnet, x1, x2, c, rev=True)
+            x1, j1 = self._couple(back, x2, x1, c, rev=True)
             j = j1 + j2
         else:
-            x1, j1 = self._couple(back, x2, x1, rev=False)
-            x2, j2 = self._couple(self.subnet, x1, x2, rev=False)
+            x1, j1 = self._couple(back, x2, x1, c, rev=False)
+            x2, j2 = self._couple(self.subnet, x1, x2, c, rev=False)
             j = j1 + j2
         return torch.cat((x1, x2), dim=1), j
 
-    def _affine_permute(self, x: Tensor, *, rev: bool) -> tuple[Tensor, Tensor]:
+    def _affine_permute(self, x: Tensor, c: Tensor | None, *, rev: bool) -> tuple[Tensor, Tensor]:
         if rev and self.permutes:
             x = cast(Tensor, _Permute.apply(x, self.perm_inverse, self.perm))
         j = x.new_zeros(1, 1, 1)
@@ -270,10 +288,34 @@ def make_flow(
     *,
     steps: int,
     kernels: Sequence[int],
+    condition: int = 0,
     **step: Any,  # noqa: ANN401 -- FlowStep's own keywords; an unknown one is its TypeError
 ) -> SequenceINN:
-    """A FrEIA chain of flow steps with cycled kernels: ``(3, 1)`` alternates 3×3 and 1×1."""
+    """A FrEIA chain of flow steps with cycled kernels: ``(3, 1)`` alternates 3×3 and 1×1.
+
+    ``condition``: channels of the condition, given to every step; 0: none.
+    """
     flow = SequenceINN(channels, height, width)
+    if condition:
+        step |= {"cond": 0, "cond_shape": (condition, height, width)}
     for i in range(steps):
         flow.append(FlowStep, kernel=kernels[i % len(kernels)], **step)
     return flow
+
+
+def through(flow: Iterable[FlowStep], x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The chain with its log-determinant per position, which FrEIA's own forward sums up.
+
+    Args:
+        flow: of :class:`FlowStep`.
+        x: (B, C, H, W).
+        c: the condition, (B, P, H, W).
+
+    Returns:
+        z (B, C, H, W), and the log-determinant (B, H, W).
+    """
+    log_det = x.new_zeros(x.shape[0], *x.shape[2:])
+    for step in flow:
+        x, j = step.transform(x, c)
+        log_det = log_det + j
+    return x, log_det

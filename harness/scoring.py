@@ -14,6 +14,7 @@ MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "exp-mean": lambda energy, log_det: -torch.exp(-energy),  # gathierry, anomalib
     "nll": lambda energy, log_det: energy,
     "nll-log-det": lambda energy, log_det: energy - log_det,  # RistoranteRist
+    "likelihood": lambda energy, log_det: -torch.exp(log_det - energy),  # CFLOW-AD
 }
 JOINS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(0),

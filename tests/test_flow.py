@@ -174,10 +174,11 @@ def test_clamps_by_pencil():
     assert bounds == {
         "none": 1e9, "tanh": 2.0, "tanh-unit": 2.0, "sigmoid": 2.0,
         "atan": pytest.approx(2 * 0.636 * math.pi / 2),
+        "atan-unit": pytest.approx(2 * 0.636 * math.pi / 2),
     }  # fmt: skip
-    assert slopes == pytest.approx(
-        {"none": 1.0, "tanh": 2.0, "tanh-unit": 1.0, "sigmoid": 1.0, "atan": 2 * 0.636}, rel=1e-3
-    )
+    expected = {"none": 1.0, "tanh": 2.0, "tanh-unit": 1.0, "sigmoid": 1.0}
+    expected |= {"atan": 2 * 0.636, "atan-unit": 0.636}
+    assert slopes == pytest.approx(expected, rel=1e-3)
 
 
 # --- the property table -------------------------------------------------------------------------

@@ -29,6 +29,7 @@ def taps(images=2, sizes=(8, 4)):
         ("exp-mean", [-1.0, -0.5, -0.25, -exp(-3.0)]),
         ("nll", [0.0, np.log(2), np.log(4), 3.0]),
         ("nll-log-det", [-1.0, np.log(2), np.log(4) + 0.5, 1.0]),
+        ("likelihood", [-exp(1.0), -0.5, -0.25 * exp(-0.5), -exp(-1.0)]),
     ],
 )
 def test_maps_by_pencil(score_map, expected):
@@ -91,8 +92,8 @@ def test_a_lower_log_det_is_more_anomalous_where_it_counts(score_map):
     energy, log_det = taps()[0]
     rule = RULE | {"score_map": score_map}
     before, after = (anomaly_maps([(energy, j)], size=8, **rule) for j in (log_det, log_det - 1.0))
-    rise = 1.0 if score_map == "nll-log-det" else 0.0
-    torch.testing.assert_close(after - before, torch.full((2, 8, 8), rise))
+    rise = {"nll-log-det": torch.ones(2, 8, 8), "likelihood": before * (exp(-1.0) - 1)}
+    torch.testing.assert_close(after - before, rise.get(score_map, torch.zeros(2, 8, 8)))
 
 
 def test_maps_of_many_images_are_those_of_each():

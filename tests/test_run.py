@@ -16,6 +16,7 @@ from conftest import TINY
 from harness import grid, run
 from harness.backbones import Backbone
 from harness.baselines.contract import Scores
+from harness.build import make_model
 from harness.errors import InputError, RunFailed
 from harness.executors import local
 from harness.features import FeatureCache
@@ -124,7 +125,7 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
             tuple(torch.from_numpy(raw[f"3/{name}-{i}"]) for name in ("energy", "log_det"))
             for i in range(2)
         ]
-    maps, scores = score(TINY, taps)
+    maps, scores = score(TINY, Scores(taps))
     labels, masks = truth(TINY, make_plan(only, there).categories["left"])
     expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
     assert record["metrics"] == expected
@@ -147,7 +148,7 @@ def test_a_damaged_energy_file_is_trained_and_written_anew(study, settings, in_p
 def test_coupling_changes_no_other_initial_weight():
     shapes = ((4, 8, 8), (8, 4, 4))
     states = [
-        run.make_model(Variant(coupling=c, flow_steps=3), shapes, 0).state_dict()
+        make_model(Variant(coupling=c, flow_steps=3), shapes, 0).state_dict()
         for c in ("one-sided", "two-sided")
     ]
     assert len(states[1]) > len(states[0])

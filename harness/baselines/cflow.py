@@ -1,11 +1,11 @@
 """CFLOW-AD: conditional flows on single feature vectors (Gudovskiy et al. 2022, arXiv 2107.12571).
 
-One flow per tap (Fig. 2) maps the feature vector of one position to a Gaussian, given where the
+One flow per tap maps the feature vector of one position to a Gaussian, given where the
 position is. Settings are those of the authors' code (gudovskiy/cflow-ad): 8 coupling blocks of
 FrEIA's AllInOneBlock, clamp 1.9, 128 channels of encoding, 256 vectors an optimiser step.
 
 Deviations: the permutations are hard, as in anomalib (the authors' code rotates softly; the
-paper's parameter counts, of what is trained, are the same). The authors normalise the likelihood
+trained parameters are as many). The authors normalise the likelihood
 by its maximum over the *test* set; here it is the maximum over the good training images.
 """
 

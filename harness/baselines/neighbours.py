@@ -1,0 +1,39 @@
+"""Nearest neighbours by brute force, on the CPU or a GPU, in bounded memory."""
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**24  # distances held at a time: 64 MiB
+
+
+def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """Euclidean distances to the nearest points of the bank, ascending, and their indices.
+
+    The neighbours are found by matrix products (|a|² + |b|² - 2ab), which lose digits close to
+    zero; the distances returned are those of the differences.
+
+    Args:
+        queries: (n, d).
+        bank: (m, d).
+        count: neighbours a query, at most m.
+
+    Returns:
+        distances (n, count), and indices into the bank (n, count).
+    """
+    norms = bank.square().sum(1)
+    found = [
+        _nearest(part, bank, norms, count) for part in queries.split(max(1, CHUNK // len(bank)))
+    ]
+    distances, indices = zip(*found, strict=True)
+    return torch.cat(distances), torch.cat(indices)
+
+
+def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    squared = torch.addmm(norms, queries, bank.T, alpha=-2)  # less the query's own norm
+    if count == 1:
+        indices = squared.argmin(1, keepdim=True)
+    else:
+        indices = squared.topk(count, largest=False).indices
+    distances = (queries[:, None] - bank[indices]).norm(dim=2)
+    distances, order = distances.sort(dim=1)
+    return distances, indices.gather(1, order)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.backbones import Backbone, see
+from harness.backbones import Backbone
 from harness.baselines.contract import Method
 from harness.fastflow import FastFlow
 from harness.flow import FlowStep
@@ -48,12 +48,23 @@ def count_macs(model: Method, backbone: Backbone, *, views: int = 0) -> dict[str
     Args:
         model: fitted or filled, where it keeps a bank.
         backbone: the frozen network.
-        views: as in :func:`harness.backbones.see`.
+        views: see :func:`look`.
     """
     size = backbone.image_size
     with FlopCounterMode(display=False) as counter:
-        features = see(backbone, torch.empty(1, 3, size, size, device="meta"), views)
+        features = look(backbone, torch.empty(1, 3, size, size, device="meta"), views)
     return {"backbone": counter.get_total_flops() // 2, "flow": flow_macs(model, features)}
+
+
+def look(backbone: Backbone, images: Tensor, views: int) -> list[Tensor]:
+    """What a method is given of images (B, 3, S, S), at its cost: a turned view costs a pass.
+
+    ``views``: copies of an image that are pooled; 0: the features themselves.
+    """
+    if not views:
+        return list(backbone(images))
+    copies = [backbone.pooled(images) for _ in range(views)]
+    return [torch.stack(tap, dim=2)[..., None] for tap in zip(*copies, strict=True)]
 
 
 def flow_macs(model: Method, features: Sequence[Tensor]) -> int:

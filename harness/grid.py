@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.backbones import Backbone, load_backbone, see, seen
+from harness.backbones import Backbone, load_backbone
 from harness.build import make_model
-from harness.cost import count_macs, count_parameters, measure_speed
+from harness.cost import count_macs, count_parameters, look, measure_speed
 from harness.datasets import Category
 from harness.errors import InputError
 from harness.executors.local import run_all
-from harness.features import FeatureCache, FeatureKey, entry_bytes
+from harness.features import FeatureCache, FeatureKey, entry_bytes, shapes_of
 from harness.methods import METHODS
 from harness.plan import Plan, Settings, cores
 from harness.records import read_record, remove_leftovers, write_failure
@@ -93,7 +93,7 @@ def _load_backbones(cells: Iterable[Cell], settings: Settings) -> dict[Spec, _Lo
                 variant.backbone, taps=variant.taps, image_size=variant.image_size,
                 weights=variant.weights, folder=settings.weights,
             )  # fmt: skip
-            shapes = seen(backbone.shapes(), variant.views)
+            shapes = tuple(shapes_of(backbone, variant.views))
             loaded[variant.features] = _Loaded(backbone, weights, shapes)
     return loaded
 
@@ -163,7 +163,7 @@ def _path(
     backbone = loaded.backbone.to(device)
 
     def path(images: Tensor) -> object:
-        features = see(backbone, images, variant.views)
+        features = look(backbone, images, variant.views)
         with precision(variant, device):
             scores = model.scores(features)
         return score(variant, scores)

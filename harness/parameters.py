@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from harness.backbones import Backbone, seen
+from harness.backbones import Backbone
 from harness.baselines.contract import Method
 from harness.cost import count_parameters
+from harness.features import shapes_of
 from harness.published import Published
 from harness.build import make_model
 from harness.studies.paper import PAPER
@@ -110,7 +111,7 @@ def _twin(
 ) -> tuple[Backbone, Shapes]:
     with torch.device("meta"):
         twin = Backbone(name, taps=taps, image_size=image_size)
-    return twin, seen(twin.shapes(), views)
+    return twin, tuple(shapes_of(twin, views))
 
 
 def _printed(

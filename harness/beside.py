@@ -73,7 +73,7 @@ def by_category(
     columns = {f"ours{_other_copy(frame)}": mine}
     for f in ledger():
         own = method_of(f.method) == variant.method
-        compared_with = own or f.table == asked.name == "table4" and f.method != "FastFlow"
+        compared_with = own or (f.table == asked.name == "table4" and f.method != "FastFlow")
         if not compared_with or f.metric != metric or f.dataset != asked.dataset:
             continue
         if f.backbone.split(".")[0] not in (architecture, "") or not f.category:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from harness.build import make_model
 from harness.cost import count_macs, flow_macs
 from harness.environment import device_name
 from harness.features import entry_bytes
 from harness.parameters import Shapes, skeleton
 from harness.plan import Plan, Settings, cores
 from harness.records import read_records
-from harness.build import make_model
 from harness.study import Cell
 from harness.variant import Variant
 

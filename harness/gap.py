@@ -105,7 +105,11 @@ def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
         same = variant.backbone == figure.backbone if tag else (
             variant.backbone.split(".")[0] == architecture
         )  # fmt: skip
-        if variant.method == method and same and all(getattr(variant, k) == v for k, v in wanted.items()):
+        if (
+            variant.method == method
+            and same
+            and all(getattr(variant, k) == v for k, v in wanted.items())
+        ):
             return study, name, variant
     return None
 

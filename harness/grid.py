@@ -153,9 +153,7 @@ def _cost(
     return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
 
 
-def _path(
-    variant: Variant, loaded: _Loaded, device: str, kept: int
-) -> Callable[[Tensor], object]:
+def _path(variant: Variant, loaded: _Loaded, device: str, kept: int) -> Callable[[Tensor], object]:
     model = make_model(variant, loaded.shapes, 0).eval()
     model.fill(kept)
     model.to(device)
@@ -219,7 +217,8 @@ def _key(spec: Spec, loaded: _Loaded, category: Category) -> FeatureKey:
     name, weights, image_size, taps, dtype, resize, views = spec
     return FeatureKey(
         name, loaded.weights["sha256"], weights, taps, image_size, loaded.backbone.mean,
-        loaded.backbone.std, dtype, category.dataset, category.name, category.digest, resize, views,
+        loaded.backbone.std, dtype, category.dataset, category.name, category.digest, resize,
+        views,
     )  # fmt: skip
 
 

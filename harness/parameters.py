@@ -12,10 +12,10 @@ import torch
 
 from harness.backbones import Backbone
 from harness.baselines.contract import Method
+from harness.build import make_model
 from harness.cost import count_parameters
 from harness.features import shapes_of
 from harness.published import Published
-from harness.build import make_model
 from harness.studies.paper import PAPER
 from harness.variant import Variant, show
 

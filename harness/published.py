@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError, unknown
+from harness.methods import method_of
 from harness.shipped import shipped
 from harness.variant import FIELDS, Variant, parse
 
@@ -209,7 +210,7 @@ def _check(figure: Published, place: str) -> None:
             f"{figure.printed} for {figure.value} {unit}"
         )
     try:
-        Variant(**figure.fields)
+        Variant().replace(method=method_of(figure.method) or "fastflow", **figure.fields)
     except InputError as error:
         raise InputError(f"{place}: setting: {error}") from None
 

@@ -32,8 +32,8 @@ ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
 
 # Notebooks of the paper's own tables; every other study's is ``ablations``.
 NOTEBOOKS = {
-    "methods": "methods", "table1": "table1_complexity", "table2": "table2_mvtec", "table3": "table3_btad",
-    "table4": "table4_cifar10",
+    "methods": "methods", "table1": "table1_complexity", "table2": "table2_mvtec",
+    "table3": "table3_btad", "table4": "table4_cifar10",
 }  # fmt: skip
 # Notebooks that are no study's, and what they ask.
 PAGES = {

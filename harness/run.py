@@ -91,9 +91,7 @@ def run(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss:
         )  # fmt: skip
         _save_scores(job, history)
     fitted = time.perf_counter()
-    evaluated = [
-        _evaluate(job.variant, history, e, labels, masks) for e in sorted(history.scores)
-    ]
+    evaluated = [_evaluate(job.variant, history, e, labels, masks) for e in sorted(history.scores)]
     chosen = select_epoch(evaluated, job.variant.epoch_selection)
     _save_gallery(job, masks, *score(job.variant, history.scores[chosen["epoch"]]))
     measured = {

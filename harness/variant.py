@@ -57,8 +57,9 @@ class Variant:
     """One way to build, train and score a method; the defaults follow FastFlow's ResNet18.
 
     A field that a method does not have stays at its default, so that equal work has one digest;
-    see :mod:`harness.methods`. Where the paper is silent (``norm``, ``permutation``, ``actnorm``, ``clamp``, ``loss``, the
-    score rule), the default is the reproductions' habit, and a study varies it.
+    see :mod:`harness.methods`. Where the paper is silent (``norm``, ``permutation``, ``actnorm``,
+    ``clamp``, ``loss``, the score rule), the default is the reproductions' habit, and a study
+    varies it.
 
     >>> Variant(coupling="both")
     Traceback (most recent call last):

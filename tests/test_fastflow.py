@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from harness.fastflow import NORMS, FastFlow
 from harness.build import make_model
+from harness.fastflow import NORMS, FastFlow
 from harness.variant import Variant
 
 SHAPES = ((4, 3, 2), (6, 2, 1))

@@ -12,7 +12,7 @@ from harness.grid import run_study
 from harness.methods import METHODS
 from harness.parameters import count_variant
 from harness.plan import make_plan
-from harness.records import Place, read_record, read_records
+from harness.records import read_record, read_records
 from harness.studies.paper import rivals
 from harness.study import Study, one_factor
 from harness.variant import Variant
@@ -62,7 +62,7 @@ def test_every_method_leaves_a_record(recorded):
 
 def test_the_tables_show_them(recorded):
     settings, _ = recorded
-    place = {"dataset": "mvtec_ad", "categories": ["left"]}
+    place = {"dataset": make_plan(STUDY, settings).dataset, "categories": ["left"]}
     frame = tables.load(STUDY, settings.results, **place)
     summary = tables.summary(frame, STUDY)
     shown = tables.styled(summary)
@@ -83,8 +83,9 @@ def test_a_scoring_variant_takes_up_the_fitted_scores(recorded):
     )  # fmt: skip
     outcome = run_study(make_plan(later, settings), settings, lambda text: None)
     assert (outcome.recorded, outcome.already, outcome.failed) == (2, 1, [])
-    for variant in later.variants[1:]:
-        record = read_record(Place.of(settings.results, variant, "mvtec_ad", "left", 0).record)
+    plan = make_plan(later, settings)
+    for cell in plan.cells[1:]:
+        record = read_record(plan.place(cell).record)
         assert record["measured"]["fit_seconds"] is None
         assert record["measured"]["bank_bytes"] > 0
 
@@ -99,7 +100,10 @@ def test_a_seed_decides_everything(method):
 
 def test_every_field_of_a_method_reaches_its_class():
     shared = {"smoothing", "image_score", "top_k", "score_map", "scale_aggregation", "views"}
-    training = METHODS["cflow"].fields & METHODS["differnet"].fields - {"flow_steps", "clamp_value"}
+    training = METHODS["cflow"].fields & METHODS["differnet"].fields - {
+        "flow_steps",
+        "clamp_value",
+    }
     for method, choices in METHODS.items():
         assert set(CLASSES[method][1]) == choices.fields - shared - training, method
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import RunFailed
 from harness.build import make_model
+from harness.errors import RunFailed
 from harness.train import fit
 from harness.variant import Variant
 

@@ -31,9 +31,9 @@ from harness.study import Study
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
-        surfaces, methods, table1, table2, table3, table4, kernels, kernels_by_backbone, hidden_width,
-        flow_steps, coupling, block_index, disturbed, norm, permutation, actnorm, score_rule,
-        epoch_selection, reproductions,
+        surfaces, methods, table1, table2, table3, table4, kernels, kernels_by_backbone,
+        hidden_width, flow_steps, coupling, block_index, disturbed, norm, permutation, actnorm,
+        score_rule, epoch_selection, reproductions,
     )
 }  # fmt: skip
 

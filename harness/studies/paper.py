@@ -8,6 +8,8 @@ tap 40 that of ``blocks[40]``. The paper's Table 6 says "7" and "40" without say
 counts from; the reproductions read it this way.
 """
 
+from typing import Any
+
 from harness.methods import METHODS
 from harness.variant import Variant
 
@@ -34,23 +36,23 @@ PAPER = {"ResNet18": RESNET18, "Wide-ResNet50-2": WIDE_RESNET50, "DeiT": DEIT, "
 
 # What the compared methods' own papers take of a ResNet: SPADE retrieves images by the last
 # block, CFLOW-AD leaves the first out; PaDiM keeps 550 channels of the wide one.
-OF_RESNET = {"spade": {"taps": (1, 2, 3, 4)}, "cflow": {"taps": (2, 3, 4)}}
-OF_WIDE = {"padim": {"channels": 550}}
+OF_RESNET: dict[str, dict[str, Any]] = {
+    "spade": {"taps": (1, 2, 3, 4)},
+    "cflow": {"taps": (2, 3, 4)},
+}
+OF_WIDE: dict[str, dict[str, Any]] = {"padim": {"channels": 550}}
 
 
 def rivals(backbone: str, *methods: str) -> dict[str, Variant]:
     """Name → variant of compared methods on one of the paper's backbones, as in their papers."""
     base = PAPER[backbone]
-    settings: dict[str, dict[str, object]] = {method: {} for method in methods}
+    variants = {}
     for method in methods:
-        if "resnet" in base.backbone:
-            settings[method] |= OF_RESNET.get(method, {})
+        changes = OF_RESNET.get(method, {}) if "resnet" in base.backbone else {}
         if "wide" in base.backbone:
-            settings[method] |= OF_WIDE.get(method, {})
-    return {
-        f"{backbone}, {METHODS[m].name}": base.replace(method=m, **changes)
-        for m, changes in settings.items()
-    }
+            changes = changes | OF_WIDE.get(method, {})
+        variants[f"{backbone}, {METHODS[method].name}"] = base.replace(method=method, **changes)
+    return variants
 
 
 RIVALS = ("spade", "padim", "patchcore", "cflow", "differnet")

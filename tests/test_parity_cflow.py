@@ -36,7 +36,9 @@ SIZE, TAPS, SEED = 256, (1, 2, 3), 0
 SHAPES = ((64, 64, 64), (128, 32, 32), (256, 16, 16))
 SCORE = {"score_map": "likelihood", "scale_aggregation": "sum", "smoothing": 0.0}
 # What one test run can afford; more of it by hand.
-IMAGES, EPOCHS, BATCH = (int(n) for n in os.environ.get("CFLOW_PARITY", "16,1,8").split(","))
+IMAGES, EPOCHS, BATCH, TESTED = (
+    int(n) for n in os.environ.get("CFLOW_PARITY", "16,1,8,40").split(",")
+)
 
 
 class Cached(nn.Module):
@@ -171,7 +173,7 @@ def test_trained_side_by_side_the_maps_rank_as_anomalibs(category, tmp_path):
     theirs = make_peer(ours)
     seconds = train(ours, theirs, features.train)
     ours.fit([a[:IMAGES] for a in features.train])
-    rows = np.arange(0, len(labels), max(1, len(labels) // 80))
+    rows = np.arange(0, len(labels), max(1, len(labels) // TESTED))
     test, labels = tensors(features.test, rows), labels[rows]
     expected = their_maps(theirs, test).view(-1, SIZE, SIZE)
     taps = our_taps(ours, test)

@@ -8,10 +8,13 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import InputError, unknown
 from harness.weights import PACKAGES, WeightsFile, check_state_dict, find_weights
+
+SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: S, S/2 and S/4
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,38 @@ class Backbone(nn.Module):
         features = self.twin()(torch.empty(1, 3, size, size, device="meta"))
         shapes = [f.shape[1:] for f in features]
         return [FeatureShape(c, h, w, stride=round(size / h)) for c, h, w in shapes]
+
+    def pooled(self, images: Tensor) -> list[Tensor]:
+        """Features of images (B, 3, S, S) at S, S/2 and S/4, averaged over the positions.
+
+        Returns:
+            (B, 3C) per tap, the sizes' channels one after the other.
+        """
+        sizes = []
+        for divisor in SHRUNK:
+            side = images.shape[-1] // divisor
+            small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            sizes.append([f.mean((2, 3)) for f in self(images if divisor == 1 else small)])
+        return [torch.cat(tap, dim=1) for tap in zip(*sizes, strict=True)]
+
+    def view_shapes(self, views: int) -> list[tuple[int, int, int]]:
+        """(3C, views, 1) at each tap: :meth:`pooled` of so many turned copies of an image.
+
+        Raises:
+            InputError: the model takes images of one size alone.
+        """
+        size = self.image_size
+        try:
+            if self.norm:
+                raise RuntimeError("a transformer")
+            taps = self.twin().pooled(torch.empty(1, 3, size, size, device="meta"))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"views: expected a convolutional backbone, which takes images of {size}, "
+                f"{size // 2} and {size // 4} pixels; got {self.name} ({error}); use another "
+                "backbone or image_size"
+            ) from None
+        return [(f.shape[1], views, 1) for f in taps]
 
     def twin(self) -> "Backbone":
         """The same network on the meta device: shapes and counts, no weights."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from harness.backbones import Backbone
@@ -29,7 +30,11 @@ DEFAULT_LIMIT = 20 * 2**30
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Everything that decides the content of an entry."""
+    """Everything that decides the content of an entry.
+
+    ``views``: turned copies of every image, by 360°/views, black where nothing was, whose
+    features at three sizes are pooled (see :meth:`Backbone.pooled`); 0: the features themselves.
+    """
 
     backbone: str
     weights_sha256: str
@@ -43,6 +48,7 @@ class FeatureKey:
     category: str
     data_digest: str
     resize: str = "square"
+    views: int = 0
 
     @property
     def transform(self) -> str:
@@ -59,6 +65,8 @@ class FeatureKey:
         """The key as it is written beside the entry."""
         fields = asdict(self)
         del fields["resize"]  # in the transform
+        if not self.views:
+            del fields["views"]  # what entries were before there were any
         return {**fields, "transform": self.transform}
 
 
@@ -66,7 +74,8 @@ class FeatureKey:
 class Features:
     """An entry, memory-mapped.
 
-    ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse. Masks and labels
+    ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse; of views,
+    (N, 3C, V, 1), the first as the image is. Masks and labels
     are no part of it: they are read when a run is scored.
     """
 
@@ -179,6 +188,30 @@ def normalise(images: NDArray[np.uint8], backbone: Backbone) -> Tensor:
     return (x - mean) / std
 
 
+def shapes_of(backbone: Backbone, views: int = 0) -> list[tuple[int, int, int]]:
+    """(C, H, W) at each tap of an entry; (3C, V, 1) where it is of turned views."""
+    if views:
+        return backbone.view_shapes(views)
+    return [(s.channels, s.height, s.width) for s in backbone.shapes()]
+
+
+def _pass(backbone: Backbone, images: NDArray[np.uint8], views: int, device: str) -> list[Tensor]:
+    """The taps' features of images (B, S, S, 3), as an entry holds them."""
+    if not views:
+        return list(backbone(normalise(images, backbone).to(device)))
+    copies = [
+        backbone.pooled(normalise(_turned(images, k * 360 / views), backbone).to(device))
+        for k in range(views)
+    ]
+    return [torch.stack(tap, dim=2)[..., None] for tap in zip(*copies, strict=True)]
+
+
+def _turned(images: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Images (B, S, S, 3) turned about their centre, black where nothing was."""
+    turn = (Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR) for image in images)
+    return np.stack([np.asarray(image) for image in turn])
+
+
 def _extract(
     folder: Path,
     split: str,
@@ -189,7 +222,7 @@ def _extract(
     progress: Callable[[int], object],
 ) -> None:
     size = backbone.image_size
-    shapes = [(len(samples), s.channels, s.height, s.width) for s in backbone.shapes()]
+    shapes = [(len(samples), *shape) for shape in shapes_of(backbone, key.views)]
     outputs = [
         np.lib.format.open_memmap(folder / f"{split}-{i}.npy", "w+", np.dtype(key.dtype), shape)
         for i, shape in enumerate(shapes)
@@ -199,7 +232,7 @@ def _extract(
             batch = samples[start : start + BATCH]
             images = np.stack(list(pool.map(lambda s: read_image(s, size, key.resize), batch)))
             for output, feature in zip(
-                outputs, backbone(normalise(images, backbone).to(device)), strict=True
+                outputs, _pass(backbone, images, key.views, device), strict=True
             ):
                 output[start : start + len(batch)] = feature.cpu().numpy()
             progress(len(batch))

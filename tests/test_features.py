@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from harness.backbones import load_backbone
+from harness.backbones import Backbone, load_backbone
 from harness.datasets.contract import read_image
 from harness.datasets.mvtec_ad import MvtecAd
 from harness.errors import InputError
-from harness.features import FeatureCache, FeatureKey, entry_bytes, normalise
+from harness.features import FeatureCache, FeatureKey, _pass, entry_bytes, normalise, shapes_of
 
 TAPS, SIZE = (1, 2), 64
 
@@ -66,6 +67,7 @@ def test_any_change_is_another_entry(loaded, category):
         "backbone": "x", "weights_sha256": "x", "weights": "random", "taps": (1,),
         "image_size": 32, "mean": (0.0,), "std": (1.0,), "dtype": "float16", "dataset": "x",
         "category": "x", "data_digest": "x", "resize": "crop",
+        "views": 4,
     }  # fmt: skip
     assert set(changes) == set(FeatureKey.__dataclass_fields__)
     digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
@@ -129,3 +131,69 @@ def test_entry_bytes(tmp_path, loaded, category):
         np.load(f, mmap_mode="r").nbytes for f in tmp_path.rglob("t*.npy") if f.stem[-1].isdigit()
     )
     assert entry_bytes(shapes, 16, "float32") == counted
+
+
+# --- turned views -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def views(tmp_path, loaded, category):
+    cache = FeatureCache(tmp_path / "cache")
+    return cache.ensure(key_of(loaded, category, views=8), loaded[0], category)
+
+
+def test_views_are_pooled_features_of_three_sizes(loaded, category, views):
+    backbone, _ = loaded
+    assert [f.shape for f in views.train] == [(8, 72, 8, 1), (8, 120, 8, 1)]
+    assert shapes_of(backbone, 8) == [(72, 8, 1), (120, 8, 1)]
+    assert shapes_of(backbone) == [(24, 16, 16), (40, 8, 8)]
+    image = read_image(category.test[2].path, SIZE).copy()
+    x = normalise(image[None], backbone)
+    half = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        for entry, whole, small in zip(views.test, backbone(x), backbone(half), strict=True):
+            channels = whole.shape[1]
+            expected = torch.cat((whole, small.repeat(1, 1, 2, 2)), 1).mean((2, 3))[0]
+            np.testing.assert_allclose(entry[2, : 2 * channels, 0, 0], expected, atol=1e-5)
+
+
+def test_views_are_of_turned_images(tmp_path, loaded, category, views):
+    """The views of an image turned by 90 degrees are its own from the third on."""
+    for sample in (*category.train, *category.test):
+        image = Image.fromarray(read_image(sample.path, SIZE))
+        image.transpose(Image.Transpose.ROTATE_90).save(sample.path)
+    turned = FeatureCache(tmp_path / "turned").ensure(
+        key_of(loaded, category, views=4), loaded[0], category
+    )
+    for ours, theirs in zip(turned.test, views.test, strict=True):
+        np.testing.assert_allclose(ours, np.roll(theirs[:, :, ::2], -1, axis=2), atol=1e-5)
+
+
+def test_what_turns_in_is_black(loaded, category, monkeypatch):
+    """A white image turned by 45 degrees: the four corners show nothing."""
+    seen = []
+    backbone, _ = loaded
+    monkeypatch.setattr(backbone, "pooled", lambda x: seen.append(x) or [x.mean((2, 3))])
+    _pass(backbone, np.full((1, SIZE, SIZE, 3), 255, np.uint8), 8, "cpu")
+    black, white = (
+        normalise(np.full((1, SIZE, SIZE, 3), v, np.uint8), backbone) for v in (0, 255)
+    )
+    assert torch.equal(seen[0], white)
+    corners = seen[1][..., [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert torch.equal(corners, black[..., [0, 0, -1, -1], [0, -1, 0, -1]])
+    assert torch.equal(seen[1][..., 32, 32], white[..., 32, 32])
+    assert torch.equal(seen[2], white)
+
+
+def test_without_views_the_digest_is_what_it_was(loaded, category):
+    key = key_of(loaded, category)
+    assert "views" not in key.about()
+    assert replace(key, views=4).about() == {**key.about(), "views": 4}
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_tiny_patch16_224"])
+def test_views_need_a_convolutional_backbone(name):
+    with torch.device("meta"):
+        backbone = Backbone(name, taps=(7,), image_size=224)
+    with pytest.raises(InputError, match=f"views: expected a convolutional backbone.*{name}"):
+        shapes_of(backbone, 4)

@@ -1,12 +1,13 @@
 """CFLOW-AD: conditional flows on single feature vectors (Gudovskiy et al. 2022, arXiv 2107.12571).
 
-One flow per tap maps the feature vector of one position to a Gaussian, given where the
-position is. Settings are those of the authors' code (gudovskiy/cflow-ad): 8 coupling blocks of
-FrEIA's AllInOneBlock, clamp 1.9, 128 channels of encoding, 256 vectors an optimiser step.
+One flow per tap maps the feature vector of one position to a Gaussian, given where the position
+is. Settings are those of the authors' code (gudovskiy/cflow-ad): 8 coupling blocks of FrEIA's
+AllInOneBlock, clamp 1.9, 128 channels of encoding, 256 vectors an optimiser step; the taps'
+likelihoods are upsampled and summed, without smoothing, and an image scores its map's maximum.
 
-Deviations: the permutations are hard, as in anomalib (the authors' code rotates softly; the
-trained parameters are as many). The authors normalise the likelihood
-by its maximum over the *test* set; here it is the maximum over the good training images.
+Deviations: the permutations are hard, as in anomalib (the authors' code draws rotations; as many
+parameters are trained). The authors divide the likelihood by its maximum over the *test* set;
+here it is the maximum over the good training images.
 """
 
 import math

@@ -1,7 +1,7 @@
 """PatchCore and PaDiM beside anomalib's models, fed the same real features.
 
-What anomalib draws at random is given to both. Left as they are: anomalib adds 1e-5 more to PaDiM's
-covariances, and enlarges PatchCore's map without interpolation before the blur (ours: bilinear).
+Left as they are: anomalib adds 1e-5 more to PaDiM's covariances, and enlarges PatchCore's map
+without interpolation before the blur (ours: bilinear).
 Run with ``-s`` to see the figures.
 """
 
@@ -72,10 +72,13 @@ def test_padim(data):
     peer.memory_bank = [embed(batch) for batch in batches(train)]
     peer.fit()
     gaussian = {"mean": peer.gaussian.mean, "inv_covariance": peer.gaussian.inv_covariance}
-    maps = torch.cat([
-        peer.anomaly_map_generator(embedding=embed(batch), image_size=(SIZE, SIZE), **gaussian)[:, 0]
-        for batch in batches(test)
-    ])  # fmt: skip
+    generate = peer.anomaly_map_generator
+    maps = torch.cat(
+        [
+            generate(embedding=embed(batch), image_size=(SIZE, SIZE), **gaussian)[:, 0]
+            for batch in batches(test)
+        ]
+    )
     judge(f"PaDiM, {name}", ours(method, test), (maps, maps.flatten(1).amax(1)), labels)
 
 

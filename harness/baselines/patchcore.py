@@ -67,7 +67,7 @@ class PatchCore(Method):
         self.to(device)
         total, count = self._sizes(len(train[0]))
         random = np.random.RandomState(self.seed)
-        projection = _projection(total, self.bank.shape[1], random).to(device)
+        projection = sparse_projection(total, self.bank.shape[1], random).to(device)
         small = projection.new_empty(total, projection.shape[1])
         for part, patches in self._parts(train, device):
             small[part] = patches @ projection
@@ -117,7 +117,7 @@ class PatchCore(Method):
         return self.bank.nbytes
 
 
-def _projection(total: int, channels: int, random: np.random.RandomState) -> Tensor:
+def sparse_projection(total: int, channels: int, random: np.random.RandomState) -> Tensor:
     """A sparse random projection (channels, fewer); all where the lemma asks for no fewer."""
     fewer = int(johnson_lindenstrauss_min_dim(total, eps=DISTORTION))
     if fewer >= channels:

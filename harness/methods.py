@@ -15,7 +15,7 @@ TRAINED = frozenset({
     "batch_size", "drop_last", "gradient_clip", "precision", "holdout", "eval_every", "patience",
     "epoch_selection",
 })  # fmt: skip
-MAP = frozenset({"smoothing", "image_score", "top_k"})
+MAP = frozenset({"smoothing", "align_corners", "image_score", "top_k"})
 TAPS = frozenset({"score_map", "scale_aggregation"})  # of methods with a map for every tap
 
 
@@ -70,12 +70,12 @@ METHODS: dict[str, Choices] = {
         "PatchCore", MAP | {"coreset", "neighbours"},
         epochs=1, score_map="nll", smoothing=4.0, image_score="own",
     ),
-    # Gudovskiy et al. 2022, arXiv 2107.12571; the training is that of the authors' code: 25
-    # epochs of 8 passes each, warm-up over the first two.
+    # Gudovskiy et al. 2022, arXiv 2107.12571; training and map are those of the authors' code:
+    # 25 epochs of 8 passes each, warm-up over the first two.
     "cflow": _choices(
         "CFLOW-AD", TRAINED | MAP | TAPS | {"flow_steps", "clamp_value"},
         epochs=200, learning_rate=2e-4, weight_decay=0.0, schedule="cosine", warmup_epochs=16,
-        clamp_value=1.9, score_map="likelihood", scale_aggregation="sum", smoothing=4.0,
+        clamp_value=1.9, score_map="likelihood", scale_aggregation="sum", align_corners=True,
     ),
     # Rudolph et al. 2021, arXiv 2008.12577; the training is that of the authors' code: 24
     # epochs of 8 passes each, 24 images in 4 turns to a batch; 64 turns of a test image.

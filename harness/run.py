@@ -120,6 +120,7 @@ def score(variant: Variant, scores: Scores) -> tuple[Tensor | None, Tensor]:
         score_map=variant.score_map,
         scale_aggregation=variant.scale_aggregation,
         smoothing=variant.smoothing,
+        align_corners=variant.align_corners,
     )
     if own is not None:
         return maps, own

@@ -31,6 +31,7 @@ def anomaly_maps(
     score_map: str,
     scale_aggregation: str,
     smoothing: float,
+    align_corners: bool = False,
 ) -> Tensor:
     """Anomaly maps, larger = more anomalous.
 
@@ -39,6 +40,7 @@ def anomaly_maps(
         size: side of the input image, pixels.
         score_map: a key of :data:`MAPS`.
         scale_aggregation: how the taps' maps are joined, a key of :data:`JOINS`.
+        align_corners: as torch's ``interpolate`` has it: lelexx and CFLOW-AD's code align.
         smoothing: standard deviation of a Gaussian on the map, pixels; 0: none.
 
     Returns:
@@ -50,7 +52,10 @@ def anomaly_maps(
         part = slice(start, start + CHUNK)
         scales = [MAPS[score_map](e[part], j[part])[:, None] for e, j in energies]
         upsampled = torch.stack(
-            [F.interpolate(s, (size, size), mode="bilinear", align_corners=False) for s in scales]
+            [
+                F.interpolate(s, (size, size), mode="bilinear", align_corners=align_corners)
+                for s in scales
+            ]
         )
         maps[part] = gaussian(JOINS[scale_aggregation](upsampled), smoothing)[:, 0]
     return maps

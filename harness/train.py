@@ -81,11 +81,7 @@ def fit(
         try:
             loss = _epoch(model, train, order, optimiser, schedule, variant, device)
         except ArithmeticError as error:
-            last = f"{history.loss[-1]:.6g}" if history.loss else "none"
-            raise RunFailed(
-                f"the loss became {error} in epoch {epoch} of {variant.epochs}; last good epoch's "
-                f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
-            ) from None
+            raise _diverged(error, epoch, variant, history) from None
         history.loss.append(loss)
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
         if evaluated or epoch == variant.epochs:
@@ -94,6 +90,14 @@ def fit(
         if evaluated and enough(history):
             break
     return history
+
+
+def _diverged(error: object, epoch: int, variant: Variant, history: History) -> RunFailed:
+    last = f"{history.loss[-1]:.6g}" if history.loss else "none"
+    return RunFailed(
+        f"the loss became {error} in epoch {epoch} of {variant.epochs}; last good epoch's "
+        f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
+    )
 
 
 def _epoch(

@@ -84,7 +84,9 @@ class Variant:
     coupling: str = _field("one-sided", _one_of("one-sided", "two-sided"))
     permutation: str = _field("random", _one_of("none", "random", "reverse"))
     actnorm: str = _field("affine", _one_of("none", "affine", "data"))
-    clamp: str = _field("tanh", _one_of("none", "tanh", "tanh-unit", "atan", "sigmoid"))
+    clamp: str = _field(
+        "tanh", _one_of("none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid")
+    )
     clamp_value: float = _field(2.0, _above(0))
     subnet_scale: float = _field(0.1, _above(0))
     init_gain: float = _field(0.0, _at_least(0))  # Xavier with this gain; 0: torch's own
@@ -115,6 +117,7 @@ class Variant:
         "exp-mean", _one_of("exp-mean", "nll", "nll-log-det", "likelihood"), "scoring"
     )
     scale_aggregation: str = _field("mean", _one_of("mean", "sum", "max"), "scoring")
+    align_corners: bool = _field(False, _FLAG, "scoring")  # of the taps' upsampling
     smoothing: float = _field(0.0, _at_least(0), "scoring")
     image_score: str = _field("max", _one_of("max", "top-k", "mean", "own"), "scoring")
     top_k: float = _field(0.01, ("a share in (0, 1]", lambda v: 0 < v <= 1), "scoring")

@@ -99,7 +99,8 @@ def test_a_seed_decides_everything(method):
 
 
 def test_every_field_of_a_method_reaches_its_class():
-    shared = {"smoothing", "image_score", "top_k", "score_map", "scale_aggregation", "views"}
+    shared = {"smoothing", "image_score", "top_k", "score_map", "scale_aggregation", "views",
+              "align_corners"}  # fmt: skip
     training = METHODS["cflow"].fields & METHODS["differnet"].fields - {
         "flow_steps",
         "clamp_value",

@@ -145,7 +145,8 @@ def test_rounding(tmp_path, value, printed, metric, unit, rounding):
 
 def test_a_setting_names_a_variants_fields_or_none(tmp_path):
     assert one(tmp_path, setting="kernels=3,1").fields == {"kernels": (3, 1)}
-    assert one(tmp_path, setting="coreset=25%").fields == {}
+    assert one(tmp_path, setting="coreset=0.25", method="PatchCore").fields == {"coreset": 0.25}
+    assert one(tmp_path, setting="share=25%").fields == {}
     assert one(tmp_path).name == "FastFlow table1: FastFlow, resnet18, mvtec_ad/mean, image_auroc"
 
 

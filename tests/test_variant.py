@@ -37,7 +37,7 @@ def test_digest_depends_on_every_field():
         "eval_every": 5, "smoke": True, "score_map": "nll", "scale_aggregation": "sum",
         "smoothing": 1.0, "image_score": "mean", "top_k": 0.5, "epoch_selection": "best-on-test",
         "drop_last": True, "init_gain": 0.5, "patience": 3, "views": 2, "coreset": 0.5,
-        "neighbours": 3, "channels": 50,
+        "neighbours": 3, "channels": 50, "align_corners": True,
         "resize": "crop", "mask_resize": "covered", "leaks": "allow",
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)

@@ -73,7 +73,9 @@ class CFLOW(Method):
         for (flow, code), x in zip(self._taps(), features, strict=True):
             positions = code[0].flatten(1).T
             vectors = x.permute(0, 2, 3, 1).flatten(0, 2)
-            order = torch.randperm(len(vectors), generator=self.generator, device="cpu")
+            order = torch.arange(len(vectors))
+            if self.training:  # held-out images draw nothing
+                order = order[torch.randperm(len(order), generator=self.generator, device="cpu")]
             whole = max(1, len(order) // self.fibers) * self.fibers
             for rows in order[:whole].to(x.device).split(self.fibers):
                 given = _row(positions[rows % len(positions)])

@@ -7,8 +7,8 @@ fields is not taken over:
 - anomalib: the recipe of 2022, whose figures its README prints: early stopping on the pixel
   AUROC of the test set, best checkpoint loaded; its seed 0 is not part of the recipe.
   ``anomalib 2`` is today's default.
-- lelexx: both halves share one subnet there, image scores are taken before smoothing, corners
-  are aligned, the affine is a plain factor, BatchNorm's momentum; Paddle's weights.
+- lelexx: both halves share one subnet there, image scores are taken before smoothing, the affine
+  is a plain factor, BatchNorm's momentum; Paddle's weights.
 - RistoranteRist: no ImageNet mean and deviation, the block's output without the final norm, maps
   judged at the images' own size and images by the map before it is upsampled; its four warm-up
   epochs start at lr/30 and come before the 500.
@@ -50,7 +50,7 @@ STUDY = Study(
         "anomalib 2, ResNet18": _all_in_one(RESNET18, kernels=(3, 1)),
         "lelexx, ResNet18": RESNET18.replace(
             coupling="two-sided", flow_steps=4, hidden_ratio=1.06, norm="batch", loss="mean",
-            gradient_clip=0.9, smoothing=6.0, eval_every=1, patience=30,
+            gradient_clip=0.9, smoothing=6.0, align_corners=True, eval_every=1, patience=30,
             epoch_selection="best-on-test", **COVERED,
         ),
         "RistoranteRist, CaiT": CAIT.replace(

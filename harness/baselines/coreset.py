@@ -24,8 +24,8 @@ def greedy_coreset(
     Every pick is the point with the largest Euclidean distance to its nearest earlier pick, in
     float64; of equal ones the first.
 
-    Memory beside the features: the picks (8 d bytes each), 24 bytes a point, 8 d bytes a
-    candidate, and BLOCK x picks distances.
+    Memory beside the features: 8 d bytes a pick, 32 bytes a point, 12 d bytes a candidate, and
+    BLOCK x picks distances of 8 bytes. There are more candidates where more points tie.
 
     Args:
         features: (n, d), on the device where to compute.
@@ -49,7 +49,7 @@ class _Search:
     def __init__(self, features: Tensor, picks: int, start: int) -> None:
         n, d = features.shape
         self.features, self.picked = features, 1
-        self.mean = features.mean(0, dtype=torch.float64)  # near 0 products lose fewer digits
+        self.mean = features.mean(0).double()  # around it products lose fewer digits
         everyone = torch.arange(n, device=features.device)
         self.norms = torch.cat([self.rows(i).square().sum(1) for i in everyone.split(BLOCK)])
         self.tie = TIE * float(self.norms.max())

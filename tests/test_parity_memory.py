@@ -1,8 +1,9 @@
 """PatchCore and PaDiM beside anomalib's models, fed the same real features.
 
-Left as they are: anomalib adds 1e-5 more to PaDiM's covariances, and enlarges PatchCore's map
-without interpolation before the blur (ours: bilinear).
-Run with ``-s`` to see the figures.
+What is drawn at random is the same for both, because PatchCore's map varies with it: with 1 % of
+bottle's patches, two draws of anomalib's own projection correlate to 0.90. Left as they are:
+anomalib adds 1e-5 more to PaDiM's covariances, and enlarges PatchCore's map without interpolation
+before the blur (ours: bilinear). Run with ``-s`` to see the figures.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from parity_data import SIZE, batches, real_features
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
+from harness.baselines import patchcore
 from harness.baselines.coreset import greedy_coreset
 from harness.baselines.padim import PaDiM
 from harness.baselines.patchcore import PatchCore
@@ -82,7 +84,7 @@ def test_padim(data):
     judge(f"PaDiM, {name}", ours(method, test), (maps, maps.flatten(1).amax(1)), labels)
 
 
-def test_patchcore(data):
+def test_patchcore(data, monkeypatch):
     from anomalib.models.components import KCenterGreedy
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
@@ -98,9 +100,20 @@ def test_patchcore(data):
     everything = torch.cat([embed(batch) for batch in batches(train)])
     sampler = KCenterGreedy(everything, (PICKS + 0.5) / len(everything))
     order = sampler.select_coreset_idxs()
-    chosen = greedy_coreset(sampler.features, int(SHARE * len(everything)), start=order[0])
-    assert chosen[:PICKS].tolist() == order
+    chosen = []
+
+    def select(features, picks, **_):
+        chosen.extend(greedy_coreset(features, picks, start=order[0]).tolist())
+        return torch.tensor(chosen)
+
+    projection = sampler.model.sparse_random_matrix.T
+    monkeypatch.setattr(patchcore, "sparse_projection", lambda *_: projection)
+    monkeypatch.setattr(patchcore, "greedy_coreset", select)
+    method = PatchCore(shapes(train), coreset=SHARE)
+    method.fit(train)
+    assert chosen[:PICKS] == order
     peer.memory_bank = everything[chosen]
+    torch.testing.assert_close(method.bank.sort(0).values, peer.memory_bank.sort(0).values)
 
     def score(batch):
         found, where = (t.view(len(batch[0]), -1) for t in peer.nearest_neighbors(embed(batch), 1))
@@ -111,13 +124,9 @@ def test_patchcore(data):
     maps, images, found = (
         torch.cat(t) for t in zip(*(score(b) for b in batches(test)), strict=True)
     )
-    method = PatchCore(shapes(train), coreset=SHARE, generator=torch.Generator().manual_seed(0))
-    method.fit(train)
-    judge(f"PatchCore, {name}, own draws", ours(method, test), (maps, images), labels)
-    method.bank = peer.memory_bank
     mine = [method.scores(batch) for batch in batches(test)]
     torch.testing.assert_close(
         torch.cat([s.taps[0][0] for s in mine]), found, rtol=1e-3, atol=1e-3
     )
     torch.testing.assert_close(torch.cat([s.images for s in mine]), images, rtol=1e-3, atol=1e-3)
-    judge(f"PatchCore, {name}, same draws", ours(method, test), (maps, images), labels)
+    judge(f"PatchCore, {name}", ours(method, test), (maps, images), labels)

@@ -48,7 +48,7 @@ def cost(study, tmp_path, sizes=None, jobs=1):
 
 
 def test_by_pencil(tmp_path):
-    macs, shapes = module._cost(TINY)
+    macs, shapes = module._cost(TINY, 0)
     assert [s[1:] for s in shapes] == [(16, 16), (8, 8)]
     got = cost(study(), tmp_path)
     assert got["train_seconds"] == pytest.approx(macs["flow"] * 100 * 10 * 1e-9)
@@ -161,7 +161,7 @@ def test_an_unknown_data_set_has_near_matches(tmp_path):
 def test_table1_without_data(tmp_path):
     settings = Settings(results=tmp_path, device="cpu", jobs=2)
     made = plan_without_data(get_study("table1"), settings)
-    assert len(made.cells) == 4 * 15 * 3
+    assert len(made.cells) == 13 * 15 * 3
     assert made.sizes["screw"] == (320, 160)
     assert made.categories == {}
     got = estimate(made, settings)

@@ -184,7 +184,7 @@ def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch)
     # A category that does not pickle whole: the child raises something nobody foresaw.
     plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)
     monkeypatch.setattr(grid, "make_model", None)
-    monkeypatch.setattr(grid, "_cost", lambda cells, *rest: {
+    monkeypatch.setattr(grid, "_cost", lambda plan, cells, *rest: {
         c.variant.digest: {"macs": {"flow": 1}} for c in cells
     })  # fmt: skip
     outcome = run_study(plan, settings, quiet)

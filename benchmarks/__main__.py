@@ -23,7 +23,7 @@ def main(words: list[str] | None = None) -> int:
     given = _parser().parse_args(words)
     try:
         if given.parts == ["render"]:
-            return _render()
+            return _render(given.results)
         return _measure(given)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "parts", nargs="*", metavar="PART",
         help=f"{', '.join(render.PARTS)} (default: all); gpu: those that use an accelerator, on "
-        "cuda; render: only write docs/benchmarks.md",
+        "cuda; render: only write docs/benchmarks.md from what is measured",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
     parser.add_argument("--data", type=Path, help="folder of categories in the MVTec AD layout")
@@ -49,10 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _render() -> int:
-    files = sorted(p for p in RESULTS.glob("*.json") if p.stem != "quick")
-    PAGE.parent.mkdir(exist_ok=True)
-    write_whole(PAGE, render.render(files).encode())
+def _render(results: Path) -> int:
+    files = sorted(p for p in results.glob("*.json") if p.stem != "quick")
+    write_whole(PAGE, render.render(files))
     print(f"wrote {PAGE}")
     return 0
 
@@ -79,7 +78,9 @@ def _measure(given: argparse.Namespace) -> int:
     failed = [part for part in parts if not _part(part, options, target)]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    print(f"{target}; python -m benchmarks render writes {PAGE}")
+    print(f"wrote {target}")
+    if not given.quick:
+        _render(given.results)
     return 1 if failed else 0
 
 
@@ -101,7 +102,7 @@ def _part(name: str, options: Options, target: Path) -> bool:
     found = json.loads(target.read_text()) if target.is_file() else {"parts": {}}
     block = {"environment": about, "took": round(child.seconds, 1)}
     found["parts"][name] = asdict(Part(**child.result)) | block
-    write_whole(target, json.dumps(found, indent=1, ensure_ascii=False).encode())
+    write_whole(target, json.dumps(found, indent=1, ensure_ascii=False))
     for claim in child.result["claims"] if not options.quick else ():
         verdict = "reached" if claim["reached"] else "MISSED "
         asked = f"{claim['sense']} {claim['needed']:g}"

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from harness.errors import InputError, unknown
 
+ROOT = Path(__file__).parents[1]
 BACKBONE = "resnet18.tv_in1k"
 SAMPLE_SECONDS = 0.5  # between two looks at the memory of a child and its children
 Row = dict[str, Any]
@@ -231,12 +232,14 @@ def in_child(
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         out, log = Path(folder) / "result.json", Path(folder) / "log"
         words = [sys.executable, "-m", "benchmarks.child", module, function]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
+        added = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
+        path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        added["PYTHONPATH"] = os.pathsep.join(path)
         start = time.perf_counter()
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*words, options.dumps(), str(out)],
-                stdout=None if loud else file, stderr=file, env={**os.environ, **threads},
+                stdout=None if loud else file, stderr=file, env={**os.environ, **added},
             )  # fmt: skip
             tree = _Tree(process.pid) if watch else None
             _, status, usage = os.wait4(process.pid, 0)

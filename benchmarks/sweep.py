@@ -151,9 +151,10 @@ def peer(options: Options) -> list[Row]:
             model = _lightning(variant, once=once)
             load_extractor(model.model, backbone)
             accelerator = "gpu" if options.device.startswith("cuda") else "cpu"
+            lean = {"barebones": True, "limit_val_batches": 0} if once else {}
             engine = Engine(
                 max_epochs=options.epochs, accelerator=accelerator, devices=1,
-                default_root_dir=folder, **({"barebones": True, "limit_val_batches": 0} if once else {}),
+                default_root_dir=folder, **lean,
             )  # fmt: skip
             data = _datamodule(options, once=once)
             if once:

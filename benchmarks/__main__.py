@@ -4,12 +4,11 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import render
 from benchmarks.common import Options, Part, cores, find_category, in_child
-from benchmarks.scripts import SCRIPTS
+from benchmarks.scripts import SCRIPTS, has
 from harness.errors import InputError
 from harness.records import write_whole
 
@@ -86,8 +85,8 @@ def _measure(given: argparse.Namespace) -> int:
 
 def _part(name: str, options: Options, target: Path) -> bool:
     """Measure one part in a process of its own and add it to the result at once."""
-    if find_spec(f"benchmarks.{name}") is None:
-        print(f"{name}: not there")
+    if name in SCRIPTS and not has(name):
+        print(f"{name}: not in this checkout")
         return True
     print(f"{name} …", flush=True)
     try:

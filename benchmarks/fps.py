@@ -4,21 +4,17 @@ One image costs what its multiply-accumulates say; the peak is a large matrix pr
 rate in the same number format.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.common import Options, Part, Row, columns, cores, take_turns
-from benchmarks.inference import wait
-from harness.backbones import Backbone, load_backbone
+from benchmarks.inference import our_paths, wait
+from harness.backbones import load_backbone
 from harness.cost import count_macs
-from harness.fastflow import FastFlow
-from harness.run import make_model, score
+from harness.run import make_model
 from harness.studies.paper import PAPER
-from harness.train import precision
-from harness.variant import Variant
 
 SIZES = {"ResNet18": (256, 384, 448), "Wide-ResNet50-2": (256, 384, 448),
          "DeiT": (384,), "CaiT": (448,)}  # fmt: skip
@@ -41,7 +37,7 @@ def measure(options: Options) -> Part:
             "weights; ViTs at the one size that their position embeddings have.",
             "Peak: a product of square matrices, " + ", ".join(
                 f"{p / 1e12:.3g} TFLOP/s in {kind}" for kind, p in peaks.items()
-            ) + "; the backbone runs in float32 in both.",
+            ) + "; our plain path runs the backbone in float32 in both.",
         ],
         tables={"FPS of the paper's backbones": rows},
     )  # fmt: skip
@@ -70,32 +66,17 @@ def _sides(options: Options, name: str, size: int, peaks: dict[str, float]) -> l
     with torch.device("meta"):
         macs = sum(count_macs(make_model(variant, shapes, 0), backbone.twin()).values())
     model = make_model(variant, shapes, 0).eval().to(options.device)
-    model.to(memory_format=torch.channels_last)
+    paths = our_paths(variant, backbone.to(options.device), model, options.device)
     images = torch.randn(_batch(options), 3, size, size, device=options.device)
-    backbone.to(options.device)
-    calls = {
-        kind: _call(variant.replace(precision=kind), backbone, model, images, options.device)
-        for kind in peaks
-    }
+    calls = {name: partial(path, images) for name, path in paths.items()}
     with torch.inference_mode():
         seconds = take_turns(calls, rounds=options.turns(5), wait=lambda: wait(options.device))
     rows = []
-    for kind, s in seconds.items():
-        row: dict[str, Any] = {"backbone": name, "size": size, "precision": kind}
+    for side, s in seconds.items():
+        kind = side.rpartition(" ")[2]
+        row: dict[str, Any] = {"backbone": name, "size": size, "side": side}
         row |= columns([len(images) / t for t in s], "FPS")
         row["GMAC an image"] = round(macs / 1e9, 2)
         row["share of the peak, %"] = round(200 * macs * row["median FPS"] / peaks[kind], 1)
         rows.append(row)
     return rows
-
-
-def _call(
-    variant: Variant, backbone: Backbone, model: FastFlow, images: Tensor, device: str
-) -> Callable[[], object]:
-    def run() -> object:
-        features = backbone(images)
-        with precision(variant, device):
-            energies = model.energies(features)
-        return score(variant, energies)
-
-    return run

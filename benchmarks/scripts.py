@@ -1,41 +1,79 @@
-"""Parts that are programs of their own: run, and their JSON lines made into a table."""
+"""Parts that are programs of their own: run, and what they print or write made into tables."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Options, Part, Row, cores
+from benchmarks.common import Options, Part, Row, columns, cores, ratio
 from harness.errors import InputError
 
-Words = Callable[[Options], list[str]]
-SCRIPTS: dict[str, Words] = {
-    "ceiling": lambda o: [],
-    "epoch": lambda o: [],
-    "coreset": lambda o: [
-        "--threads", str(cores()), "--device", o.device,
-        "--peer-picks", "20" if o.quick else "300", *(["--count", "2000"] if o.quick else []),
-    ],
-}  # fmt: skip
+SCRIPTS = ("ceiling", "epoch", "coreset")
+FREIA = "FrEIA AllInOneBlock"
 
 
 def measure(options: Options) -> Part:
-    """Run the script of the part's name.
-
-    Raises:
-        InputError: it failed, or printed no JSON object on a line of its own.
-    """
+    """Run the script of the part's name."""
     name = options.extra["script"]
-    words = [sys.executable, "-m", f"benchmarks.{name}", *SCRIPTS[name](options)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if name == "epoch":
+        return _epoch(options)
+    words: list[str] = []
+    if name == "coreset":
+        words = ["--threads", str(cores()), "--device", options.device]
+        words += ["--peer-picks", "20" if options.quick else "300"]
+        words += ["--count", "2000"] if options.quick else []
+    printed = _run(name, words)
+    found = [json.loads(x) for x in printed.splitlines() if x.startswith("{")]
+    # A script without a line of JSON prints its table itself.
+    text = [] if found else [x for x in printed.splitlines() if x and not x.startswith("|")]
+    rows = as_rows(found) if found else read_table(printed)
+    if not rows:
+        raise InputError(f"benchmarks.{name}: expected a line of JSON or a table; got neither")
+    return Part([_said(name, words), *text], {name: rows})
+
+
+def _epoch(options: Options) -> Part:
+    """The training step of both kernel layouts, and the ratios that were asked for."""
+    part = Part(
+        protocol=["One optimiser step on features in memory; ms an image; sides take turns."]
+    )
+    for kernels in (("3", "1"), ("3",)):
+        file = options.work / "epoch.json"
+        words = ["epoch", "--kernels", *kernels, "--rounds", str(options.turns(5))]
+        words += ["--batch", "2" if options.quick else "32", "--threads", str(cores())]
+        _run("epoch", [*words, "--json", str(file)])
+        part.protocol.append(_said("epoch", words))
+        seconds: dict[str, list[float]] = json.loads(file.read_text())["seconds"]
+        file.unlink()
+        label = "3×3 and 1×1" if len(kernels) > 1 else "3×3"
+        part.tables[f"Training step, {label}"] = [
+            {"side": side, **columns([1e3 * s for s in times], "ms an image")}
+            for side, times in seconds.items()
+        ]
+        for side in (s for s in seconds if s.startswith("ours") and FREIA in seconds):
+            text = f"Epoch, {label}, {side}, against AllInOneBlock"
+            needed = 1.3 if "float32" in side else 4
+            part.claim(text, ratio(seconds[FREIA], seconds[side]), needed)
+    return part
+
+
+def _run(name: str, words: list[str]) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines() or ["it said nothing"]
         raise InputError(f"benchmarks.{name} ended with {done.returncode}: {last[-1]}")
-    found = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
-    if not found:
-        raise InputError(f"benchmarks.{name}: expected a line of JSON; got none")
-    return Part(protocol=["`" + " ".join(words[1:]) + "`"], tables={name: as_rows(found)})
+    return done.stdout
+
+
+def _said(name: str, words: list[str]) -> str:
+    return f"`python -m benchmarks.{name} {' '.join(words)}`".replace(" `", "`")
+
+
+def has(name: str) -> bool:
+    """Whether the script is in this checkout."""
+    return Path(__file__).with_name(f"{name}.py").is_file()
 
 
 def as_rows(found: list[dict[str, Any]]) -> list[Row]:
@@ -54,3 +92,18 @@ def flat(value: dict[str, Any], prefix: str = "") -> Row:
         name = f"{prefix} {key}".strip()
         row |= flat(item, name) if isinstance(item, dict) else {name: item}
     return row
+
+
+def read_table(text: str) -> list[Row]:
+    """The rows of the Markdown tables in a text."""
+    rows: list[Row] = []
+    head: list[str] = []
+    for line in text.splitlines():
+        cells = [c.strip() for c in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            head = []
+        elif not head:
+            head = [c or "side" for c in cells]
+        elif set(line) - set("|-: "):
+            rows.append(dict(zip(head, cells, strict=True)))
+    return rows

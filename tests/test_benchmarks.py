@@ -133,6 +133,11 @@ def test_a_script_s_lines_become_rows():
     assert scripts.as_rows([{"rows": [{"a": 1}, {"a": 2}]}]) == [{"a": 1}, {"a": 2}]
 
 
+def test_a_script_s_printed_table_becomes_rows():
+    text = "epoch, 2 threads\n\n| | ms |\n|---|---|\n| ours | 1 |\n| theirs | 2 |\n"
+    assert scripts.read_table(text) == [{"side": "ours", "ms": "1"}, {"side": "theirs", "ms": "2"}]
+
+
 # --- the door -----------------------------------------------------------------------------------
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from benchmarks import render
 from benchmarks.common import Options, Part, cores, find_category, in_child
-from benchmarks.scripts import SCRIPTS, has
+from benchmarks.scripts import SCRIPTS, missing
 from harness.errors import InputError
 from harness.records import write_whole
 
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")
-GPU = ("ceiling", "epoch", "inference", "fps", "sweep", "growth")  # metrics never leave the CPU
+GPU = ("fps", "inference", "ceiling", "epoch", "coreset", "sweep", "growth")  # no CPU-only part
 
 
 def main(words: list[str] | None = None) -> int:
@@ -85,8 +85,8 @@ def _measure(given: argparse.Namespace) -> int:
 
 def _part(name: str, options: Options, target: Path) -> bool:
     """Measure one part in a process of its own and add it to the result at once."""
-    if name in SCRIPTS and not has(name):
-        print(f"{name}: not in this checkout")
+    if name in SCRIPTS and (reason := missing(name, options.device)):
+        print(f"{name}: {reason}")
         return True
     print(f"{name} …", flush=True)
     try:
@@ -102,6 +102,8 @@ def _part(name: str, options: Options, target: Path) -> bool:
     block = {"environment": about, "took": round(child.seconds, 1)}
     found["parts"][name] = asdict(Part(**child.result)) | block
     write_whole(target, json.dumps(found, indent=1, ensure_ascii=False))
+    for title, rows in child.result["tables"].items():
+        print(f"\n{title}\n\n{render.table(rows)}\n", flush=True)
     for claim in child.result["claims"] if not options.quick else ():
         verdict = "reached" if claim["reached"] else "MISSED "
         asked = f"{claim['sense']} {claim['needed']:g}"

@@ -38,7 +38,7 @@ def measure(options: Options) -> Part:
             found = study_seconds(options, **{**at, axis: value})
             if turn:
                 seconds[axis, value].append(found)
-                print(f"  growth: {axis} {value}: {found}", flush=True)
+                print(f"  growth: {axis} {value}: {found['whole']:.1f} s", flush=True)
     part = Part(
         protocol=[
             "A study of FastFlow variants (resnet18, 4 steps of 3×3 and 1×1, 2 epochs, batch 32, "

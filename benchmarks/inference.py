@@ -23,6 +23,7 @@ from benchmarks.common import (
 )
 from benchmarks.peer import VARIANT, our_model, peer_model
 from harness.backbones import Backbone
+from harness.cost import count_macs
 from harness.fastflow import FastFlow
 from harness.run import score
 from harness.train import precision
@@ -49,6 +50,7 @@ def measure(options: Options) -> Part:
         ]
     )
     part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)
+    work = 2e-9 * _macs(options)
     rows: list[Row] = []
     for batch, usual in BATCHES.items():
         images = _images(options, batch)
@@ -57,7 +59,7 @@ def measure(options: Options) -> Part:
             seconds = take_turns(
                 bound, rounds=options.turns(usual), wait=lambda: wait(options.device)
             )
-        rows += [_row(name, batch, s) for name, s in seconds.items()]
+        rows += [_row(name, batch, s, work) for name, s in seconds.items()]
         if PEER in sides and batch in ASKED:
             _claims(part, batch, seconds)
     part.tables["Inference"] = rows
@@ -75,10 +77,7 @@ def alone(options: Options) -> None:
 
 def paths(options: Options, only: str = "") -> dict[str, Path_]:
     """Name → images (B, 3, S, S) to maps (B, S, S) and scores (B,); all with the same weights."""
-    weights = "pretrained" if options.weights else "random"
-    variant = VARIANT.replace(
-        image_size=options.size, weights=weights, flow_steps=2 if options.quick else 8
-    )
+    variant = _variant(options)
     backbone, model = our_model(options, variant, generic=True)
     backbone.to(options.device)
     sides: dict[str, Path_] = {}
@@ -91,6 +90,18 @@ def paths(options: Options, only: str = "") -> dict[str, Path_]:
     model.to(options.device)
     ours = our_paths(variant, backbone, model, options.device)
     return {name: ours[name] for name in ours if only in ("", name)} | sides
+
+
+def _variant(options: Options) -> Variant:
+    weights = "pretrained" if options.weights else "random"
+    steps = 2 if options.quick else 8
+    return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=steps)
+
+
+def _macs(options: Options) -> int:
+    """Multiply-accumulates of one image, backbone and flow."""
+    backbone, model = our_model(options, _variant(options))
+    return sum(count_macs(model.to("meta"), backbone.twin()).values())
 
 
 def our_paths(
@@ -166,11 +177,12 @@ def _agreement(sides: dict[str, Path_], options: Options, part: Part) -> list[Ro
     return rows
 
 
-def _row(name: str, batch: int, seconds: list[float]) -> Row:
+def _row(name: str, batch: int, seconds: list[float], work: float) -> Row:
     return {
         "side": name,
         "batch": batch,
         **columns([batch / s for s in seconds], "FPS"),
+        "GFLOP/s": round(work * batch / median(seconds), 1),
         "p50 ms": round(1e3 * percentile(seconds, 0.5), 2),
         "p95 ms": round(1e3 * percentile(seconds, 0.95), 2),
     }

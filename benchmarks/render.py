@@ -59,6 +59,10 @@ def _machine(found: dict[str, Any], name: str) -> str:
         reached = sum(c["reached"] for c in claims)
         lines += [f"### What was asked for: {reached} of {len(claims)} reached", ""]
         lines += [table([_claim(c) for c in claims]), ""]
+    if shares := _shares(parts):
+        title = "### Share of the ceiling"
+        lines += [title, "", "Of the fastest convolution forward in the same format.", ""]
+        lines += [table(shares), ""]
     for key, part in parts.items():
         lines += [f"### {PARTS[key]}{mark[texts[key]]}", ""]
         lines += [*(f"- {text}" for text in part["protocol"]), f"- Took {part['took']:.0f} s.", ""]
@@ -66,6 +70,23 @@ def _machine(found: dict[str, Any], name: str) -> str:
             if rows:
                 lines += [f"**{title}**", "", table(rows), ""]
     return "\n".join(lines)
+
+
+def _shares(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What part of the ceiling's convolution rate every row with a rate reaches."""
+    rates = parts.get("ceiling", {}).get("tables", {}).get("Rates, GFLOP/s", [])
+    rows = []
+    for part in parts.values():
+        for title, found in part["tables"].items():
+            for row in (r for r in found if "GFLOP/s" in r):
+                kind = "bfloat16" if "bfloat16" in row["side"] else "float32"
+                of = [r["forward"] for r in rates if r["kind"].startswith(kind)]
+                if of:
+                    batch = f", batch {row['batch']}" if "batch" in row else ""
+                    share = round(100 * row["GFLOP/s"] / max(of), 1)
+                    about = {"what": f"{title}{batch}", "side": row["side"]}
+                    rows.append({**about, "GFLOP/s": row["GFLOP/s"], "share, %": share})
+    return rows
 
 
 def _environment(about: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.common import Options, Part, Row, columns, cores, ratio
@@ -18,6 +19,8 @@ def measure(options: Options) -> Part:
     name = options.extra["script"]
     if name == "epoch":
         return _epoch(options)
+    if name == "ceiling":
+        return _ceiling(options)
     words: list[str] = []
     if name == "coreset":
         words = ["--threads", str(cores()), "--device", options.device]
@@ -38,23 +41,53 @@ def _epoch(options: Options) -> Part:
     part = Part(
         protocol=["One optimiser step on features in memory; ms an image; sides take turns."]
     )
-    for kernels in (("3", "1"), ("3",)):
+    for kernels in ((3, 1), (3,)):
         file = options.work / "epoch.json"
-        words = ["epoch", "--kernels", *kernels, "--rounds", str(options.turns(5))]
+        words = ["epoch", "--kernels", *map(str, kernels), "--rounds", str(options.turns(5))]
         words += ["--batch", "2" if options.quick else "32", "--threads", str(cores())]
         _run("epoch", [*words, "--json", str(file)])
         part.protocol.append(_said("epoch", words))
         seconds: dict[str, list[float]] = json.loads(file.read_text())["seconds"]
         file.unlink()
+        work = 6e-9 * _flow_macs(kernels)  # a step is three passes, two FLOP a MAC
         label = "3×3 and 1×1" if len(kernels) > 1 else "3×3"
         part.tables[f"Training step, {label}"] = [
             {"side": side, **columns([1e3 * s for s in times], "ms an image")}
+            | {"GFLOP/s": round(work / median(times), 1)}
             for side, times in seconds.items()
         ]
         for side in (s for s in seconds if s.startswith("ours") and FREIA in seconds):
             text = f"Epoch, {label}, {side}, against AllInOneBlock"
             needed = 1.3 if "float32" in side else 4
             part.claim(text, ratio(seconds[FREIA], seconds[side]), needed)
+    return part
+
+
+def _flow_macs(kernels: tuple[int, ...]) -> int:
+    """Multiply-accumulates of resnet18's flows on an image of 256 px, forward."""
+    import torch
+
+    from harness.cost import flow_macs
+    from harness.run import make_model
+    from harness.variant import Variant
+
+    shapes = ((64, 64, 64), (128, 32, 32), (256, 16, 16))
+    with torch.device("meta"):
+        model = make_model(Variant(kernels=kernels, norm="layer-affine"), shapes, 0)
+        return flow_macs(model, [torch.empty(1, *shape) for shape in shapes])
+
+
+def _ceiling(options: Options) -> Part:
+    """The rates of convolutions, and of memory."""
+    file = options.work / "ceiling.json"
+    words = ["--threads", str(cores()), "--budget", "0.001" if options.quick else "0.05"]
+    _run("ceiling", [*words, "--json", str(file)])
+    rows: list[Row] = json.loads(file.read_text())
+    file.unlink()
+    part = Part(["The best of many calls: the rate of the machine.", _said("ceiling", words)])
+    for row in rows:
+        unit = row.pop("unit")
+        part.tables.setdefault(f"Rates, {unit}", []).append(row)
     return part
 
 
@@ -71,9 +104,12 @@ def _said(name: str, words: list[str]) -> str:
     return f"`python -m benchmarks.{name} {' '.join(words)}`".replace(" `", "`")
 
 
-def has(name: str) -> bool:
-    """Whether the script is in this checkout."""
-    return Path(__file__).with_name(f"{name}.py").is_file()
+def missing(name: str, device: str) -> str:
+    """Why the script cannot be run; empty where it can."""
+    file = Path(__file__).with_name(f"{name}.py")
+    if not file.is_file():
+        return "not in this checkout"
+    return "" if device == "cpu" or '"--device"' in file.read_text() else f"not on {device}"
 
 
 def as_rows(found: list[dict[str, Any]]) -> list[Row]:

@@ -119,6 +119,19 @@ def test_parts_of_other_days_say_so(result):
     assert "### (f) Growth (2)" in page
 
 
+def test_rates_are_shown_as_a_share_of_the_ceiling(result):
+    found = json.loads(result.read_text())
+    part = {**found["parts"]["sweep"], "claims": []}
+    rates = [{"kind": "bfloat16 contiguous", "forward": 50}]
+    rates += [{"kind": "bfloat16 channels-last", "forward": 400}]
+    rows = [{"side": "ours, bfloat16", "batch": 8, "GFLOP/s": 100.0}]
+    found["parts"]["ceiling"] = {**part, "tables": {"Rates, GFLOP/s": rates}}
+    found["parts"]["inference"] = {**part, "tables": {"Inference": rows}}
+    result.write_text(json.dumps(found))
+    page = render.render([result])
+    assert "| Inference, batch 8 | ours, bfloat16 | 100 | 25 |" in page
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"parts": 3}', "{"])
 def test_what_is_no_result_is_named(tmp_path, text):
     file = tmp_path / "broken.json"

@@ -28,6 +28,15 @@ def ablations(session: nox.Session) -> None:
     session.run("harness", "run", *arguments, "--report")
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure beside the peers and write docs/benchmarks.md: -- [PART ...] [options]."""
+    files = ("--requirement", "constraints.txt", "--requirement", "constraints-peers.txt")
+    session.install("--require-hashes", *files)
+    session.install("--no-deps", "--editable", ".")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
@@ -78,10 +87,19 @@ def gap(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def update(session: nox.Session) -> None:
-    """Resolve the dependencies anew and write constraints.txt: versions and hashes only."""
+    """Resolve the dependencies anew: versions and hashes, of the peers only what they add."""
     session.install("uv")
-    session.run(
-        "uv", "pip", "compile", "pyproject.toml", "--group", "dev", "--group", "lint",
-        "--universal", "--generate-hashes", "--upgrade", "--no-annotate", "--no-header",
-        "--output-file", "constraints.txt", *session.posargs,
-    )  # fmt: skip
+    options = ["--group", "dev", "--group", "lint", "--universal", "--generate-hashes"]
+    options += ["--upgrade", "--no-annotate", "--no-header", *session.posargs]
+    ours, peers = Path("constraints.txt"), Path("constraints-peers.txt")
+    compile_ = ("uv", "pip", "compile", "pyproject.toml", *options)
+    session.run(*compile_, "--output-file", str(ours))
+    more = ("--extra", "peers", "--constraints", str(ours), "--output-file", str(peers))
+    session.run(*compile_, *more)
+    known = set(_pins(ours))
+    peers.write_text("".join(f"{pin}\n" for pin in _pins(peers) if pin not in known))
+
+
+def _pins(file: Path) -> list[str]:
+    """Each package's line with the lines of its hashes."""
+    return re.findall(r"^\S.*(?:\n    .*)*", file.read_text(), re.MULTILINE)

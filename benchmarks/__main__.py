@@ -1,0 +1,115 @@
+"""``python -m benchmarks``: measure the parts and render the page."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks import render
+from benchmarks.common import Options, Part, cores, find_category, in_child
+from benchmarks.scripts import SCRIPTS, missing
+from harness.errors import InputError
+from harness.records import write_whole
+
+RESULTS = Path("results/benchmarks")
+PAGE = Path("docs/benchmarks.md")
+GPU = ("fps", "inference", "ceiling", "epoch", "coreset", "sweep", "growth")  # no CPU-only part
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit codes are the harness's: 0 done, 1 some part failed, 2 bad usage or input."""
+    given = _parser().parse_args(words)
+    try:
+        if given.parts == ["render"]:
+            return _render(given.results)
+        return _measure(given)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART",
+        help=f"{', '.join(render.PARTS)} (default: all); gpu: those that use an accelerator, on "
+        "cuda; render: only write docs/benchmarks.md from what is measured",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
+    parser.add_argument("--data", type=Path, help="folder of categories in the MVTec AD layout")
+    parser.add_argument("--category", help="one of them (default: the first)")
+    parser.add_argument("--weights", type=Path, help="folder with resnet18.tv_in1k.safetensors")
+    parser.add_argument("--device", default=None, help="cpu (default), cuda")
+    parser.add_argument("--epochs", type=int, default=None, help="of the sweep (default: 2)")
+    parser.add_argument("--rounds", type=int, default=0, help="in place of each part's own")
+    parser.add_argument("--name", help="of the result's file (default: device and cores)")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser
+
+
+def _render(results: Path) -> int:
+    files = sorted(p for p in results.glob("*.json") if p.stem != "quick")
+    write_whole(PAGE, render.render(files))
+    print(f"wrote {PAGE}")
+    return 0
+
+
+def _measure(given: argparse.Namespace) -> int:
+    gpu = given.parts == ["gpu"]
+    parts = list(GPU) if gpu else given.parts or list(render.PARTS)
+    for part in parts:
+        if part not in render.PARTS:
+            raise InputError(f"part: expected {', '.join(render.PARTS)}; got '{part}'")
+    device = given.device or ("cuda" if gpu else "cpu")
+    for name in ("rounds", "epochs"):
+        if (value := getattr(given, name)) is not None and value < (name == "epochs"):
+            raise InputError(f"--{name}: expected a positive number; got {value}")
+    work = given.results / "work"
+    data = find_category(given.data, given.category, work, quick=given.quick)
+    options = Options(
+        data=data, work=work, weights=given.weights,
+        device=device, epochs=given.epochs or (1 if given.quick or gpu else 2),
+        rounds=given.rounds, quick=given.quick,
+    )  # fmt: skip
+    usual = f"{device.replace(':', '-')}-{cores()}-cores"
+    target = given.results / f"{given.name or ('quick' if given.quick else usual)}.json"
+    failed = [part for part in parts if not _part(part, options, target)]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    print(f"wrote {target}")
+    if not given.quick:
+        _render(given.results)
+    return 1 if failed else 0
+
+
+def _part(name: str, options: Options, target: Path) -> bool:
+    """Measure one part in a process of its own and add it to the result at once."""
+    if name in SCRIPTS and (reason := missing(name, options.device)):
+        print(f"{name}: {reason}")
+        return True
+    print(f"{name} …", flush=True)
+    try:
+        about = in_child(options, "common", "environment").result
+        if name in SCRIPTS:
+            child = in_child(options, "scripts", "measure", loud=True, script=name)
+        else:
+            child = in_child(options, name, "measure", loud=True)
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return False
+    found = json.loads(target.read_text()) if target.is_file() else {"parts": {}}
+    block = {"environment": about, "took": round(child.seconds, 1)}
+    found["parts"][name] = asdict(Part(**child.result)) | block
+    write_whole(target, json.dumps(found, indent=1, ensure_ascii=False))
+    for title, rows in child.result["tables"].items():
+        print(f"\n{title}\n\n{render.table(rows)}\n", flush=True)
+    for claim in child.result["claims"] if not options.quick else ():
+        verdict = "reached" if claim["reached"] else "MISSED "
+        asked = f"{claim['sense']} {claim['needed']:g}"
+        print(f"  {verdict} {claim['claim']}: {claim['value']}{claim['unit']} ({asked})")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""(c) Inference: normalised image in memory → anomaly map → image score."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import (
+    Options,
+    Part,
+    Row,
+    columns,
+    cores,
+    has_peer,
+    percentile,
+    ratio,
+    take_turns,
+)
+from benchmarks.peer import VARIANT, our_model, peer_model
+from harness.backbones import Backbone
+from harness.cost import count_macs
+from harness.fastflow import FastFlow
+from harness.run import score
+from harness.train import precision
+from harness.variant import Variant
+
+BATCHES = {1: 40, 8: 10, 32: 5}  # images at a time: rounds
+ASKED = {1: 3.0, 32: 5.0}  # batch: times the FPS of anomalib
+FLOAT32 = 1.5  # the same in float32
+TOLERANCE = 1e-4
+PLAIN, PEER = "ours, float32", "anomalib, float32"
+Path_ = Callable[[Tensor], tuple[Tensor, Tensor]]
+Energies = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
+
+
+def measure(options: Options) -> Part:
+    """Every side at every batch size, in turns, after checking that they say the same."""
+    torch.set_num_threads(cores())
+    sides = paths(options)
+    part = Part(
+        protocol=[
+            f"resnet18, 8 steps of 3×3, {options.size} px, weights of both sides the same; "
+            "normalised image in memory to map and score; no cache.",
+            f"{cores()} threads on every side; batch size: rounds {BATCHES}.",
+        ]
+    )
+    part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)
+    work = 2e-9 * _macs(options)
+    rows: list[Row] = []
+    for batch, usual in BATCHES.items():
+        images = _images(options, batch)
+        bound = {name: partial(path, images) for name, path in sides.items()}
+        with torch.inference_mode():
+            seconds = take_turns(
+                bound, rounds=options.turns(usual), wait=lambda: wait(options.device)
+            )
+        rows += [_row(name, batch, s, work) for name, s in seconds.items()]
+        if PEER in sides and batch in ASKED:
+            _claims(part, batch, seconds)
+    part.tables["Inference"] = rows
+    return part
+
+
+def alone(options: Options) -> None:
+    """One side, two batches of the largest size: for its peak memory."""
+    torch.set_num_threads(cores())
+    path = paths(options, only=options.extra["side"])[options.extra["side"]]
+    with torch.inference_mode():
+        for _ in range(2):
+            path(_images(options, 8 if options.quick else max(BATCHES)))
+
+
+def paths(options: Options, only: str = "") -> dict[str, Path_]:
+    """Name → images (B, 3, S, S) to maps (B, S, S) and scores (B,); all with the same weights."""
+    variant = _variant(options)
+    backbone, model = our_model(options, variant, generic=True)
+    backbone.to(options.device)
+    sides: dict[str, Path_] = {}
+    if has_peer() and only in ("", PEER):
+        peer = peer_model(variant, backbone.cpu(), model.cpu()).to(options.device)
+        backbone.to(options.device)
+        sides[PEER] = lambda images: _of_peer(peer(images))
+    if only == PEER:
+        return sides
+    model.to(options.device)
+    ours = our_paths(variant, backbone, model, options.device)
+    return {name: ours[name] for name in ours if only in ("", name)} | sides
+
+
+def _variant(options: Options) -> Variant:
+    weights = "pretrained" if options.weights else "random"
+    steps = 2 if options.quick else 8
+    return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=steps)
+
+
+def _macs(options: Options) -> int:
+    """Multiply-accumulates of one image, backbone and flow."""
+    backbone, model = our_model(options, _variant(options))
+    return sum(count_macs(model.to("meta"), backbone.twin()).values())
+
+
+def our_paths(
+    variant: Variant, backbone: Backbone, model: FastFlow, device: str
+) -> dict[str, Path_]:
+    """Our plain path, and the inference path of harness.fast where there is one."""
+    model.to(memory_format=torch.channels_last)
+
+    def plain(v: Variant) -> Energies:
+        def run(images: Tensor) -> list[tuple[Tensor, Tensor]]:
+            features = backbone(images)
+            with precision(v, device):
+                return model.energies(features)
+
+        return run
+
+    def scored(energies: Energies) -> Path_:
+        return lambda images: score(variant, energies(images))
+
+    kinds = {k: variant.replace(precision=k) for k in ("float32", "bfloat16")}
+    paths = {f"ours, {k}": scored(plain(v)) for k, v in kinds.items()}
+    if find_spec("harness.fast") is not None:
+        fused = import_module("harness.fast").fused
+        paths |= {f"ours, fast, {k}": scored(fused(backbone, model, precision=k)) for k in kinds}
+    return paths
+
+
+def _claims(part: Part, batch: int, seconds: dict[str, list[float]]) -> None:
+    """The fastest of ours, and the fastest in float32, against anomalib."""
+    ours = {n: s for n, s in seconds.items() if n.startswith("ours")}
+    exact = {n: s for n, s in ours.items() if "float32" in n}
+    for among, needed in ((ours, ASKED[batch]), (exact, FLOAT32)):
+        best = min(among, key=lambda n: median(among[n]))
+        text = f"Inference, batch {batch}, {best}, against anomalib"
+        part.claim(text, ratio(seconds[PEER], seconds[best]), needed)
+
+
+def _of_peer(out: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    return out.anomaly_map[:, 0], out.pred_score.flatten()
+
+
+def _images(options: Options, batch: int) -> Tensor:
+    """Images of the category, normalised and repeated until they fill the batch."""
+    import numpy as np
+    from PIL import Image
+
+    files = sorted(p for p in (options.data / "test").rglob("*") if p.is_file())[:batch]
+    files = [files[i % len(files)] for i in range(batch)]
+    size = (options.size, options.size)
+    pixels = [np.asarray(Image.open(f).convert("RGB").resize(size), np.float32) for f in files]
+    x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x = (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    return x.contiguous().to(options.device)
+
+
+def _agreement(sides: dict[str, Path_], options: Options, part: Part) -> list[Row]:
+    """The largest differences of maps and scores from ours in float32."""
+    images = _images(options, 8)
+    rows = []
+    with torch.inference_mode():
+        maps, scores = sides[PLAIN](images)
+        for name, path in sides.items():
+            if name != PLAIN:
+                m, s = path(images)
+                worst = (m.cpu() - maps.cpu()).abs().max(), (s.cpu() - scores.cpu()).abs().max()
+                row = {"side": name, "map": f"{worst[0]:.2g}", "score": f"{worst[1]:.2g}"}
+                rows.append(row | {"maps span": f"{maps.min():.3f} … {maps.max():.3f}"})
+                if "float32" in name:
+                    got = {"value": float(f"{max(worst):.2g}")}
+                    text = f"Inference, largest difference of maps and scores, ours from {name}"
+                    part.claim(text, got, TOLERANCE, sense="at most", unit="")
+    return rows
+
+
+def _row(name: str, batch: int, seconds: list[float], work: float) -> Row:
+    return {
+        "side": name,
+        "batch": batch,
+        **columns([batch / s for s in seconds], "FPS"),
+        "GFLOP/s": round(work * batch / median(seconds), 1),
+        "p50 ms": round(1e3 * percentile(seconds, 0.5), 2),
+        "p95 ms": round(1e3 * percentile(seconds, 0.95), 2),
+    }
+
+
+def wait(device: str) -> None:
+    """Until the accelerator has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

@@ -1,0 +1,217 @@
+"""The benchmark's arithmetic, its page, and that both sides compute the same thing."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as door
+from benchmarks import common, metrics, peer, render, scripts, sweep
+from benchmarks.common import Options, Part
+from harness.errors import InputError
+from harness.run import score
+
+
+@pytest.fixture
+def options(tmp_path):
+    data = common.find_category(None, None, tmp_path, quick=True)
+    return Options(data=data, work=tmp_path / "work", quick=True, epochs=1)
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def test_spread_is_median_and_range():
+    assert common.spread([3, 1, 2]) == {"median": 2, "min": 1, "max": 3, "rounds": 3}
+    assert common.columns([0.5], "s") == {"median s": 0.5, "min s": 0.5, "max s": 0.5, "rounds": 1}
+
+
+def test_a_ratio_is_of_medians_and_its_range_of_paired_rounds():
+    assert common.ratio([10, 20, 60], [5, 5, 10]) == {"value": 4, "low": 2, "high": 6}
+
+
+@pytest.mark.parametrize("power", [0, 0.5, 1, 2])
+def test_the_exponent_of_an_exact_power(power):
+    x = [50, 100, 200, 400]
+    assert common.exponent(x, [3 * v**power for v in x]) == pytest.approx(power, abs=1e-12)
+
+
+def test_percentiles_are_values_that_were_seen():
+    values = list(range(1, 21))
+    assert [common.percentile(values, q) for q in (0, 0.5, 0.95, 1)] == [1, 10, 19, 20]
+
+
+def test_sides_take_turns_and_the_warm_up_does_not_count():
+    calls = []
+    sides = {name: lambda n=name: calls.append(n) for name in "ab"}
+    seconds = common.take_turns(sides, rounds=2, warmup=1)
+    assert calls == list("ababab")
+    assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize(("sense", "reached"), [("at least", True), ("at most", False)])
+def test_a_claim_knows_whether_it_is_reached(sense, reached):
+    part = Part()
+    part.claim("faster", {"value": 7.0}, 6, sense=sense)
+    assert part.claims[0]["reached"] is reached
+
+
+def test_options_survive_a_command_line(options):
+    assert Options.loads(options.dumps()) == options
+
+
+# --- child processes ----------------------------------------------------------------------------
+
+
+def test_a_child_returns_its_result_and_its_memory(options):
+    child = common.in_child(options, "common", "environment", watch=True)
+    assert child.result["quick"] is True
+    assert child.seconds > 0
+    assert child.peak_process > 2**24
+
+
+def test_a_child_that_fails_is_one_line(options):
+    with pytest.raises(InputError, match=r"^common.no_such: ended with 1: AttributeError"):
+        common.in_child(options, "common", "no_such")
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+ABOUT = {
+    "date": "2026-01-02", "processor": "A CPU", "cores": 2, "memory_gib": 8.0, "device": "cpu",
+    "device_name": "A CPU", "platform": "Linux x86_64", "python": "3.11.9", "quick": False,
+    "versions": {"torch": "2.9", "anomalib": "2.7.0"}, "commit": "0123456789abcdef",
+    "data": "mvtec/bottle", "weights": "resnet18.tv_in1k",
+}  # fmt: skip
+
+
+@pytest.fixture
+def result(tmp_path):
+    part = Part(["Six variants."], {"Sweep": [{"side": "ours", "median s": 10.0}, {"side": "x"}]})
+    part.claim("Sweep, faster", {"value": 6.5, "low": 6.1, "high": 7.0}, 6)
+    part.claim("Sweep, memory", {"value": 1.2}, 1, sense="at most")
+    block = {"environment": ABOUT, "took": 61.4, **vars(part)}
+    file = tmp_path / "two-cores.json"
+    file.write_text(json.dumps({"parts": {"sweep": block}}))
+    return file
+
+
+def test_the_page_names_machine_protocol_figures_and_what_is_missed(result):
+    page = render.render([result])
+    for text in (
+        "## two-cores", "2026-01-02: A CPU, 2 cores", "torch 2.9", "commit 0123456789ab",
+        "1 of 2 reached", "| Sweep, faster | 6.5× | 6.1–7.0 | at least 6× | reached |",
+        "| Sweep, memory | 1.2× |  | at most 1× | **missed** |", "- Six variants.",
+        "| side | median s |\n| --- | --- |\n| ours | 10 |\n| x |  |", "Took 61 s",
+    ):  # fmt: skip
+        assert text in page
+
+
+def test_parts_of_other_days_say_so(result):
+    found = json.loads(result.read_text())
+    found["parts"]["growth"] = {**found["parts"]["sweep"], "environment": {**ABOUT, "cores": 3}}
+    result.write_text(json.dumps(found))
+    page = render.render([result])
+    assert "3 cores" in page
+    assert "### (a) A sweep (1)" in page
+    assert "### (f) Growth (2)" in page
+
+
+def test_rates_are_shown_as_a_share_of_the_ceiling(result):
+    found = json.loads(result.read_text())
+    part = {**found["parts"]["sweep"], "claims": []}
+    rates = [{"kind": "bfloat16 contiguous", "forward": 50}]
+    rates += [{"kind": "bfloat16 channels-last", "forward": 400}]
+    rows = [{"side": "ours, bfloat16", "batch": 8, "GFLOP/s": 100.0}]
+    found["parts"]["ceiling"] = {**part, "tables": {"Rates, GFLOP/s": rates}}
+    found["parts"]["inference"] = {**part, "tables": {"Inference": rows}}
+    result.write_text(json.dumps(found))
+    page = render.render([result])
+    assert "| Inference, batch 8 | ours, bfloat16 | 100 | 25 |" in page
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"parts": 3}', "{"])
+def test_what_is_no_result_is_named(tmp_path, text):
+    file = tmp_path / "broken.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"broken\.json: expected a result of nox -s bench"):
+        render.render([file])
+
+
+def test_a_script_s_lines_become_rows():
+    found = [{"name": "a", "ours": {"seconds": 1}, "rounds": [1, 2]}]
+    assert scripts.as_rows(found) == [{"name": "a", "ours seconds": 1, "rounds": [1, 2]}]
+    assert scripts.as_rows([{"rows": [{"a": 1}, {"a": 2}]}]) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_script_s_printed_table_becomes_rows():
+    text = "epoch, 2 threads\n\n| | ms |\n|---|---|\n| ours | 1 |\n| theirs | 2 |\n"
+    assert scripts.read_table(text) == [{"side": "ours", "ms": "1"}, {"side": "theirs", "ms": "2"}]
+
+
+# --- the door -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["speed"], "error: part: expected ceiling, sweep, .*; got 'speed'"),
+        (["metrics", "--data", "nowhere"], "error: --data: expected a folder of categories"),
+        (["metrics", "--epochs", "0"], "error: --epochs: expected a positive number; got 0"),
+        (["metrics", "--quick", "--category", "x"], "error: .*category.*noise"),
+    ],
+)
+def test_bad_usage_is_one_line(tmp_path, capsys, words, message):
+    assert door.main([*words, "--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error)
+
+
+def test_the_metrics_part_runs_quickly_and_is_rendered(tmp_path):
+    assert door.main(["metrics", "--quick", "--results", str(tmp_path)]) == 0
+    page = render.render([tmp_path / "quick.json"])
+    assert "A quick run" in page
+    assert "| 12 × 64² | ours |" in page
+
+
+# --- both sides compute the same thing ----------------------------------------------------------
+
+
+def test_metrics_equal_scikit_learn_s():
+    category = metrics.make_category(12, 48)
+    sides = {name: side(category, {}) for name, side in metrics.sides().items()}
+    for name, tolerance in metrics.TOLERANCE.items():
+        for key, value in sides.get(name, {}).items():
+            assert sides["ours"][key] == pytest.approx(value, abs=tolerance), (name, key)
+    assert 0.5 < sides["ours"]["pixel_auroc"] < 1
+
+
+@pytest.mark.filterwarnings("ignore")  # anomalib's imports
+@pytest.mark.parametrize("kernels", [(3,), (3, 1)])
+def test_anomalib_with_our_weights_gives_our_maps(options, kernels):
+    pytest.importorskip("anomalib", reason="anomalib is not installed (extra peers)")
+    variant = peer.VARIANT.replace(
+        image_size=64, kernels=kernels, flow_steps=3, weights="random", hidden_ratio=0.5
+    )
+    backbone, flow = peer.our_model(options, variant, generic=True)
+    theirs = peer.peer_model(variant, backbone, flow)
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64))).float()
+    with torch.inference_mode():
+        maps, scores = score(variant, flow.energies(backbone(images)))
+        out = theirs(images)
+    assert maps.std() > 1e-3
+    torch.testing.assert_close(out.anomaly_map[:, 0], maps, rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.pred_score.flatten(), scores, rtol=0, atol=1e-5)
+
+
+def test_the_sweep_s_variants_are_six_that_anomalib_can_express(options):
+    variants = sweep.variants(Options(data=options.data, work=options.work))
+    assert len({v.digest for v in variants}) == 6
+    assert len({v.features for v in variants}) == 1
+    asked = [tuple(peer.peer_options(v).values()) for v in variants]
+    assert len(set(asked)) == 6
+    with pytest.raises(ValueError, match="no such FastFlow"):
+        peer.peer_options(variants[0].replace(kernels=(5,)))

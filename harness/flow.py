@@ -33,7 +33,7 @@ def make_subnet(
     """
     subnet = nn.Sequential(
         nn.Conv2d(channels_in, hidden, kernel, padding=kernel // 2),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),  # the convolution before it keeps no output
         nn.Conv2d(hidden, channels_out, kernel, padding=kernel // 2),
     )
     if init_gain:
@@ -205,7 +205,7 @@ class FlowStep(InvertibleModule):
         Returns:
             y (B, C, H, W), and (B, H, W) whose sum over the positions is the log-determinant.
         """
-        parts = [self._coupling, self._affine_permute]
+        parts = [self._coupling, self.affine_permute]
         if self.affine_first != rev:
             parts.reverse()
         log_det: Tensor | float = 0.0
@@ -246,7 +246,8 @@ class FlowStep(InvertibleModule):
             j = j1 + j2
         return torch.cat((x1, x2), dim=1), j
 
-    def _affine_permute(self, x: Tensor, *, rev: bool) -> tuple[Tensor, Tensor]:
+    def affine_permute(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """The per-channel affine and the permutation, with their log-determinant (B, H, W)."""
         if rev and self.permutes:
             x = cast(Tensor, _Permute.apply(x, self.perm_inverse, self.perm))
         j = x.new_zeros(1, 1, 1)

@@ -231,7 +231,7 @@ class FlowStep(InvertibleModule):
             return (changed - t) * torch.exp(-s), -s.sum(1)
         return changed * torch.exp(s) + t, s.sum(1)
 
-    def _coupling(self, x: Tensor, *, rev: bool) -> tuple[Tensor, Tensor]:
+    def _coupling(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
         x1, x2 = x.split(self.halves, dim=1)
         back = self.subnet_back
         if back is None:

@@ -134,7 +134,7 @@ class _Pass(torch.autograd.Function):
     """(x, a) → (y, the next subnet's half of y, log-determinant per position)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,  # noqa: ANN401
         x: Tensor,
         a: Tensor,
@@ -150,11 +150,10 @@ class _Pass(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         batch, _, *size = x.shape
         y = x if reuse else torch.empty_like(x)
-        given = (
-            a.new_empty(batch, passed[1], *size).to(memory_format=torch.channels_last)
-            if passed[1]
-            else None
-        )
+        given = None
+        if passed[1]:
+            shape, layout = (batch, passed[1], *size), torch.channels_last
+            given = torch.empty(shape, dtype=a.dtype, memory_format=layout)
         log_det = x.new_empty(batch, *size)
         _call("forward", ctx.name, stage, x, a, scale.contiguous(), shift, y, given, log_det)
         return y, given, log_det

@@ -15,7 +15,7 @@ BANDS = {
         "variant", "study", "studies", "records", "published", "official", "shipped",
     ),
     "method": (
-        "weights", "backbones", "flow", "native", "fastflow", "scoring", "metrics", "cost",
+        "weights", "backbones", "flow", "native", "fastflow", "fast", "scoring", "metrics", "cost",
     ),
     "data": ("datasets", "features"),
     "run": (

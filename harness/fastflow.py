@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from harness import native
 from harness.baselines.contract import Method, Scores
 from harness.flow import FlowStep, make_flow, through
 
@@ -51,7 +52,7 @@ class FastFlow(Method):
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
         return [
-            through(cast(Iterable[FlowStep], flow), norm(x))
+            _through(cast(Iterable[FlowStep], flow), norm(x))
             for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
         ]
 
@@ -94,3 +95,8 @@ class FastFlow(Method):
             x = norm(feature)
             for step in cast(Iterable[FlowStep], flow):
                 x = step.initialise(x)
+
+
+def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The chain with its log-determinant per position, compiled where that can be."""
+    return native.through(flow, x) if native.usable(x) else through(flow, x)

@@ -41,9 +41,9 @@ def make_subnet(
     with this gain; 0: torch's own initialisation.
     """
     widths = [channels_in, *[hidden] * hidden_layers, channels_out]
-    subnet = nn.Sequential()
+    subnet = nn.Sequential()  # a ReLU may work in place: no convolution keeps its output
     for given, out in pairwise(widths):
-        subnet.extend((nn.Conv2d(given, out, kernel, padding=kernel // 2), nn.ReLU()))
+        subnet.extend((nn.Conv2d(given, out, kernel, padding=kernel // 2), nn.ReLU(inplace=True)))
     subnet.pop(-1)
     if init_gain:
         for conv in subnet[::2]:
@@ -223,7 +223,7 @@ class FlowStep(InvertibleModule):
         Returns:
             y (B, C, H, W), and (B, H, W) whose sum over the positions is the log-determinant.
         """
-        parts = [self._coupling, self._affine_permute]
+        parts = [self._coupling, self.affine_permute]
         if self.affine_first != rev:
             parts.reverse()
         log_det: Tensor | float = 0.0
@@ -264,7 +264,10 @@ class FlowStep(InvertibleModule):
             j = j1 + j2
         return torch.cat((x1, x2), dim=1), j
 
-    def _affine_permute(self, x: Tensor, c: Tensor | None, *, rev: bool) -> tuple[Tensor, Tensor]:
+    def affine_permute(
+        self, x: Tensor, c: Tensor | None = None, *, rev: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The per-channel affine and the permutation, with their log-determinant (B, H, W)."""
         if rev and self.permutes:
             x = cast(Tensor, _Permute.apply(x, self.perm_inverse, self.perm))
         j = x.new_zeros(1, 1, 1)

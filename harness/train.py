@@ -220,7 +220,8 @@ def _batch(arrays: Arrays, rows: NDArray[np.int64], device: str) -> list[Tensor]
 
 def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
     kind = torch.optim.Adam if variant.optimiser == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), lr=variant.learning_rate, weight_decay=variant.weight_decay)
+    rate, decay = variant.learning_rate, variant.weight_decay
+    return kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def _factor(variant: Variant, images: int) -> Callable[[int], float]:

@@ -15,7 +15,8 @@ BANDS = {
         "methods", "variant", "study", "studies", "records", "published", "official", "shipped",
     ),
     "method": (
-        "weights", "backbones", "flow", "fastflow", "baselines", "scoring", "metrics", "cost",
+        "weights", "backbones", "flow", "native", "fastflow", "fast", "baselines", "scoring",
+        "metrics", "cost",
     ),
     "data": ("datasets", "features"),
     "run": (

@@ -1,0 +1,101 @@
+"""The compiled pass gives what the plain steps give: energies, losses and gradients."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from harness import native
+from harness.fastflow import FastFlow
+from harness.flow import CLAMPS
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler here")
+TABLE = list(
+    product(
+        ("one-sided", "two-sided"), ("none", "affine", "data"), CLAMPS,
+        (("random", (3,), 5), ("reverse", (3, 1), 4), ("none", (1,), 3)),
+    )
+)  # fmt: skip
+
+
+def make(coupling, actnorm, clamp, rest, dtype):
+    """A generic model of three steps, and features of odd size."""
+    permutation, kernels, channels = rest
+    torch.manual_seed(0)
+    model = FastFlow(
+        [(channels, 4, 3)], norm="layer-affine", steps=3, kernels=kernels, coupling=coupling,
+        permutation=permutation, actnorm=actnorm, clamp=clamp,
+    ).to(dtype)  # fmt: skip
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return model, torch.randn(2, channels, 4, 3, dtype=dtype, requires_grad=True)
+
+
+def results(model, x, monkeypatch, *, compiled):
+    monkeypatch.setattr(native, "SMALLEST", 0 if compiled else 2**40)
+    z, log_det = model([x])[0]
+    loss = 0.5 * z.square().sum() - log_det.sum()
+    with torch.inference_mode():
+        energies = model.energies([x])[0]
+    gradients = torch.autograd.grad(loss, [x, *model.parameters()])
+    return [z, log_det, loss], list(energies), gradients
+
+
+@pytest.mark.parametrize(("coupling", "actnorm", "clamp", "rest"), TABLE, ids=str)
+def test_float64_equals_the_plain_steps(coupling, actnorm, clamp, rest, monkeypatch):
+    model, x = make(coupling, actnorm, clamp, rest, torch.float64)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    for i in (0, 2):  # not the energies, which are float32
+        torch.testing.assert_close(compiled[i], plain[i], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("coupling", "actnorm", "clamp", "rest"), TABLE, ids=str)
+def test_float32_energies_equal_the_plain_steps(coupling, actnorm, clamp, rest, monkeypatch):
+    model, x = make(coupling, actnorm, clamp, rest, torch.float32)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    torch.testing.assert_close(compiled[1], plain[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_is_near_and_its_flow_stays_float32(monkeypatch):
+    model, x = make("one-sided", "affine", "tanh", ("random", (3, 1), 8), torch.float32)
+    (exact, *_), *_ = results(model, x, monkeypatch, compiled=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        (z, *_), _, gradients = results(model, x, monkeypatch, compiled=True)
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z, exact, rtol=0.05, atol=0.05)
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_features_are_left_as_they_were(monkeypatch):
+    monkeypatch.setattr(native, "SMALLEST", 0)
+    model = FastFlow([(4, 3, 3)], norm="none", steps=2, kernels=(3,))
+    x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
+    before = x.clone()
+    model.energies([x])
+    assert torch.equal(x, before)
+
+
+def test_threads_change_nothing(monkeypatch):
+    model, x = make("two-sided", "affine", "tanh", ("random", (1,), 6), torch.float32)
+    one = results(model, x, monkeypatch, compiled=True)[2]
+    torch.set_num_threads(2)
+    two = results(model, x, monkeypatch, compiled=True)[2]
+    torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+
+
+def test_switched_off_it_is_the_plain_path(monkeypatch):
+    monkeypatch.setenv("HARNESS_NATIVE", "0")
+    assert native.library.__wrapped__() is None
+    monkeypatch.delenv("HARNESS_NATIVE")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert native.library.__wrapped__() is None
+
+
+def test_a_failing_compiler_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    assert native.library.__wrapped__() is None
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

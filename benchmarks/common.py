@@ -212,7 +212,7 @@ def in_child(
     *,
     watch: bool = False,
     loud: bool = False,
-    **extra: Any,  # noqa: ANN401
+    **extra: Any,
 ) -> Child:
     """Call ``benchmarks.module.function(options)`` in a fresh process.
 
@@ -359,7 +359,7 @@ def write_noise(folder: Path, images: int, size: int) -> None:
     import numpy as np
     from PIL import Image
 
-    def save(path: Path, pixels: Any) -> None:  # noqa: ANN401
+    def save(path: Path, pixels: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path, compress_level=0)
 

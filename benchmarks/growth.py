@@ -104,7 +104,7 @@ class _Clock:
         self.seconds, self.plain = 0.0, FeatureCache.ensure
 
     def __enter__(self) -> None:
-        def ensure(cache: FeatureCache, *given: Any, **named: Any) -> Features:  # noqa: ANN401
+        def ensure(cache: FeatureCache, *given: Any, **named: Any) -> Features:
             start = time.perf_counter()
             try:
                 return self.plain(cache, *given, **named)

@@ -139,7 +139,7 @@ def _claims(part: Part, batch: int, seconds: dict[str, list[float]]) -> None:
         part.claim(text, ratio(seconds[PEER], seconds[best]), needed)
 
 
-def _of_peer(out: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def _of_peer(out: Any) -> tuple[Tensor, Tensor]:
     return out.anomaly_map[:, 0], out.pred_score.flatten()
 
 

@@ -106,7 +106,7 @@ def _kept(
     return call
 
 
-def _timed(clock: dict[str, list[float]], name: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _timed(clock: dict[str, list[float]], name: str, call: Callable[[], Any]) -> Any:
     start = time.perf_counter()
     value = call()
     clock.setdefault(name, []).append(time.perf_counter() - start)
@@ -128,7 +128,7 @@ def _ours(category: Category, clock: dict[str, list[float]]) -> Metrics:
 def _sklearn(category: Category, clock: dict[str, list[float]]) -> Metrics:
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-    def f1max(truth: Any, scores: Any) -> float:  # noqa: ANN401
+    def f1max(truth: Any, scores: Any) -> float:
         precision, recall, _ = precision_recall_curve(truth, scores)
         total = np.maximum(precision + recall, 1e-12)
         return float((2 * precision * recall / total).max())
@@ -156,7 +156,7 @@ def _peer(category: Category, clock: dict[str, list[float]]) -> Metrics:
     maps, masks = (torch.from_numpy(a) for a in category)
     image = maps.amax((1, 2)), torch.from_numpy(_labels(category[1]))
 
-    def value(kind: Any, given: Any) -> float:  # noqa: ANN401
+    def value(kind: Any, given: Any) -> float:
         metric = kind()
         for scores, truth in zip(given[0].split(32), given[1].split(32), strict=True):
             metric.update(scores, truth.int())

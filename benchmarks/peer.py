@@ -46,7 +46,7 @@ def our_model(
     return backbone, model.eval()
 
 
-def peer_model(variant: Variant, backbone: Backbone, flow: FastFlow | None = None) -> Any:  # noqa: ANN401
+def peer_model(variant: Variant, backbone: Backbone, flow: FastFlow | None = None) -> Any:
     """Anomalib's torch model of the same variant with the same weights.
 
     Raises:
@@ -93,7 +93,7 @@ def load_flow(model: nn.Module, flow: FastFlow) -> None:
             _load_step(step, block)
 
 
-def _load_step(step: FlowStep, block: Any) -> None:  # noqa: ANN401
+def _load_step(step: FlowStep, block: Any) -> None:
     block.subnet.load_state_dict(step.subnet.state_dict(), strict=True)
     affine = cast(Any, step.affine)
     block.global_scale.copy_(affine.global_scale)

@@ -167,7 +167,7 @@ def peer(options: Options) -> list[Row]:
     return rows
 
 
-def _lightning(variant: Any, *, once: bool) -> Any:  # noqa: ANN401
+def _lightning(variant: Any, *, once: bool) -> Any:
     from anomalib.metrics import AUROC, Evaluator, F1Max
     from anomalib.models import Fastflow
 
@@ -187,7 +187,7 @@ def _lightning(variant: Any, *, once: bool) -> Any:  # noqa: ANN401
     )
 
 
-def _datamodule(options: Options, *, once: bool) -> Any:  # noqa: ANN401
+def _datamodule(options: Options, *, once: bool) -> Any:
     """The same files as ours; anomalib's MVTecAD reads PNG alone, its Folder whatever is there."""
     from anomalib.data import Folder
 

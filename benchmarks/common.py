@@ -22,7 +22,7 @@ from harness.errors import InputError, unknown
 
 ROOT = Path(__file__).parents[1]
 BACKBONE = "resnet18.tv_in1k"
-SAMPLE_SECONDS = 0.5  # between two looks at the memory of a child and its children
+SAMPLE_SECONDS = 1.0  # between two looks at the memory of a child and its children
 Row = dict[str, Any]
 
 

@@ -12,8 +12,8 @@ import torch
 from benchmarks.common import Options, Part, Row, columns, cores, take_turns
 from benchmarks.inference import our_paths, wait
 from harness.backbones import load_backbone
+from harness.build import make_model
 from harness.cost import count_macs
-from harness.run import make_model
 from harness.studies.paper import PAPER
 
 SIZES = {"ResNet18": (256, 384, 448), "Wide-ResNet50-2": (256, 384, 448),

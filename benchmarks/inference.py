@@ -23,6 +23,7 @@ from benchmarks.common import (
 )
 from benchmarks.peer import VARIANT, our_model, peer_model
 from harness.backbones import Backbone
+from harness.baselines.contract import Scores
 from harness.cost import count_macs
 from harness.fastflow import FastFlow
 from harness.run import score
@@ -119,7 +120,12 @@ def our_paths(
         return run
 
     def scored(energies: Energies) -> Path_:
-        return lambda images: score(variant, energies(images))
+        def path(images: Tensor) -> tuple[Tensor, Tensor]:
+            maps, scores = score(variant, Scores(energies(images)))
+            assert maps is not None
+            return maps, scores
+
+        return path
 
     kinds = {k: variant.replace(precision=k) for k in ("float32", "bfloat16")}
     paths = {f"ours, {k}": scored(plain(v)) for k, v in kinds.items()}

@@ -10,9 +10,9 @@ from torch import nn
 
 from benchmarks.common import BACKBONE, Options
 from harness.backbones import Backbone, load_backbone
+from harness.build import make_model
 from harness.fastflow import FastFlow
 from harness.flow import FlowStep
-from harness.run import make_model
 from harness.variant import Variant
 
 # Of anomalib's block: kernels (3,) is conv3x3_only, (3, 1) its default.

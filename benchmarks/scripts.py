@@ -67,8 +67,8 @@ def _flow_macs(kernels: tuple[int, ...]) -> int:
     """Multiply-accumulates of resnet18's flows on an image of 256 px, forward."""
     import torch
 
+    from harness.build import make_model
     from harness.cost import flow_macs
-    from harness.run import make_model
     from harness.variant import Variant
 
     shapes = ((64, 64, 64), (128, 32, 32), (256, 16, 16))

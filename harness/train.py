@@ -145,17 +145,13 @@ def _evaluate(
     """Score the test images, and the held-out good ones, at this epoch."""
     model.eval()
     model.fit(train, device=device)
-    parts = []
+    scores = scored(model, test, variant, device)
     with torch.inference_mode():
-        for rows in _batches(np.arange(len(test[0])), variant.batch_size):
-            with precision(variant, device):
-                parts.append(model.scores(_batch(test, rows, device)).cpu())
         losses = [
             fmean(v.item() for v in _losses(model, _batch(train, rows, device), variant))
             * len(rows)
             for rows in _batches(held, variant.batch_size)
         ]
-    scores = Scores.join(parts)
     if not scores.isfinite():
         last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
         raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
@@ -163,6 +159,16 @@ def _evaluate(
     history.bank_bytes = model.bank_bytes
     if losses:
         history.holdout[epoch] = sum(losses) / len(held)
+
+
+@torch.inference_mode()
+def scored(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Scores:
+    """What a model that has learnt says of images, features (N, C, H, W) per tap, in batches."""
+    parts = []
+    for rows in _batches(np.arange(len(test[0])), variant.batch_size):
+        with precision(variant, device):
+            parts.append(model.scores(_batch(test, rows, device)).cpu())
+    return Scores.join(parts)
 
 
 def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:

@@ -47,11 +47,12 @@ def measure(options: Options) -> Part:
         features, labels, masks = _open(options, variant, Path(folder))
         model = _trained(variant, features, options)
         ways: dict[str, Scores] = {}
+        test, device = features.test, options.device
         with plain():
             ways["trained and scored in float32, plain"] = scored(
                 model, features.test, variant, options.device
             )
-        ways["the same, compiled"] = scored(model, features.test, variant, options.device)
+        ways["the same, compiled"] = scored(model, test, variant, device)
         ways["the same, scored in bfloat16"] = scored(
             model, features.test, bfloat16, options.device
         )

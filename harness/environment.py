@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import harness
+from harness import native
 
 LIBRARIES = ("torch", "timm", "FrEIA", "numpy", "scikit-learn", "pillow")
 
@@ -25,6 +26,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "device_name": device_name(device),
         "threads": threads,
+        "compiled": native.library() is not None,
     }
 
 

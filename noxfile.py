@@ -28,13 +28,27 @@ def ablations(session: nox.Session) -> None:
     session.run("harness", "run", *arguments, "--report")
 
 
-@nox.session(default=False)
-def bench(session: nox.Session) -> None:
-    """Measure beside the peers and write docs/benchmarks.md: -- [PART ...] [options]."""
+def install_peers(session: nox.Session) -> None:
+    """The same, with what the extra ``peers`` adds."""
     files = ("--requirement", "constraints.txt", "--requirement", "constraints-peers.txt")
     session.install("--require-hashes", *files)
     session.install("--no-deps", "--editable", ".")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure beside the peers and write docs/benchmarks.md: -- [PART ...] [options]."""
+    install_peers(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def parity(session: nox.Session) -> None:
+    """Hold the compared methods to anomalib's on the same features: -- [pytest options]."""
+    install_peers(session)
+    session.run(
+        "pytest", "-s", *map(str, Path("tests").glob("test_parity_*.py")), *session.posargs
+    )
 
 
 @nox.session

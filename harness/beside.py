@@ -76,7 +76,12 @@ def by_category(
         compared_with = own or (f.table == asked.name == "table4" and f.method != "FastFlow")
         if not compared_with or f.metric != metric or f.dataset != asked.dataset:
             continue
-        if f.backbone.split(".")[0] not in (architecture, "") or not f.category:
+        # Where a rival's backbone is not named, it may be any.
+        named = f.backbone or (variant.method != "fastflow" and own)
+        if named and f.backbone.split(".")[0] != architecture:
+            continue
+        other = {k: v for k, v in f.fields.items() if k != "epoch_selection"}
+        if not f.category or (own and any(getattr(variant, k) != v for k, v in other.items())):
             continue
         if f.table in ("table2", "table3", "table4") or f.by not in ("FastFlow", "U-Flow"):
             columns.setdefault(_source(f), {})[f.category] = f"{f.value:.1f}{MARKS[f.status]}"
@@ -162,7 +167,8 @@ def _other_copy(frame: pd.DataFrame) -> str:
 def _source(figure: Published) -> str:
     if figure.by == "FastFlow":
         return "paper" if figure.method == "FastFlow" else f"{figure.method}, in the paper"
-    rule = figure.setting.partition("=")[2]
+    field, _, value = figure.setting.partition("=")
+    rule = value if field == "epoch_selection" else ""
     several = "issue" in figure.table or "," in figure.table  # tables of one author
     return f"{figure.by}{f' ({figure.table})' if several else ''}" + (
         ", best epoch on test" if rule else ", last epoch" if figure.by == "gathierry" else ""

@@ -43,7 +43,8 @@ def count_parameters(model: Method, backbone: Backbone) -> dict[str, int]:
 def count_macs(model: Method, backbone: Backbone, *, views: int = 0) -> dict[str, int]:
     """Multiply-accumulates of one image in {backbone, flow}: convolutions and matrix products.
 
-    ``flow`` is whatever the method does with the features. All arguments live on the meta device.
+    ``flow`` is whatever the method does with the features; ``step``, where it is less, what a
+    training step does forward. All arguments live on the meta device.
 
     Args:
         model: fitted or filled, where it keeps a bank.
@@ -53,7 +54,10 @@ def count_macs(model: Method, backbone: Backbone, *, views: int = 0) -> dict[str
     size = backbone.image_size
     with FlopCounterMode(display=False) as counter:
         features = look(backbone, torch.empty(1, 3, size, size, device="meta"), views)
-    return {"backbone": counter.get_total_flops() // 2, "flow": flow_macs(model, features)}
+    flow = flow_macs(model, features)
+    macs = {"backbone": counter.get_total_flops() // 2, "flow": flow}
+    share = model.step_share(features)
+    return macs if share == 1 else {**macs, "step": round(share * flow)}
 
 
 def look(backbone: Backbone, images: Tensor, views: int) -> list[Tensor]:
@@ -103,7 +107,8 @@ def measure_speed(
             "rounds": len(batched[name]),
             "threads": torch.get_num_threads(),
             "device": device,
-            "measures": "normalised image in memory to anomaly map: backbone, flow, map; no cache",
+            "measures": "normalised image in memory to map, or to score where there is none: "
+            "backbone, method, map; no cache, no turning of views",
         }
         for name in paths
     }

@@ -12,6 +12,7 @@ from harness.build import make_model
 from harness.cost import count_macs, flow_macs
 from harness.environment import device_name
 from harness.features import entry_bytes
+from harness.methods import METHODS
 from harness.parameters import Shapes, skeleton
 from harness.plan import Plan, Settings, cores
 from harness.records import read_records
@@ -55,7 +56,11 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     for variant, category, _ in _trainings(missing):
         images, test = plan.sizes[category]
         macs, shapes = counts[variant]
-        train += macs["flow"] * images * variant.epochs * rates.train
+        if METHODS[variant.method].trained:
+            step = macs.get("step", macs["flow"])
+            train += step * images * variant.epochs * rates.train
+        else:  # fitted: what scoring takes; the fit itself is not known
+            train += macs["flow"] * test * rates.infer * cores() / settings.parallel
         # The last epoch is always evaluated.
         evaluations = -(-variant.epochs // variant.eval_every) if variant.eval_every else 1
         results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
@@ -87,7 +92,8 @@ def measured_rates(records: Iterable[Mapping[str, Any]], settings: Settings) -> 
         macs, seconds = r["macs"], r["measured"]["fit_seconds"]
         infer.append(1 / (r["measured"]["speed"]["fps"] * (macs["flow"] + macs["backbone"])))
         if seconds and r["loss"]:  # trained, not fitted
-            train.append(seconds / (macs["flow"] * r["data"]["train"] * len(r["loss"])))
+            step = macs.get("step", macs["flow"])
+            train.append(seconds / (step * r["data"]["train"] * len(r["loss"])))
     if train:
         return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
     return _probe(device, max(1, cores() // settings.parallel))

@@ -26,6 +26,7 @@ from harness.train import precision
 from harness.variant import Variant
 
 SPEED_BATCH = 8
+KEPT = 400  # training images in a bank whose speed is measured
 Say = Callable[[str], object]
 
 
@@ -121,14 +122,15 @@ def _cost(
 ) -> dict[str, dict[str, Any]]:
     """Digest → parameters, MACs and speed of every variant, the speeds side by side.
 
-    A method that keeps training images keeps those of the largest category here.
+    A method that keeps training images keeps here as many as the largest category has, and at
+    most KEPT: all banks are in memory at once. A record says how many.
     """
     variants = list(dict.fromkeys(c.variant for c in cells))
     device = settings.torch_device
     counts: dict[str, dict[str, Any]] = {}
     paths: dict[Any, Callable[[Tensor], object]] = {}
     images: dict[Any, Tensor] = {}
-    kept = max(plan.sizes[c.category][0] for c in cells)
+    kept = min(KEPT, max(train for train, _ in plan.sizes.values()))
     for v in variants:
         loaded = backbones[v.features]
         with torch.device("meta"):
@@ -253,7 +255,8 @@ def _train(jobs: Sequence[Job], plan: Plan, settings: Settings, outcome: Outcome
 
 
 def _epoch_work(job: Job) -> int:
-    return int(job.cost["macs"]["flow"]) * len(job.category.train)
+    macs = job.cost["macs"]
+    return int(macs.get("step", macs["flow"])) * len(job.category.train)
 
 
 def _bar(total: int, what: str, unit: str) -> "tqdm[Any]":

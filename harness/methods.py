@@ -71,14 +71,16 @@ METHODS: dict[str, Choices] = {
         epochs=1, score_map="nll", smoothing=4.0, image_score="own",
     ),
     # Gudovskiy et al. 2022, arXiv 2107.12571; training and map are those of the authors' code:
-    # 25 epochs of 8 passes each, warm-up over the first two.
+    # 25 epochs of 8 passes each, warm-up over the first two. There the last batch is dropped,
+    # the warm-up starts at a tenth of the rate, and the cosine ends at a thousandth.
     "cflow": _choices(
         "CFLOW-AD", TRAINED | MAP | TAPS | {"flow_steps", "clamp_value"},
         epochs=200, learning_rate=2e-4, weight_decay=0.0, schedule="cosine", warmup_epochs=16,
         clamp_value=1.9, score_map="likelihood", scale_aggregation="sum", align_corners=True,
     ),
     # Rudolph et al. 2021, arXiv 2008.12577; the training is that of the authors' code: 24
-    # epochs of 8 passes each, 24 images in 4 turns to a batch; 64 turns of a test image.
+    # epochs of 8 passes each, 24 images in 4 turns to a batch; 64 turns of a test image. Adam's
+    # betas (0.8, 0.8) and epsilon (1e-4) there are not taken over.
     "differnet": _choices(
         "DifferNet", TRAINED | {"flow_steps", "clamp_value", "hidden_channels", "views"},
         epochs=192, batch_size=24, learning_rate=2e-4, clamp_value=3.0, hidden_channels=2048,

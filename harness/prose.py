@@ -98,8 +98,8 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
     labels = study.labels()
     rules: dict[str, list[tuple[int, str]]] = {}
     for r in records:
-        chosen = (r["selection"]["epoch"], labels[r["digest"]])
-        rules.setdefault(r["selection"]["rule"], []).append(chosen)
+        rule = r["selection"]["rule"] if r["loss"] else "fitted in one pass"
+        rules.setdefault(rule, []).append((r["selection"]["epoch"], labels[r["digest"]]))
     epochs = "; ".join(
         f"{rule} ({_range([epoch for epoch, _ in runs])})"
         + (f" for {', '.join(dict.fromkeys(n for _, n in runs))}" if len(rules) > 1 else "")

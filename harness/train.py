@@ -14,6 +14,8 @@ from harness.baselines.contract import Arrays, Method, Scores
 from harness.errors import RunFailed
 from harness.variant import Variant
 
+CHUNK = 32  # images read at a time where all are looked at
+
 
 @dataclass
 class History:
@@ -67,6 +69,7 @@ def fit(
     model.to(device).to(memory_format=torch.channels_last)
     history = History()
     if not model.trained:
+        _finite(train)
         nobody = np.arange(0)
         _evaluate(model, history, 1, train, nobody, test, variant, device)
         progress(1, math.nan)
@@ -90,6 +93,16 @@ def fit(
         if evaluated and enough(history):
             break
     return history
+
+
+def _finite(train: Arrays) -> None:
+    """Refuse features that no distance can be taken of; a training would notice by its loss."""
+    for array in train:
+        for start in range(0, len(array), CHUNK):
+            if not np.isfinite(array[start : start + CHUNK]).all():
+                raise RunFailed(
+                    "a training image's features are not finite; try feature_dtype=float32"
+                )
 
 
 def _diverged(error: object, epoch: int, variant: Variant, history: History) -> RunFailed:
@@ -144,7 +157,8 @@ def _evaluate(
 ) -> None:
     """Score the test images, and the held-out good ones, at this epoch."""
     model.eval()
-    model.fit(train, device=device)
+    with precision(variant, device):
+        model.fit(train, device=device)
     scores = scored(model, test, variant, device)
     with torch.inference_mode():
         losses = [

@@ -205,6 +205,13 @@ class Variant:
                     f"{f.name}: {method.name} has no such choice; expected {show(expected)}; got "
                     f"{show(value)} (method={self.method} alone brings what it needs)"
                 )
+        if "views" in method.fields and not self.views:
+            raise InputError(f"views: {method.name} expected at least 1; got 0")
+        if self.epoch_selection == "best-pixel-on-test" and not method.localises:
+            raise InputError(
+                f"epoch_selection: {method.name} gives no map; expected another rule than "
+                "best-pixel-on-test"
+            )
         if self.image_score == "own" and self.method not in OWN_SCORE:
             raise InputError(
                 f"image_score: {method.name} has no image score of its own; expected max, top-k "

@@ -58,7 +58,7 @@ def rates(monkeypatch):
 
 @pytest.mark.parametrize(
     ("study", "runs"),
-    [("table1", 13 * 15 * 3), ("table3", 9 * 3 * 3), ("table4", 9 * 10 * 3),
+    [("table1", 13 * 15 * 3), ("table3", 9 * 3 * 3), ("table4", 7 * 10 * 3),
      ("disturbed", 4 * 15 * 3)],
 )  # fmt: skip
 def test_plan_without_data(study, runs, tmp_path, capsys, rates, monkeypatch):

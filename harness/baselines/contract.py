@@ -67,6 +67,10 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def step_share(self, features: Sequence[Tensor]) -> float:
+        """What a training step looks at, as a share of what scoring these features does."""
+        return 1.0
+
     def fit(self, train: Arrays, *, device: str = "cpu") -> None:
         """Learn what is not learnt by gradient; for a trained method, after its training.
 

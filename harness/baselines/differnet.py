@@ -54,6 +54,10 @@ class DifferNet(Method):
             hidden_channels=hidden_channels, hidden_layers=3, generator=generator,
         )  # fmt: skip
 
+    def step_share(self, features: Sequence[Tensor]) -> float:
+        """See :class:`Method`: the copies that a step draws."""
+        return min(1.0, self.views_per_step / features[-1].shape[2])
+
     def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
         """One loss, of some copies of every image: mean of (½·sum z² - log_det) / C (Eq. 4)."""
         x = features[-1]

@@ -20,6 +20,8 @@ def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tens
     Returns:
         distances (n, count), and indices into the bank (n, count).
     """
+    mean = bank.mean(0)  # around 0, products lose the fewest digits
+    queries, bank = queries - mean, bank - mean
     norms = bank.square().sum(1)
     found = [
         _nearest(part, bank, norms, count) for part in queries.split(max(1, CHUNK // len(bank)))

@@ -23,7 +23,8 @@ class SPADE(Method):
     An image's score is the mean squared distance of its globally pooled last tap to its K nearest
     good images (Eq. 2). A position's energy is the distance of its features at the taps before
     the last, joined at the size of the finest (bilinear), to the nearest of all positions of
-    these K images (Eq. 3 with kappa = 1). A single tap serves both searches.
+    these K images (Eq. 3 with kappa = 1; its root, as public code has it). A single tap serves
+    both searches. Nothing is drawn: every seed gives the same.
 
     The bank is the good images' features themselves, float32; scoring takes, beside it, the
     upsampled features of GALLERY images and one chunk of distances.

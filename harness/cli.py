@@ -12,10 +12,10 @@ from harness.errors import InputError
 from harness.studies import STUDIES
 
 ABOUT = """\
-FastFlow ablations that can be reproduced.
+FastFlow ablations that can be reproduced, and the methods it is compared with.
 
-A study asks one question. It lists variants of FastFlow, and runs each on every category with
-every seed; a run leaves a record, a report is made from the records alone. What is recorded is
+A study asks one question. It lists variants, and runs each on every category with every seed; a
+run leaves a record, a report is made from the records alone. What is recorded is
 never trained again, so any command can be stopped (Ctrl-C) and started again.
 """
 GAP = "published figures beside ours; the embedded study against its accepted records"

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
 
-from harness import tables
+from harness import estimate as module
+from harness import prose, tables
+from harness.baselines.coreset import greedy_coreset
 from harness.build import CLASSES, make_model
+from harness.errors import RunFailed
 from harness.grid import run_study
 from harness.methods import METHODS
 from harness.parameters import count_variant
@@ -15,6 +19,7 @@ from harness.plan import make_plan
 from harness.records import read_record, read_records
 from harness.studies.paper import rivals
 from harness.study import Study, one_factor
+from harness.train import fit
 from harness.variant import Variant
 
 SMALL = {"cflow": {"epochs": 2, "warmup_epochs": 0},
@@ -120,3 +125,29 @@ def test_published_parameter_counts():
     assert counted["Wide-ResNet50-2, CFLOW-AD"] == 81_647_616
     assert round(counted["ResNet18, CFLOW-AD"] / 1e6, 2) == 8.62
     assert {n for v, n in zip(counted, counted.values(), strict=True) if "CFLOW" not in v} == {0}
+
+
+@pytest.mark.parametrize("method", ["spade", "padim", "patchcore"])
+def test_features_that_are_not_finite_are_refused(method):
+    variant = Variant().replace(method=method)
+    train = [np.ones((4, 8, 2, 2), np.float32)]
+    train[0][1, 0, 0, 0] = np.inf
+    model = make_model(variant, [(8, 2, 2)], 0)
+    with pytest.raises(RunFailed, match="not finite; try feature_dtype=float32"):
+        fit(model, train, train, variant=variant, seed=0)
+    with pytest.raises(ValueError, match="expected finite features"):
+        greedy_coreset(torch.tensor([[0.0], [torch.nan], [1.0]]), 2)
+
+
+def test_a_training_step_of_differnet_looks_at_four_views():
+    macs = {v: module._cost(TINY.replace(method="differnet", views=v), 1)[0] for v in (4, 16)}
+    assert "step" not in macs[4]
+    assert macs[16]["step"] == macs[4]["flow"] == macs[16]["flow"] // 4
+
+
+def test_the_protocol_says_what_is_fitted(recorded):
+    settings, _ = recorded
+    place = {"dataset": make_plan(STUDY, settings).dataset, "categories": ["left"]}
+    text = prose.protocol(STUDY, settings.results, **place)
+    assert "fitted in one pass (1) for spade, padim, patchcore" in text
+    assert "last (2 … 3) for fastflow, cflow, differnet" in text

@@ -185,3 +185,13 @@ def test_only_some_methods_have_an_image_score_of_their_own():
 def test_recipes_are_of_fields_that_exist():
     for method in METHODS.values():
         assert set(method.recipe) | method.fields <= set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"views": 0}, "views: DifferNet expected at least 1; got 0"),
+     ({"epoch_selection": "best-pixel-on-test", "eval_every": 1}, "DifferNet gives no map")],
+)  # fmt: skip
+def test_what_differnet_cannot_do(change, message):
+    with pytest.raises(InputError, match=message):
+        Variant().replace(method="differnet", **change)

@@ -35,7 +35,12 @@ def greedy_coreset(
 
     Returns:
         (picks,), int64.
+
+    Raises:
+        ValueError: a feature is not finite.
     """
+    if not features.isfinite().all():
+        raise ValueError("expected finite features; got some that are not")
     search = _Search(features, picks, start)
     count = candidates
     while search.picked < picks:

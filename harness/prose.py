@@ -102,7 +102,7 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         rules.setdefault(rule, []).append((r["selection"]["epoch"], labels[r["digest"]]))
     epochs = "; ".join(
         f"{rule} ({_range([epoch for epoch, _ in runs])})"
-        + (f" for {', '.join(dict.fromkeys(n for _, n in runs))}" if len(rules) > 1 else "")
+        + (f" for {', '.join(_in_order(runs, labels))}" if len(rules) > 1 else "")
         for rule, runs in rules.items()
     )
     masks = ", ".join(sorted({r["protocol"]["masks"] for r in records}))
@@ -120,6 +120,11 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         f"- harness {machine['harness']}, torch {machine['versions']['torch']}, "
         f"timm {machine['versions']['timm']}, commit {(machine['commit'] or 'unknown')[:12]}.",
     ])  # fmt: skip
+
+
+def _in_order(runs: Sequence[tuple[int, str]], labels: Mapping[str, str]) -> list[str]:
+    ran = {name for _, name in runs}
+    return [name for name in labels.values() if name in ran]
 
 
 def _range(epochs: Sequence[int]) -> str:

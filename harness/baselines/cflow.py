@@ -14,15 +14,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.baselines.contract import Arrays, Method, Scores
+from harness.baselines.reading import batches
 from harness.flow import FlowStep, make_flow, through
-
-BATCH = 16  # images at a time in fit
 
 
 class CFLOW(Method):
@@ -92,9 +90,7 @@ class CFLOW(Method):
         self.to(device).eval()
         self.largest.zero_()
         tops = []
-        for start in range(0, len(train[0]), BATCH):
-            parts = (np.ascontiguousarray(a[start : start + BATCH], np.float32) for a in train)
-            batch = [torch.from_numpy(part).to(device) for part in parts]
+        for _, batch in batches(train, device=device):
             tops.append(torch.stack([(j - e).amax() for e, j in self.scores(batch).taps]))
         self.largest.copy_(torch.stack(tops).amax(0))
 

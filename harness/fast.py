@@ -21,7 +21,7 @@ def fused(
     In float32 the energies differ from the plain path's by rounding alone (1e-5).
 
     Args:
-        backbone: with its weights; it is copied.
+        backbone: with its weights.
         model: trained; it is copied.
         precision: ``float32`` or ``bfloat16`` (the convolutions alone).
     """
@@ -42,10 +42,12 @@ def fused(
 def fold_batch_norms(backbone: Backbone) -> Backbone:
     """A copy whose batch norms are part of the convolutions registered just before them.
 
-    Registration order need not be the order of computation: where a probe's features differ,
-    the copy is returned as it was.
+    Registration order need not be the order of computation: where a probe's features differ, the
+    backbone itself is returned; also where there is nothing to fold.
     """
-    plain, folded = copy.deepcopy(backbone), copy.deepcopy(backbone)
+    if not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules()):
+        return backbone
+    folded = copy.deepcopy(backbone)
     for module in folded.modules():
         children = list(module.named_children())
         for (name, conv), (after, norm) in pairwise(children):
@@ -56,6 +58,6 @@ def fold_batch_norms(backbone: Backbone) -> Backbone:
     parameter = next(backbone.parameters())
     probe = torch.linspace(-2, 2, 3 * size * size).view(1, 3, size, size).to(parameter)
     with torch.inference_mode():
-        pairs = zip(plain(probe), folded(probe), strict=True)
+        pairs = zip(backbone(probe), folded(probe), strict=True)
         equal = all((a - b).abs().max() <= 1e-4 * a.abs().max() for a, b in pairs)
-    return folded if equal else plain
+    return folded if equal else backbone

@@ -16,6 +16,7 @@ from harness.cost import count_macs, count_parameters, look, measure_speed
 from harness.datasets import Category
 from harness.errors import InputError
 from harness.executors.local import run_all
+from harness.fast import fold_batch_norms
 from harness.features import FeatureCache, FeatureKey, entry_bytes, shapes_of
 from harness.methods import METHODS
 from harness.plan import Plan, Settings, cores
@@ -77,13 +78,14 @@ def run_study(plan: Plan, settings: Settings, say: Say = print) -> Outcome:
 
 
 Spec = tuple[Any, ...]  # Variant.features
+Shapes = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
 class _Loaded:
     backbone: Backbone
     weights: dict[str, str]
-    shapes: tuple[tuple[int, int, int], ...]
+    shapes: Shapes
 
 
 def _load_backbones(cells: Iterable[Cell], settings: Settings) -> dict[Spec, _Loaded]:
@@ -131,8 +133,13 @@ def _cost(
     paths: dict[Any, Callable[[Tensor], object]] = {}
     images: dict[Any, Tensor] = {}
     kept = min(KEPT, max(train for train, _ in plan.sizes.values()))
+    networks: dict[Spec, Backbone] = {}
     for v in variants:
         loaded = backbones[v.features]
+        if v.features not in networks:
+            folded = fold_batch_norms(loaded.backbone).to(device)
+            networks[v.features] = folded.to(memory_format=torch.channels_last)
+        network = networks[v.features]
         with torch.device("meta"):
             model, twin = make_model(v, loaded.shapes, 0), loaded.backbone.twin()
             model.fill(kept)
@@ -140,9 +147,9 @@ def _cost(
             "parameters": count_parameters(model, twin),
             "macs": count_macs(model, twin, views=v.views),
         }
-        paths[v.digest] = _path(v, loaded, device, kept)
+        paths[v.digest] = _path(v, network, loaded.shapes, device, kept)
         images[v.digest] = torch.zeros(SPEED_BATCH, 3, v.image_size, v.image_size, device=device)
-        paths[v.features], images[v.features] = loaded.backbone, images[v.digest]  # on its own
+        paths[v.features], images[v.features] = network, images[v.digest]  # on its own
     say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
     torch.set_num_threads(cores())
     with torch.inference_mode():
@@ -155,12 +162,13 @@ def _cost(
     return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
 
 
-def _path(variant: Variant, loaded: _Loaded, device: str, kept: int) -> Callable[[Tensor], object]:
-    model = make_model(variant, loaded.shapes, 0).eval()
+def _path(
+    variant: Variant, backbone: Backbone, shapes: Shapes, device: str, kept: int
+) -> Callable[[Tensor], object]:
+    model = make_model(variant, shapes, 0).eval()
     model.fill(kept)
     model.to(device)
     model.to(memory_format=torch.channels_last)
-    backbone = loaded.backbone.to(device)
 
     def path(images: Tensor) -> object:
         features = look(backbone, images, variant.views)

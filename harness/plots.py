@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.records import Place
 from harness.study import Study
@@ -104,6 +105,9 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
         front = front[front[metric] > front[metric].cummax().shift(fill_value=-1)]
         axis.plot(front[column], 100 * front[metric], color="grey", linewidth=1, zorder=0)
         axis.set(xscale="log", xlabel=text)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.margins(0.12)
     axes[0].set_ylabel(f"{NAMES[metric]} (%)")
     figure.legend(

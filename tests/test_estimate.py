@@ -168,6 +168,8 @@ def test_table1_without_data(tmp_path):
     assert sum(map(sum, made.sizes.values())) == 3629 + 1725
     assert got["train_seconds"] > 0
     # 5354 images through four backbones: float32 features of all their taps
-    positions = 64 * 64 * (64 + 256) + 32 * 32 * (128 + 512) + 16 * 16 * (256 + 1024)
-    positions += 768 * (24 * 24 + 28 * 28)
+    layers = [64 * 64 * (64 + 256), 32 * 32 * (128 + 512), 16 * 16 * (256 + 1024),
+              8 * 8 * (512 + 2048)]  # fmt: skip
+    positions = sum(layers[:3]) + 768 * (24 * 24 + 28 * 28)
+    positions += sum(layers) + sum(layers[1:])  # SPADE's and CFLOW-AD's of the ResNets
     assert got["cache_bytes"] == 4 * 5354 * positions

@@ -9,16 +9,31 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from harness import native
 from harness.baselines.contract import Method, Scores
-from harness.flow import FlowStep, make_flow, through
+from harness.flow import ActNorm, FlowStep, make_flow, through
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, over (C, H, W), without a copy of channels-last features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) in its own memory layout."""
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        c, h, w = self.normalized_shape
+        affine = (p if p is None else p.permute(1, 2, 0) for p in (self.weight, self.bias))
+        y = F.layer_norm(x.permute(0, 2, 3, 1), [h, w, c], *affine, self.eps)
+        return y.permute(0, 3, 1, 2)
+
 
 NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "none": lambda c, h, w: nn.Identity(),
-    "layer": lambda c, h, w: nn.LayerNorm([c, h, w], elementwise_affine=False),
-    "layer-affine": lambda c, h, w: nn.LayerNorm([c, h, w]),
+    "layer": lambda c, h, w: LayerNorm([c, h, w], elementwise_affine=False),
+    "layer-affine": lambda c, h, w: LayerNorm([c, h, w]),
     "batch": lambda c, h, w: nn.BatchNorm2d(c),
 }
 
@@ -68,7 +83,7 @@ class FastFlow(Method):
         """
         total = torch.zeros((), device=features[0].device)
         for z, log_det in self(features):
-            nll = 0.5 * z.float().square().sum(dim=(1, 2, 3)) - log_det.float().sum(dim=(1, 2))
+            nll = (_HalfSquares.apply(z.float()) - log_det.float()).sum(dim=(1, 2))
             total = total + (nll if reduction == "sum" else nll / math.prod(z.shape[1:]))
         return total
 
@@ -84,17 +99,34 @@ class FastFlow(Method):
     def energies(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Per tap: energy ½·mean_c z², and log_det / C, each (B, H, W), float32."""
         return [
-            (0.5 * z.float().square().mean(1), log_det.float() / z.shape[1])
+            (_HalfSquares.apply(z.float()) / z.shape[1], log_det.float() / z.shape[1])
             for z, log_det in self(features)
         ]
 
     @torch.no_grad()
     def initialise(self, features: Sequence[Tensor]) -> None:
         """Initialise data-dependent ActNorms from a batch, step after step."""
+        if not any(isinstance(m, ActNorm) for m in self.modules()):
+            return
         for norm, flow, feature in zip(self.norms, self.flows, features, strict=True):
             x = norm(feature)
             for step in cast(Iterable[FlowStep], flow):
                 x = step.initialise(x)
+
+
+class _HalfSquares(torch.autograd.Function):
+    """½·sum_c z², (B, H, W), of z (B, C, H, W), without a tensor of squares."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(z)
+        return 0.5 * torch.linalg.vector_norm(z, dim=1).square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        (z,) = ctx.saved_tensors
+        return grad[:, None] * z
 
 
 def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -160,6 +159,8 @@ def load_backbone(
 
 def _create(name: str) -> Any:  # noqa: ANN401 -- timm's models share no typed base
     architecture = name.split(".")[0]
+    import timm  # takes as long as torch; workers import this module and build no backbone
+
     if not timm.is_model(architecture):
         raise unknown("backbone", architecture, timm.list_models())
     # The tag picks timm's preprocessing; a tag of a package or of one's own file is not timm's.

@@ -17,16 +17,17 @@ from harness import native
 from harness.baselines.contract import Method, Scores
 from harness.flow import ActNorm, FlowStep, make_flow, through
 
+
 class LayerNorm(nn.LayerNorm):
     """torch's, over (C, H, W), without a copy of channels-last features."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) in its own memory layout."""
+        """Of x (B, C, H, W), in its own memory layout."""
         if not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
         c, h, w = self.normalized_shape
-        affine = (p if p is None else p.permute(1, 2, 0) for p in (self.weight, self.bias))
-        y = F.layer_norm(x.permute(0, 2, 3, 1), [h, w, c], *affine, self.eps)
+        weight, bias = (p if p is None else p.permute(1, 2, 0) for p in (self.weight, self.bias))
+        y = F.layer_norm(x.permute(0, 2, 3, 1), [h, w, c], weight, bias, self.eps)
         return y.permute(0, 3, 1, 2)
 
 
@@ -120,13 +121,14 @@ class _HalfSquares(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(z)
-        return 0.5 * torch.linalg.vector_norm(z, dim=1).square()
+        norm: Tensor = torch.linalg.vector_norm(z, dim=1)
+        return 0.5 * norm.square()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         (z,) = ctx.saved_tensors
-        return grad[:, None] * z
+        return grad[:, None] * cast(Tensor, z)
 
 
 def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:

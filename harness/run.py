@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import resource
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +23,7 @@ from harness.environment import environment
 from harness.errors import RunFailed
 from harness.features import FeatureCache, FeatureKey
 from harness.metrics import image_metrics, pixel_metrics
+from harness.process import be_deterministic, peak_memory, reset_peak_memory
 from harness.records import SCHEMA, Place, finite, write_record, write_whole
 from harness.scoring import anomaly_maps, image_scores
 from harness.train import History, fit
@@ -77,7 +76,9 @@ def run(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss:
         RunFailed: the run cannot give a record; the reason is one line.
     """
     start = time.perf_counter()
-    _deterministic(job)
+    be_deterministic()
+    torch.set_num_threads(job.threads)
+    reset_peak_memory(job.device)
     features = FeatureCache(job.cache).open(job.key)
     if features is None:
         raise RunFailed(f"the features of {job.category.name} left the cache; start again")
@@ -97,7 +98,7 @@ def run(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss:
     measured = {
         "fit_seconds": round(fitted - start, 3) if trained else None,
         "score_seconds": round(time.perf_counter() - fitted, 3),
-        "peak_memory_bytes": _peak_memory(job.device),
+        "peak_memory_bytes": peak_memory(job.device),
         "bank_bytes": history.bank_bytes,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "speed": job.cost["speed"],
@@ -328,17 +329,3 @@ def _save_gallery(
         has_masks=np.array(job.category.has_masks),
     )
     write_whole(job.place.gallery, buffer.getvalue())
-
-
-def _deterministic(job: Job) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may vary
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    torch.set_num_threads(job.threads)
-
-
-def _peak_memory(device: str) -> int:
-    """Bytes: of the accelerator where there is one, else of this process."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

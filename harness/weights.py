@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -101,7 +100,8 @@ def find_weights(
 
 def _from_hub(backbone: str, folder: Path | None, *, download: bool) -> Path:
     """The file in timm's repository of the hub, downloaded once into the hub's own cache."""
-    from huggingface_hub import hf_hub_download  # slow to import, and seldom needed
+    import timm  # slow to import, and seldom needed
+    from huggingface_hub import hf_hub_download
 
     try:
         config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)

@@ -20,8 +20,8 @@ BANDS = {
     ),
     "data": ("datasets", "features"),
     "run": (
-        "environment", "build", "train", "run", "executors", "plan", "grid", "parameters",
-        "estimate",
+        "environment", "process", "build", "train", "run", "executors", "plan", "grid",
+        "parameters", "estimate",
     ),
     "report": ("tables", "prose", "plots", "reports", "gap", "regression", "beside"),
     "door": ("cli", "commands", "data_commands", "gap_commands", "doctor", "__main__"),

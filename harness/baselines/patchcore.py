@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
 
 from harness.baselines.contract import Arrays, Method, Scores
@@ -119,6 +118,9 @@ class PatchCore(Method):
 
 def sparse_projection(total: int, channels: int, random: np.random.RandomState) -> Tensor:
     """A sparse random projection (channels, fewer); all where the lemma asks for no fewer."""
+    # Slow to import, and every worker imports this module.
+    from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+
     fewer = int(johnson_lindenstrauss_min_dim(total, eps=DISTORTION))
     if fewer >= channels:
         return torch.eye(channels)

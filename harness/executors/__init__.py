@@ -1,1 +1,18 @@
-"""How runs are spread over processes and machines."""
+"""Where runs are executed; this module alone imports nothing heavy."""
+
+import multiprocessing as mp
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+
+
+def context() -> ForkServerContext:
+    """How workers are started: from a server that has imported torch once, for all of them."""
+    forking = mp.get_context("forkserver")
+    forking.set_forkserver_preload(["harness.run", "torch._dynamo"])  # optimisers import that
+    return forking
+
+
+def prepare() -> None:
+    """Begin to import in the workers' server what this process is about to import as well."""
+    context()
+    forkserver.ensure_running()

@@ -1,7 +1,7 @@
-"""Runs in child processes of this machine, a fresh one for each, several at a time.
+"""Runs in worker processes of this machine, several at a time.
 
-A fresh process per run keeps its peak memory its own, and a run that is killed (out of memory)
-takes nothing else with it.
+A worker that is killed (out of memory) takes nothing but its own run with it. Workers are kept:
+the first steps in a fresh process pay for its memory and for compiled convolutions.
 """
 
 import multiprocessing as mp
@@ -10,11 +10,13 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from harness.errors import InputError, RunFailed
+from harness.executors import context
+from harness.process import keep_memory
 from harness.run import Job, run
 
 Task = Sequence[Job]  # jobs that share one training, run one after the other in one process
@@ -31,73 +33,90 @@ class Event:
     traceback: str = ""
 
 
+@dataclass
+class _Worker:
+    process: BaseProcess
+    jobs: list[Job] = field(default_factory=list)  # of its task, those not ended
+
+
 def run_all(tasks: Sequence[Task], *, parallel: int) -> Iterator[Event]:
     """Run the tasks, ``parallel`` at a time, and tell what happens.
 
-    Leaving the iteration early (Ctrl-C) ends the children; records are written whole or not
+    Leaving the iteration early (Ctrl-C) ends the workers; records are written whole or not
     at all, so nothing is lost but the unfinished runs.
     """
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["harness.run"])  # torch is imported once, not per run
     waiting = list(reversed(tasks))
-    running: dict[Connection, tuple[BaseProcess, list[Job]]] = {}  # with the jobs not ended
+    workers: dict[Connection, _Worker] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < parallel:
+        while waiting or any(w.jobs for w in workers.values()):
+            idle = [c for c, w in workers.items() if not w.jobs]
+            while waiting and (idle or len(workers) < parallel):
+                connection = idle.pop() if idle else _start(workers)
                 task = waiting.pop()
-                receiver, sender = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(
-                    target=_child, args=(task, sender), daemon=True
-                )
-                process.start()
-                sender.close()
-                running[receiver] = process, list(task)
-            for ready in wait(list(running)):
+                workers[connection].jobs = list(task)
+                connection.send(task)
+            for ready in wait([c for c, w in workers.items() if w.jobs]):
                 assert isinstance(ready, Connection)
-                process, jobs = running[ready]
-                for event in _receive(ready, process, jobs):
+                worker = workers[ready]
+                for event in _receive(ready, worker):
                     if event.kind != "epoch":
-                        jobs.remove(event.job)
+                        worker.jobs.remove(event.job)
                     yield event
-                if not jobs:
-                    process.join()
+                if not worker.process.is_alive():
                     ready.close()
-                    del running[ready]
+                    del workers[ready]
     finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.join()
+        for worker in workers.values():
+            worker.process.terminate()
+        for worker in workers.values():
+            worker.process.join()
 
 
-def _receive(receiver: Connection, process: BaseProcess, jobs: Sequence[Job]) -> list[Event]:
-    """The next news of a process; what fails one job fails those that wait for its training."""
+def _start(workers: dict[Connection, _Worker]) -> Connection:
+    ours, its = context().Pipe()
+    process: BaseProcess = context().Process(target=_work, args=(its,), daemon=True)
+    process.start()
+    its.close()
+    workers[ours] = _Worker(process)
+    return ours
+
+
+def _receive(connection: Connection, worker: _Worker) -> list[Event]:
+    """The next news of a worker; what fails one job fails those that wait for its training."""
     try:
-        kind, *rest = receiver.recv()
-    except EOFError:
-        process.join()
-        code = process.exitcode or 0
+        kind, *rest = connection.recv()
+    except (EOFError, ConnectionError):
+        worker.process.join()
+        code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
         kind, rest = "failed", [0, f"the process ended by {how}{hint}"]
-    concerned = jobs if kind == "failed" else jobs[:1]
+    concerned = worker.jobs if kind == "failed" else worker.jobs[:1]
     return [Event(job, kind, *rest) for job in concerned]
 
 
-def _child(task: Task, sender: Connection) -> None:
+def _work(connection: Connection) -> None:
+    """A worker: task after task, until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _die_with_parent()
+    keep_memory()
+    while True:
+        try:
+            _run(connection.recv(), connection)
+        except EOFError:
+            return
+
+
+def _run(task: Task, connection: Connection) -> None:
     try:
         for job in task:
-            run(job, lambda epoch, loss: sender.send(("epoch", epoch)))
-            sender.send(("done",))
+            run(job, lambda epoch, loss: connection.send(("epoch", epoch)))
+            connection.send(("done",))
     except (RunFailed, InputError) as error:
-        sender.send(("failed", 0, str(error)))
+        connection.send(("failed", 0, str(error)))
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         first = next(iter(str(error).splitlines()), "")
-        sender.send(("failed", 0, f"{type(error).__name__}: {first}", traceback.format_exc()))
-    finally:
-        sender.close()
+        connection.send(("failed", 0, f"{type(error).__name__}: {first}", traceback.format_exc()))
 
 
 def _die_with_parent() -> None:

@@ -29,8 +29,8 @@ def measure(options: Options) -> Part:
     torch.set_num_threads(cores())
     part = Part(
         protocol=[
-            f"The best of the calls within {BUDGET} s, at least {_least(options)}: the rate of the "
-            f"machine; {cores()} threads. Memory: read and written together.",
+            f"The best of the calls within {BUDGET} s, at least {_least(options)}; {cores()} "
+            "threads. Memory: read and written together.",
         ]
     )
     if options.device != "cpu":

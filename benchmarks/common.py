@@ -208,7 +208,7 @@ def in_child(
         with log.open("wb") as file:
             process = subprocess.Popen(
                 child_words(options, module, function, str(out)),
-                stdout=None if loud else file, stderr=file, env=child_environment(),
+                stdout=None if loud else file, stderr=file, env=child_environment(options),
             )  # fmt: skip
             tree = _Tree(process.pid) if watch else None
             _, status, usage = os.wait4(process.pid, 0)
@@ -227,11 +227,16 @@ def child_words(options: Options, module: str, function: str, *more: str) -> lis
     return [*words, *more]
 
 
-def child_environment() -> dict[str, str]:
-    """Ours, with the threads that torch takes by default and the way to this package."""
+def child_environment(options: Options) -> dict[str, str]:
+    """Ours, with the threads that torch takes by default and the way to this package.
+
+    Bytecode is kept, wherever the interpreter is told not to: no side compiles its imports anew.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
     path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path)}
+    usual = {"PYTHONPYCACHEPREFIX": str((options.work / "bytecode").resolve()), **os.environ}
+    usual.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**usual, **threads, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def child_failed(module: str, function: str, code: int, log: Path) -> InputError:

@@ -54,7 +54,7 @@ def measure(options: Options) -> Part:
     )
     if has_peer():
         part.protocol.append(
-            f"anomalib's time is that of {peer_picks} picks, scaled; of those, {equal} are ours too."
+            f"anomalib's time is that of {peer_picks} picks, scaled; {equal} of them are ours too."
         )
     part.tables["Coreset"] = [
         {"side": name, **columns([c["s"] for c in costs], "s"), PEAK: costs[-1][PEAK]}

@@ -78,7 +78,7 @@ class Side:
         self._log = Path(self._folder.name) / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                child_words(options, module, function), text=True, env=child_environment(),
+                child_words(options, module, function), text=True, env=child_environment(options),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
 
@@ -124,7 +124,7 @@ class Side:
 def own_processes(
     options: Options, module: str, names: Iterable[str], **extra: Any
 ) -> Iterator[dict[str, Side]]:
-    """Inside the context, ``module.side`` for every name, which is its ``options.extra["side"]``."""
+    """Inside the context, ``module.side`` for every name, told as ``options.extra["side"]``."""
     with ExitStack() as stack:
         yield {
             name: stack.enter_context(Side(options, module, "side", side=name, **extra))

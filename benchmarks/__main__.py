@@ -13,7 +13,7 @@ from harness.records import write_whole
 
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")
-CPU_ONLY = ("exactness", "metrics", "memory", "threads")
+GPU = [p for p in render.PARTS if p not in ("exactness", "metrics", "memory", "threads")]
 
 
 def main(words: list[str] | None = None) -> int:
@@ -56,11 +56,7 @@ def _render(results: Path) -> int:
 
 def _measure(given: argparse.Namespace) -> int:
     gpu = given.parts == ["gpu"]
-    parts = (
-        [p for p in render.PARTS if p not in CPU_ONLY]
-        if gpu
-        else given.parts or list(render.PARTS)
-    )
+    parts = GPU if gpu else given.parts or list(render.PARTS)
     for part in parts:
         if part not in render.PARTS:
             raise InputError(f"part: expected {', '.join(render.PARTS)}; got '{part}'")

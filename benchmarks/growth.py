@@ -55,8 +55,8 @@ def measure(options: Options) -> Part:
             "fit times; whole: the call. What a start costs and memory touched first are the same "
             "at every size of a run, so they pull exponents below 1.",
             f"The other axes stay at {at}; a point on several axes is measured once for all. "
-            f"Studies of up to {SMALL:g} times the pixels of that: {MORE} rounds. Exponent: slope of "
-            "log seconds over log value.",
+            f"Studies of up to {SMALL:g} times the pixels of that: {MORE} rounds. Exponent: slope "
+            "of log seconds over log value.",
         ]
     )
     rows: list[Row] = []

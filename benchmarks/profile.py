@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -54,45 +55,55 @@ def measure(options: Options) -> Part:
             "waiting for kernels to start), as a share of the whole.",
         ]
     )
-    batch = epoch.batch(options)
-    cases: list[tuple[str, str, dict[str, str], dict[str, Any]]] = [
-        (f"Training step, {label}, batch {batch}", "epoch", TRAINING, {"kernels": kernels})
-        for label, kernels in epoch.LAYOUTS.items()
-    ]
-    cases += [(f"Inference, batch {b}", "inference", INFERENCE, {"batch": b}) for b in (32, 1)]
-    for title, module, sides, extra in cases:
-        found = {
-            name: in_child(options, "profile", "alone", module=module, side=side, **extra).result
-            for name, side in sides.items()
-            if "anomalib" not in name or has_peer()
-        }
-        kinds = list(dict.fromkeys(k for shares in found.values() for k in shares))
-        part.tables[f"Where the time goes, {title[0].lower()}{title[1:]}"] = [
+    tables: dict[str, dict[str, Row]] = {}  # case → side → kind → share
+    for function, sides in (("training", TRAINING), ("inferring", INFERENCE)):
+        for name, side in sides.items():
+            if "anomalib" not in name or has_peer():
+                cases = in_child(options, "profile", function, side=side).result
+                for case, shares in cases.items():
+                    tables.setdefault(case, {})[name] = shares
+    for case, found in tables.items():
+        kinds = dict.fromkeys(k for shares in found.values() for k in shares)
+        part.tables[f"Where the time goes, {case}"] = [
             {"kind": kind, **{name: shares.get(kind) for name, shares in found.items()}}
             for kind in kinds
         ]
     return part
 
 
-def alone(options: Options) -> Row:
-    """One side of one case: kind → share in %, and both wall times, ms an image."""
-    if options.extra["module"] == "epoch":
-        step, images = epoch.side(options), epoch.batch(options)
-    else:
-        images = options.extra["batch"]
-        step = partial(inference.side(options), images)
+def training(options: Options) -> dict[str, Row]:
+    """A step of one side of the epoch part, for each layout of the kernels."""
+    found = {}
+    for label, kernels in epoch.layouts(options).items():
+        options.extra["kernels"] = kernels
+        images = epoch.batch(options)
+        case = f"training step, {label}, batch {images}"
+        found[case] = _shares(epoch.side(options), images, options)
+    return found
+
+
+def inferring(options: Options) -> dict[str, Row]:
+    """A batch of one side of the inference part, for each size."""
+    step = inference.side(options)
+    return {
+        f"inference, batch {batch}": _shares(partial(step, batch), batch, options)
+        for batch in (32, 1)
+    }
+
+
+def _shares(step: Callable[[], object], images: int, options: Options) -> Row:
+    """Kind → share in %, and both wall times, ms an image."""
     turn = clocked(step, options.device)
     for _ in range(WARMUP):
         turn()
-    rounds = options.turns(3)
-    plain = min(turn() for _ in range(rounds))
+    plain = median(turn() for _ in range(options.turns(3)))
+    profiled(step, options.device)  # the profiler's own first time
     wall, seconds = profiled(step, options.device)
     total = sum(seconds.values())
     whole = max(wall, total)
-    named = (OPTIMISER, *KINDS, REST)
-    shares = {k: round(100 * seconds[k] / whole, 1) for k in named if seconds[k]}
+    ordered = (*KINDS, OPTIMISER, REST)
     return {
-        **shares,
+        **{k: round(100 * seconds[k] / whole, 1) for k in ordered},
         OUTSIDE: round(100 * (1 - total / whole), 1),
         "ms an image without the profiler": round(1e3 * plain / images, 3),
         "ms an image with it": round(1e3 * wall / images, 3),

@@ -38,8 +38,8 @@ def measure(options: Options) -> Part:
         beside = [prepared(threads) for _ in range(jobs)]
         alone = prepared(cores())
         names = (
-            f"{jobs} processes × {threads} thread at once",
-            f"1 process × {cores()} threads, one after the other",
+            f"at once, processes × threads: {jobs} × {threads}",
+            f"one after the other, processes × threads: 1 × {cores()}",
         )
         calls = dict(zip(names, map(clocked, (at_once, in_sequence)), strict=True))
         seconds = take_turns(calls, rounds=options.turns(3), warmup=WARMUP)

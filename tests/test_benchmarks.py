@@ -131,7 +131,7 @@ def test_sides_in_processes_of_their_own_answer_with_their_seconds(options, chil
         assert all(0 < s[0] < 1 for s in seconds.values())
         with pytest.raises(InputError, match=r"^toy.side: .* 1: ValueError: a: too many: \['go'"):
             sides["a"].turn("x")
-        with pytest.raises(InputError, match="toy.side"):
+        with pytest.raises(InputError, match=r"^toy.side: "):
             sides["a"].turn("x")  # still the same, not a broken pipe
 
 
@@ -231,8 +231,10 @@ class Here:
     def __init__(self, options, module, function, **extra):
         options = replace(options, extra=options.extra | extra)
         found = getattr(import_module(f"benchmarks.{module}"), function)(options)
-        self.turn, self.told = turns.clocked(found), []
-        self.start, self.finish = self.told.append, lambda: self.turn()
+        self.turn = self.finish = turns.clocked(found)
+
+    def start(self):
+        pass
 
     def __enter__(self):
         return self
@@ -285,9 +287,7 @@ def test_a_part_runs_quickly_and_is_rendered(tmp_path, in_this_process, part, ro
     assert row in page
 
 
-def test_on_an_accelerator_every_part_but_those_of_the_processor_is_measured(
-    monkeypatch, tmp_path
-):
+def test_gpu_is_every_part_but_those_of_the_processor(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
         door, "_part", lambda name, options, _: asked.append((name, options.device)) or True

@@ -230,12 +230,13 @@ def child_words(options: Options, module: str, function: str, *more: str) -> lis
 def child_environment(options: Options) -> dict[str, str]:
     """Ours, with the threads that torch takes by default and the way to this package.
 
-    Bytecode is kept, wherever the interpreter is told not to: no side compiles its imports anew.
+    Where the interpreter keeps no bytecode, it does here, so that no side compiles its imports.
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
     path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-    usual = {"PYTHONPYCACHEPREFIX": str((options.work / "bytecode").resolve()), **os.environ}
-    usual.pop("PYTHONDONTWRITEBYTECODE", None)
+    usual = dict(os.environ)
+    if usual.pop("PYTHONDONTWRITEBYTECODE", None):
+        usual.setdefault("PYTHONPYCACHEPREFIX", str((options.work / "bytecode").resolve()))
     return {**usual, **threads, "PYTHONPATH": os.pathsep.join(path)}
 
 

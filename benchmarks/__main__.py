@@ -8,13 +8,12 @@ from pathlib import Path
 
 from benchmarks import render
 from benchmarks.common import Options, Part, cores, find_category, in_child
-from benchmarks.scripts import SCRIPTS, missing
 from harness.errors import InputError
 from harness.records import write_whole
 
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")
-GPU = ("fps", "inference", "ceiling", "epoch", "coreset", "sweep", "growth")  # no CPU-only part
+GPU = [p for p in render.PARTS if p not in ("exactness", "metrics", "memory", "threads")]
 
 
 def main(words: list[str] | None = None) -> int:
@@ -57,7 +56,7 @@ def _render(results: Path) -> int:
 
 def _measure(given: argparse.Namespace) -> int:
     gpu = given.parts == ["gpu"]
-    parts = list(GPU) if gpu else given.parts or list(render.PARTS)
+    parts = GPU if gpu else given.parts or list(render.PARTS)
     for part in parts:
         if part not in render.PARTS:
             raise InputError(f"part: expected {', '.join(render.PARTS)}; got '{part}'")
@@ -85,16 +84,10 @@ def _measure(given: argparse.Namespace) -> int:
 
 def _part(name: str, options: Options, target: Path) -> bool:
     """Measure one part in a process of its own and add it to the result at once."""
-    if name in SCRIPTS and (reason := missing(name, options.device)):
-        print(f"{name}: {reason}")
-        return True
     print(f"{name} …", flush=True)
     try:
         about = in_child(options, "common", "environment").result
-        if name in SCRIPTS:
-            child = in_child(options, "scripts", "measure", loud=True, script=name)
-        else:
-            child = in_child(options, name, "measure", loud=True)
+        child = in_child(options, name, "measure", loud=True)
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return False

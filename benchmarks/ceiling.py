@@ -1,102 +1,108 @@
-"""What the machine can do at most: convolution, matrix product and memory rates.
+"""What the machine can do at most: convolution and memory rates.
 
-Prints a markdown table; ``--json FILE`` keeps the figures::
-
-    python benchmarks/ceiling.py --threads 2
-
-The best of the rounds is shown: on a machine shared with other work it is the rate of the
-machine, not of its load.
+The best of many calls counts: on a machine shared with other work it is the rate of the machine,
+not of its load.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.common import Options, Part, Row, cores
+from benchmarks.turns import clocked
 
 CASES = ((32, 64, 64), (64, 128, 32), (128, 256, 16))  # channels in and out, side: resnet18's taps
+BATCHES, MEBIBYTES = (1, 8, 32), (1, 16, 64)
+ACCELERATOR = (256,), (1024,)  # the same, beside them: what fills one
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 DTYPES = (torch.float32, torch.bfloat16)
+BUDGET = 0.05  # seconds a figure
 
 
-def best(function: Callable[[], object], budget: float) -> float:
-    """Seconds of the fastest call within the budget."""
-    function()
-    seconds, began = [], time.perf_counter()
-    while time.perf_counter() - began < budget or len(seconds) < 3:
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def convolutions(budget: float) -> Iterator[dict]:
-    """GFLOP/s forward, and by input and by weight backward."""
-    backward = torch.ops.aten.convolution_backward
-    cases = product(CASES, (3, 1), (1, 8, 32), DTYPES, LAYOUTS.items())
-    for (given, out, side), kernel, batch, dtype, (layout, memory) in cases:
-        x = torch.randn(batch, given, side, side).to(dtype).to(memory_format=memory)
-        w = torch.randn(out, given, kernel, kernel).to(dtype).to(memory_format=memory)
-        g = torch.randn(batch, out, side, side).to(dtype).to(memory_format=memory)
-        pad, work = kernel // 2, 2e-9 * batch * side**2 * given * out * kernel**2
-
-        def back(mask, g=g, x=x, w=w, out=out, pad=pad):
-            return backward(
-                g, x, w, [out], [1, 1], [pad, pad], [1, 1], False, [0, 0], 1, mask
-            )  # fmt: skip
-
-        functions = {
-            "forward": lambda x=x, w=w, pad=pad: F.conv2d(x, w, padding=pad),
-            "by input": lambda back=back: back([True, False, False]),
-            "by weight": lambda back=back: back([False, True, False]),
+def measure(options: Options) -> Part:
+    """Memory first, then every convolution."""
+    torch.set_num_threads(cores())
+    part = Part(
+        protocol=[
+            f"The best of the calls within {BUDGET} s, at least {_least(options)}; {cores()} "
+            "threads. Memory: read and written together.",
+        ]
+    )
+    if options.device != "cpu":
+        tf32 = "with" if torch.backends.cudnn.allow_tf32 else "without"
+        part.protocol.append(f"float32 convolutions {tf32} TF32, torch's default.")
+    with torch.inference_mode():
+        part.tables = {
+            "Rates, GB/s": list(memory(options)),
+            "Rates, GFLOP/s": list(convolutions(options)),
         }
-        yield {
-            "what": f"{given}→{out} {kernel}×{kernel} at {side}², batch {batch}",
-            "kind": f"{str(dtype)[6:]} {layout}",
-            **{name: round(work / best(f, budget)) for name, f in functions.items()},
-        }
+    return part
 
 
-def memory(budget: float) -> Iterator[dict]:
+def memory(options: Options) -> Iterator[Row]:
     """GB/s read and written together."""
-    for mebibytes in (1, 16, 64):
-        x = torch.randn(mebibytes * 2**18)
+    sizes = MEBIBYTES + (() if options.device == "cpu" else ACCELERATOR[1])
+    for mebibytes in sizes[:1] if options.quick else sizes:
+        x = torch.randn(mebibytes * 2**18, device=options.device)
         y = torch.empty_like(x)
-        moved = 8e-9 * x.numel()
         functions = {
-            "copy": lambda y=y, x=x: y.copy_(x),
-            "exp": lambda y=y, x=x: torch.exp(x, out=y),
-            "tanh": lambda y=y, x=x: torch.tanh(x, out=y),
+            "copy": partial(y.copy_, x),
+            "exp": partial(torch.exp, x, out=y),
+            "tanh": partial(torch.tanh, x, out=y),
         }
-        rates = {name: round(moved / best(f, budget)) for name, f in functions.items()}
+        rates = {name: _rate(8 * x.numel(), f, options) for name, f in functions.items()}
         yield {"what": f"{mebibytes} MiB", "kind": "float32", **rates}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--budget", type=float, default=0.05, help="seconds a figure")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    found = []
-    with torch.inference_mode():
-        for part, unit in ((memory, "GB/s"), (convolutions, "GFLOP/s")):
-            rows = []
-            for row in part(options.budget):
-                if not rows:
-                    print("\n| " + " | ".join(row) + f" ({unit}) |\n" + "|---" * len(row) + "|")
-                print("| " + " | ".join(str(v) for v in row.values()) + " |", flush=True)
-                rows.append(row | {"unit": unit, "threads": options.threads})
-            found += rows
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+def convolutions(options: Options) -> Iterator[Row]:
+    """GFLOP/s forward, and by input and by weight backward."""
+    batches = BATCHES + (() if options.device == "cpu" else ACCELERATOR[0])
+    cases, batches = (CASES[-1:], batches[:1]) if options.quick else (CASES, batches)
+    grid = product(cases, (3, 1), batches, DTYPES, LAYOUTS.items())
+    for (given, out, side), kernel, batch, dtype, (layout, order) in grid:
+
+        def draw(*shape: int, dtype: torch.dtype = dtype, order: object = order) -> Tensor:
+            return torch.randn(*shape, device=options.device).to(dtype).to(memory_format=order)
+
+        x, g = draw(batch, given, side, side), draw(batch, out, side, side)
+        w, pad = draw(out, given, kernel, kernel), kernel // 2
+        back = partial(
+            torch.ops.aten.convolution_backward,
+            g, x, w, [out], [1, 1], [pad, pad], [1, 1], False, [0, 0], 1,
+        )  # fmt: skip
+        functions = {
+            "forward": partial(F.conv2d, x, w, padding=pad),
+            "by input": partial(back, [True, False, False]),
+            "by weight": partial(back, [False, True, False]),
+        }
+        work = 2 * batch * side**2 * given * out * kernel**2
+        yield {
+            "what": f"{given}→{out} {kernel}×{kernel} at {side}², batch {batch}",
+            "kind": f"{str(dtype)[6:]} {layout}",
+            **{name: _rate(work, f, options) for name, f in functions.items()},
+        }
 
 
-if __name__ == "__main__":
-    main()
+def _least(options: Options) -> int:
+    return options.turns(3)
+
+
+def _rate(work: float, call: Callable[[], object], options: Options) -> int:
+    """So much work a call, at the fastest: 10⁹ a second."""
+    repeats = 1 if options.device == "cpu" else 20  # the wait costs as much as a short call
+
+    def several() -> None:
+        for _ in range(repeats):
+            call()
+
+    turn = clocked(several, options.device)
+    turn()
+    seconds, began = [turn() for _ in range(_least(options))], time.perf_counter()
+    while not options.quick and time.perf_counter() - began < BUDGET:
+        seconds.append(turn())
+    return round(1e-9 * work * repeats / min(seconds))

@@ -1,4 +1,4 @@
-"""What every part shares: turns, medians with ranges, fits, child processes, the environment.
+"""What every part shares: medians with ranges, fits, child processes, the environment.
 
 Imports no torch: a child's peak memory would start at what its parent holds.
 """
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,33 +153,6 @@ def _short(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def take_turns(
-    sides: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int,
-    warmup: int = 1,
-    wait: Callable[[], object] = lambda: None,
-) -> dict[str, list[float]]:
-    """Seconds of every side in every round; the sides alternate (A B C, A B C, …).
-
-    Args:
-        sides: name → what is timed.
-        rounds: after ``warmup`` rounds that do not count.
-        warmup: see there.
-        wait: called before the clock is read (an accelerator's synchronisation).
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(warmup + rounds):
-        for name, side in sides.items():
-            wait()
-            start = time.perf_counter()
-            side()
-            wait()
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 # --- child processes ----------------------------------------------------------------------------
 
 
@@ -231,26 +204,46 @@ def in_child(
     options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         out, log = Path(folder) / "result.json", Path(folder) / "log"
-        words = [sys.executable, "-m", "benchmarks.child", module, function]
-        added = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
-        path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-        added["PYTHONPATH"] = os.pathsep.join(path)
         start = time.perf_counter()
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*words, options.dumps(), str(out)],
-                stdout=None if loud else file, stderr=file, env={**os.environ, **added},
+                child_words(options, module, function, str(out)),
+                stdout=None if loud else file, stderr=file, env=child_environment(options),
             )  # fmt: skip
             tree = _Tree(process.pid) if watch else None
             _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode or not out.is_file():
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise InputError(f"{module}.{function}: ended with {process.returncode}: {lines[-1]}")
+            raise child_failed(module, function, process.returncode, log)
         unit = 1 if sys.platform == "darwin" else 1024
         peak = tree.stop() if tree else 0
         return Child(json.loads(out.read_text()), seconds, usage.ru_maxrss * unit, peak)
+
+
+def child_words(options: Options, module: str, function: str, *more: str) -> list[str]:
+    """The command line of a child."""
+    words = [sys.executable, "-m", "benchmarks.child", module, function, options.dumps()]
+    return [*words, *more]
+
+
+def child_environment(options: Options) -> dict[str, str]:
+    """Ours, with the threads that torch takes by default and the way to this package.
+
+    Where the interpreter keeps no bytecode, it does here, so that no side compiles its imports.
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
+    path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    usual = dict(os.environ)
+    if usual.pop("PYTHONDONTWRITEBYTECODE", None):
+        usual.setdefault("PYTHONPYCACHEPREFIX", str((options.work / "bytecode").resolve()))
+    return {**usual, **threads, "PYTHONPATH": os.pathsep.join(path)}
+
+
+def child_failed(module: str, function: str, code: int, log: Path) -> InputError:
+    """Why a child ended, by the last line of what it wrote to stderr."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    return InputError(f"{module}.{function}: ended with {code}: {lines[-1]}")
 
 
 class _Tree(threading.Thread):

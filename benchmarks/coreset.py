@@ -1,102 +1,93 @@
-"""Time the greedy coreset beside anomalib's KCenterGreedy, in one process and on one input.
-
-    python benchmarks/coreset.py [--features FILE.npy] [--peer-picks 500]
+"""PatchCore's greedy coreset beside anomalib's KCenterGreedy, in one process and on one input.
 
 Both reduce the features by a sparse random projection (epsilon 0.9) and pick 10 % of them. What
-anomalib does at a pick does not depend on how many came before, so its time may be taken from its
-first picks and scaled; the result says so. The picks are compared too: ours on anomalib's own
-projection and first pick. Prints a JSON line and a row of a table. Peak memory is what the
-process grew by: that of the CPU (Linux), or of the GPU.
+anomalib does at a pick does not depend on how many came before, so its time is taken from its
+first picks and scaled. The picks are compared too: ours on anomalib's own projection and first
+pick.
 """
 
-import argparse
-import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from anomalib.models.components import KCenterGreedy
 from torch import Tensor
 
+from benchmarks.common import Options, Part, Row, columns, cores, has_peer
+from benchmarks.turns import clocked
 from harness.baselines.coreset import greedy_coreset
 from harness.baselines.patchcore import sparse_projection
 
+COUNT, CHANNELS, SHARE, PEER_PICKS = 163_840, 384, 0.1, 300
+QUICK = {"count": 2000, "peer_picks": 20}
+PEAK = "grown by, MiB"
 
-def main() -> None:
-    """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--features", type=Path, help="(n, d); default: random normal numbers")
-    parser.add_argument("--count", type=int, default=163_840)
-    parser.add_argument("--dimensions", type=int, default=384)
-    parser.add_argument("--share", type=float, default=0.1)
-    parser.add_argument("--peer-picks", type=int, help="of anomalib; default: all")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+
+def measure(options: Options) -> Part:
+    """Ours to the end; anomalib's first picks where it is installed."""
+    torch.set_num_threads(cores())
     torch.manual_seed(0)
-    if options.features:
-        features = torch.from_numpy(np.load(options.features)[: options.count])
-    else:
-        features = torch.randn(options.count, options.dimensions)
-    features = features.to(options.device)
-    total = len(features)
-    picks = int(total * options.share)
-    peer_picks = min(picks, options.peer_picks or picks)
-    measure(lambda: ours(features[:5000], 500), options.device)  # warm-up
-    _, mine = measure(lambda: ours(features, picks), options.device)
-    peer = KCenterGreedy(features, (peer_picks + 0.5) / total)
-    order, theirs = measure(peer.select_coreset_idxs, options.device)
-    theirs["picks"] = peer_picks
-    theirs["seconds_for_all"] = round(theirs["seconds"] * picks / peer_picks, 1)
-    same = greedy_coreset(peer.features, peer_picks, start=order[0]).tolist()
-    equal = sum(a == b for a, b in zip(same, order, strict=True))
-    name = options.features.name if options.features else "random"
-    speedup = round(theirs["seconds_for_all"] / mine["seconds"], 1)
-    result = {
-        "features": name, "shape": list(features.shape), "picks": picks, "device": options.device,
-        "threads": options.threads, "torch": torch.__version__, "ours": mine, "anomalib": theirs,
-        "speedup": speedup, "equal_picks": f"{equal} of {peer_picks}",
-    }  # fmt: skip
-    print(json.dumps(result))
-    print(
-        f"| {name} | {total} x {features.shape[1]} | {picks} | {mine['seconds']} s, "
-        f"{mine['peak_mib']} MiB | {theirs['seconds_for_all']} s (from {peer_picks} picks), "
-        f"{theirs['peak_mib']} MiB | {speedup} x |"
+    count, peer_picks = QUICK.values() if options.quick else (COUNT, PEER_PICKS)
+    picks = int(count * SHARE)
+    features = torch.randn(count, CHANNELS, device=options.device)
+    _ours(features[: count // 20], count // 200)  # warm-up
+    found: dict[str, list[Row]] = {"ours": []}
+    equal = 0
+    for _ in range(options.turns(1)):
+        found["ours"].append(_grown(lambda: _ours(features, picks), options.device)[1])
+        if has_peer():
+            from anomalib.models.components import KCenterGreedy
+
+            peer = KCenterGreedy(features, (peer_picks + 0.5) / count)
+            order, cost = _grown(peer.select_coreset_idxs, options.device)
+            cost["s"] *= picks / peer_picks
+            found.setdefault("anomalib", []).append(cost)
+            same = greedy_coreset(peer.features, peer_picks, start=order[0]).tolist()
+            equal = sum(a == b for a, b in zip(same, order, strict=True))
+    part = Part(
+        protocol=[
+            f"{count} × {CHANNELS} random normal features, {picks} picks; projection included; "
+            f"{cores()} threads. Memory: what the process, or the accelerator, grew by at most.",
+        ]
     )
+    if has_peer():
+        part.protocol.append(
+            f"anomalib's time is that of {peer_picks} picks, scaled; {equal} of them are ours too."
+        )
+    part.tables["Coreset"] = [
+        {"side": name, **columns([c["s"] for c in costs], "s"), PEAK: costs[-1][PEAK]}
+        for name, costs in found.items()
+    ]
+    return part
 
 
-def ours(features: Tensor, picks: int) -> list[int]:
+def _ours(features: Tensor, picks: int) -> Tensor:
     """Projection and selection."""
     projection = sparse_projection(*features.shape, np.random.RandomState(0))
-    return greedy_coreset(features @ projection.to(features.device), picks).tolist()
+    return greedy_coreset(features @ projection.to(features.device), picks).cpu()
 
 
-def measure(work: Callable[[], Any], device: str) -> tuple[Any, dict[str, float]]:
+def _grown(work: Callable[[], Any], device: str) -> tuple[Any, Row]:
     """What the work returns, its seconds, and the MiB by which memory grew at most."""
+    kept: list[Any] = []
     before = _memory(device, reset=True)
-    start = time.perf_counter()
-    result = work()
-    seconds = time.perf_counter() - start
-    grown = _memory(device) - before
-    return result, {"seconds": round(seconds, 1), "peak_mib": round(grown / 2**20)}
+    seconds = clocked(lambda: kept.append(work()), device)()
+    grown = None if before is None else round(((_memory(device) or 0) - before) / 2**20)
+    return kept[0], {"s": seconds, PEAK: grown}
 
 
-def _memory(device: str, *, reset: bool = False) -> int:
-    """Peak bytes since the last reset; at a reset, those in use."""
-    if device != "cpu":
+def _memory(device: str, *, reset: bool = False) -> int | None:
+    """Peak bytes since the last reset; at a reset, those in use; None where nothing tells."""
+    if device.startswith("cuda"):
         if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated()
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")  # peak := in use
-    status = Path("/proc/self/status").read_text()
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")  # peak := in use
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
     return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,83 +1,115 @@
-"""A training step and inference of the same flow: ours, FrEIA's AllInOneBlock, anomalib's model.
+"""(b) A training step of the same flow: FrEIA's blocks, anomalib's model and ours."""
 
-Interleaved in one process, medians; needs anomalib beside our dependencies::
-
-    PYTHONPATH=. python benchmarks/epoch.py [epoch|inference] --kernels 3 1 --batch 32 --json FILE
-
-Prints a markdown table. ``--cpu-time`` counts processor time instead of wall time: on a machine
-shared with other work it is the steadier figure, and with one thread the two mean the same.
-"""
-
-import argparse
-import json
-import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
-from anomalib.models.image.fastflow.torch_model import FastflowModel
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import AllInOneBlock
-from torch import nn
+from torch import Tensor, nn
 
-from harness.backbones import Backbone
-from harness.fast import fused
-from harness.fastflow import FastFlow
-from harness.scoring import anomaly_maps, image_scores
+from benchmarks.common import Options, Part, columns, cores, has_peer, ratio
+from benchmarks.peer import VARIANT, peer_options
+from benchmarks.turns import WARMUP, own_processes, take_turns
+from harness.build import make_model
+from harness.cost import flow_macs
+from harness.executors import local
+from harness.train import precision
+from harness.variant import Variant
 
-SIZE, STEPS = 256, 8
-SHAPES = ((64, 64, 64), (128, 32, 32), (256, 16, 16))  # resnet18's taps
-
-
-def freia(kernels):
-    """FrEIA 0.2's blocks, C×C convolutions as permutations."""
-
-    def subnet(kernel):
-        def make(given, out):
-            convs = [
-                nn.Conv2d(i, o, kernel, padding=kernel // 2)
-                for i, o in ((given,) * 2, (given, out))
-            ]
-            return nn.Sequential(convs[0], nn.ReLU(), convs[1])
-
-        return make
-
-    flows = nn.ModuleList()
-    for shape in SHAPES:
-        flow = SequenceINN(*shape)
-        for i in range(STEPS):
-            kernel = kernels[i % len(kernels)]
-            flow.append(AllInOneBlock, subnet_constructor=subnet(kernel), affine_clamping=2.0)
-        flows.append(flow)
-    return flows
+LAYOUTS = {"3×3 and 1×1": (3, 1), "3×3": (3,)}
+FREIA, PEER = "FrEIA AllInOneBlock", "anomalib"
+ASKED = {"ours, float32": 1.3, "ours, bfloat16": 4.0}  # side: times AllInOneBlock
+Step = Callable[[], object]
+Shape = tuple[int, int, int]
 
 
-def trained(flows, norms, features):
-    """One optimiser step of a bare loop."""
-    parameters = [p for m in (flows, norms) for p in m.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=1e-3)
+def measure(options: Options) -> Part:
+    """Every side a process of its own, in turns, for both layouts of the kernels."""
+    part = Part(
+        protocol=[
+            f"One optimiser step on features in memory, batch {batch(options)}, "
+            f"{options.size} px, resnet18's taps; ms an image; {cores()} threads on every side.",
+            "Every side is a process of its own, and they take turns: ours sets the C "
+            f"allocator as the harness's workers do, the others run as they come; {WARMUP} steps "
+            "of warm-up.",
+            "FrEIA and anomalib: a bare loop with torch's Adam, LayerNorm before each flow.",
+        ]
+    )
+    for label, kernels in layouts(options).items():
+        with own_processes(options, "epoch", sides(), kernels=kernels) as children:
+            turns = {name: child.turn for name, child in children.items()}
+            seconds = take_turns(turns, rounds=options.turns(5), warmup=WARMUP)
+        work = 6e-9 * _macs(options, kernels) * batch(options)  # three passes, two FLOP a MAC
+        part.tables[f"Training step, {label}"] = [
+            {"side": name, **columns([1e3 * s / batch(options) for s in found], "ms an image")}
+            | {"GFLOP/s": round(work / median(found), 1)}
+            for name, found in seconds.items()
+        ]
+        for name, needed in ASKED.items():
+            text = f"Epoch, {label}, {name}, against AllInOneBlock"
+            part.claim(text, ratio(seconds[FREIA], seconds[name]), needed)
+    return part
 
-    def step():
-        loss = 0
-        for flow, norm, x in zip(flows, norms, features, strict=True):
-            z, log_det = flow(norm(x))
-            loss = loss + (0.5 * z.square().sum((1, 2, 3)) - log_det).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
-    return step
+def layouts(options: Options) -> dict[str, tuple[int, ...]]:
+    """Name → kernels; one is enough to show that it runs."""
+    return {k: v for k, v in LAYOUTS.items() if not options.quick or k == "3×3"}
 
 
-def ours_trained(kernels, features, *, bfloat16):
-    """One optimiser step as harness.train takes it."""
-    model = FastFlow(SHAPES, norm="layer-affine", steps=STEPS, kernels=kernels)
+def sides() -> tuple[str, ...]:
+    """The names of those that can be measured here."""
+    return (FREIA, *([PEER] if has_peer() else []), *ASKED)
+
+
+def batch(options: Options) -> int:
+    """Images of a step."""
+    return 2 if options.quick else 32
+
+
+def side(options: Options) -> Step:
+    """The step of the side and the kernels that the options' extra names."""
+    name = options.extra["side"]
+    torch.set_num_threads(options.extra.get("threads", cores()))
+    if name in ASKED:
+        getattr(local, "keep_memory", lambda: None)()
+    torch.manual_seed(0)
+    variant = _variant(options, options.extra["kernels"])
+    features = [torch.randn(batch(options), *s, device=options.device) for s in _shapes(options)]
+    if name in ASKED:
+        return _ours(variant.replace(precision=name.split()[-1]), features)
+    flows = _freia(variant, _shapes(options)) if name == FREIA else _anomalib(variant)
+    return _bare(flows, features)
+
+
+def _variant(options: Options, kernels: Sequence[int]) -> Variant:
+    steps = 2 if options.quick else 8
+    return VARIANT.replace(kernels=tuple(kernels), image_size=options.size, flow_steps=steps)
+
+
+def _shapes(options: Options) -> tuple[Shape, ...]:
+    """Of resnet18's taps."""
+    return tuple((c, options.size * 16 // c, options.size * 16 // c) for c in (64, 128, 256))
+
+
+def _macs(options: Options, kernels: Sequence[int]) -> int:
+    """Multiply-accumulates of the flows on an image, forward."""
+    shapes = _shapes(options)
+    with torch.device("meta"):
+        model = make_model(_variant(options, kernels), shapes, 0)
+        return flow_macs(model, [torch.empty(1, *shape) for shape in shapes])
+
+
+def _ours(variant: Variant, features: list[Tensor]) -> Step:
+    """As harness.train takes it."""
+    shapes = [tuple(x.shape[1:]) for x in features]
+    model = make_model(variant, shapes, 0).to(features[0].device).train()
     model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    features = [x.to(memory_format=torch.channels_last) for x in features]
+    features = [x.contiguous(memory_format=torch.channels_last) for x in features]
 
-    def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    def step() -> None:
+        with precision(variant, features[0].device.type):
             loss = model.nll(features, reduction="sum").mean()
         optimiser.zero_grad()
         loss.backward()
@@ -86,89 +118,50 @@ def ours_trained(kernels, features, *, bfloat16):
     return step
 
 
-def epoch_paths(kernels, batch):
-    """Name → one training step."""
-    features = [torch.randn(batch, *shape) for shape in SHAPES]
+def _freia(variant: Variant, shapes: Sequence[Shape]) -> nn.ModuleList:
+    """FrEIA 0.2's blocks, C×C convolutions as permutations."""
 
-    def norms():
-        return nn.ModuleList(nn.LayerNorm(shape) for shape in SHAPES)
+    def subnet(kernel: int) -> Callable[[int, int], nn.Module]:
+        def make(given: int, out: int) -> nn.Module:
+            first, second = (
+                nn.Conv2d(given, o, kernel, padding=kernel // 2) for o in (given, out)
+            )
+            return nn.Sequential(first, nn.ReLU(), second)
 
-    peer = anomalib(kernels)
-    return {
-        "FrEIA AllInOneBlock": trained(freia(kernels), norms(), features),
-        "anomalib": trained(peer.fast_flow_blocks, norms(), features),
-        "ours, float32": ours_trained(kernels, features, bfloat16=False),
-        "ours, bfloat16": ours_trained(kernels, features, bfloat16=True),
-    }
+        return make
 
-
-def anomalib(kernels):
-    """Anomalib's torch model with random weights: time does not depend on them."""
-    return FastflowModel(
-        (SIZE, SIZE), "resnet18", pre_trained=False, flow_steps=STEPS,
-        conv3x3_only=kernels == (3,),
-    ).eval()  # fmt: skip
+    flows = nn.ModuleList()
+    for shape in shapes:
+        flow = SequenceINN(*shape)
+        for i in range(variant.flow_steps):
+            kernel = variant.kernels[i % len(variant.kernels)]
+            flow.append(AllInOneBlock, subnet_constructor=subnet(kernel), affine_clamping=2.0)
+        flows.append(flow)
+    return flows
 
 
-def inference_paths(kernels, batch):
-    """Name → image to map and score."""
-    images = torch.randn(batch, 3, SIZE, SIZE)
-    peer = anomalib(kernels)
-    backbone = Backbone("resnet18.tv_in1k", taps=(1, 2, 3), image_size=SIZE)
-    model = FastFlow(SHAPES, norm="layer-affine", steps=STEPS, kernels=kernels)
+def _anomalib(variant: Variant) -> nn.ModuleList:
+    """The flows of anomalib's torch model with random weights: time does not depend on them."""
+    from anomalib.models.image.fastflow.torch_model import FastflowModel
 
-    def theirs():
-        with torch.inference_mode():
-            peer(images)
-
-    def ours(path):
-        def run():
-            maps = anomaly_maps(
-                path(images), size=SIZE, score_map="exp-mean", scale_aggregation="mean",
-                smoothing=0.0,
-            )  # fmt: skip
-            image_scores(maps, image_score="max", top_k=0.01)
-
-        return run
-
-    kinds = ("float32", "bfloat16")
-    paths = {f"ours, {k}": ours(fused(backbone, model, precision=k)) for k in kinds}
-    return {"anomalib": theirs, **paths}
+    size, backbone = (variant.image_size,) * 2, variant.backbone.split(".")[0]
+    model = FastflowModel(size, backbone, pre_trained=False, **peer_options(variant))
+    return model.fast_flow_blocks
 
 
-def main():
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("epoch", "inference"), nargs="?", default="epoch")
-    parser.add_argument("--kernels", type=int, nargs="+", default=(3, 1))
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--cpu-time", action="store_true")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    make = epoch_paths if options.what == "epoch" else inference_paths
-    paths = make(tuple(options.kernels), options.batch)
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    seconds = {name: [] for name in paths}
-    for turn in range(1 + options.rounds):
-        for name, path in paths.items():
-            start = clock()
-            path()
-            if turn:
-                seconds[name].append((clock() - start) / options.batch)
-    first = median(next(iter(seconds.values())))
-    print(f"{options.what}, kernels {options.kernels}, batch {options.batch}, "
-          f"{options.threads} threads\n")  # fmt: skip
-    print("| | ms an image (range) | ratio |\n|---|---|---|")
-    for name, times in seconds.items():
-        low, middle, high = (1e3 * f(times) for f in (min, median, max))
-        print(f"| {name} | {middle:.1f} ({low:.1f}–{high:.1f}) | {first / median(times):.2f} |")
-    if options.json:
-        options.json.write_text(json.dumps({**vars(options), "json": None, "seconds": seconds}))
+def _bare(flows: nn.ModuleList, features: list[Tensor]) -> Step:
+    """One optimiser step of a bare loop."""
+    norms = nn.ModuleList(nn.LayerNorm(x.shape[1:]) for x in features)
+    both = nn.ModuleList([flows, norms]).to(features[0].device).train()
+    optimiser = torch.optim.Adam([p for p in both.parameters() if p.requires_grad], lr=1e-3)
 
+    def step() -> None:
+        loss = torch.zeros((), device=features[0].device)
+        for flow, norm, x in zip(flows, norms, features, strict=True):
+            z, log_det = flow(norm(x))
+            loss = loss + (0.5 * z.square().sum((1, 2, 3)) - log_det).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
 
-if __name__ == "__main__":
-    main()
+    return step

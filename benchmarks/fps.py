@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import Options, Part, Row, columns, cores, take_turns
-from benchmarks.inference import our_paths, wait
+from benchmarks.common import Options, Part, Row, columns, cores
+from benchmarks.inference import our_paths
+from benchmarks.turns import clocked, take_turns
 from harness.backbones import load_backbone
 from harness.build import make_model
 from harness.cost import count_macs
@@ -47,9 +48,8 @@ def peak(options: Options, kind: str) -> float:
     """The measured rate of a large matrix product, FLOP/s."""
     side = 256 if options.quick else SIDE if options.device != "cpu" else SIDE // 2
     a, b = torch.randn(2, side, side, dtype=getattr(torch, kind), device=options.device)
-    seconds = take_turns(
-        {"product": lambda: a @ b}, rounds=5, warmup=2, wait=lambda: wait(options.device)
-    )["product"]
+    product = clocked(lambda: a @ b, options.device)
+    seconds = take_turns({"product": product}, rounds=5, warmup=2)["product"]
     return 2 * side**3 / min(seconds)
 
 
@@ -68,9 +68,9 @@ def _sides(options: Options, name: str, size: int, peaks: dict[str, float]) -> l
     model = make_model(variant, shapes, 0).eval().to(options.device)
     paths = our_paths(variant, backbone.to(options.device), model, options.device)
     images = torch.randn(_batch(options), 3, size, size, device=options.device)
-    calls = {name: partial(path, images) for name, path in paths.items()}
+    calls = {n: clocked(partial(path, images), options.device) for n, path in paths.items()}
     with torch.inference_mode():
-        seconds = take_turns(calls, rounds=options.turns(5), wait=lambda: wait(options.device))
+        seconds = take_turns(calls, rounds=options.turns(5))
     rows = []
     for side, s in seconds.items():
         kind = side.rpartition(" ")[2]

@@ -6,6 +6,8 @@ all cores (``jobs=1``), so that a second variant cannot hide on a core that the 
 
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +28,35 @@ AT = {"variants": 1, "images": 50, "size": 256}  # where the other two stay
 QUICK = {"variants": (1, 2), "images": (8, 16), "size": (64, 96)}
 QUICK_AT = {"variants": 1, "images": 8, "size": 64}
 STAGES = ("backbone", "training", "whole")
+SMALL, MORE = 2.0, 3  # times the pixels of the study where axes meet; rounds up to there
+BASE = Variant(backbone=BACKBONE, kernels=(3, 1), flow_steps=2, epochs=2)
+Point = tuple[int, int, int]  # variants, images, size
 
 
 def measure(options: Options) -> Part:
-    """Every point of every axis in each round; the fit is of the medians."""
+    """Every point of every axis, small ones more often; the fit is of the medians."""
     axes, at = (QUICK, QUICK_AT) if options.quick else (AXES, AT)
-    points = [(axis, value) for axis, values in axes.items() for value in values]
-    seconds: dict[tuple[str, int], list[dict[str, float]]] = {p: [] for p in points}
-    for turn in range(1 + options.turns(2)):
-        for axis, value in points if turn else points[:1]:  # the first start warms up
-            found = study_seconds(options, **{**at, axis: value})
-            if turn:
-                seconds[axis, value].append(found)
-                print(f"  growth: {axis} {value}: {found['whole']:.1f} s", flush=True)
+    points = {(axis, v): _point({**at, axis: v}) for axis, vs in axes.items() for v in vs}
+    todo = {point: _rounds(options, point, _point(at)) for point in points.values()}
+    study_seconds(options, *_point(at))  # the first start warms up
+    found: dict[Point, list[dict[str, float]]] = {point: [] for point in todo}
+    for turn in range(max(todo.values())):
+        for point in (p for p, rounds in todo.items() if turn < rounds):
+            found[point].append(study_seconds(options, *point))
+            print(f"  growth: {point}: {found[point][-1]['whole']:.1f} s", flush=True)
+    seconds = {place: found[point] for place, point in points.items()}
+    speed = "not measured" if _settings() else "measured too"
     part = Part(
         protocol=[
-            "A study of FastFlow variants (resnet18, 4 steps of 3×3 and 1×1, 2 epochs, batch 32, "
-            "8 test images) through the harness, features and metrics included, jobs=1.",
+            f"A study of FastFlow variants (resnet18, {BASE.flow_steps} steps of 3×3 and 1×1, "
+            f"{BASE.epochs} epochs, batch {BASE.batch_size}, 8 test images) through the harness, "
+            f"features and metrics included, jobs=1; every variant's speed is {speed}.",
             "backbone: the passes that fill the feature cache; training: the sum of the runs' own "
-            "fit times; whole: the call, with every variant's speed measured.",
-            f"The other axes stay at {at}. Exponent: slope of log seconds over log value.",
+            "fit times; whole: the call. What a start costs and memory touched first are the same "
+            "at every size of a run, so they pull exponents below 1.",
+            f"The other axes stay at {at}; a point on several axes is measured once for all. "
+            f"Studies of up to {SMALL:g} times the pixels of that: {MORE} rounds. Exponent: slope "
+            "of log seconds over log value.",
         ]
     )
     rows: list[Row] = []
@@ -57,7 +68,7 @@ def measure(options: Options) -> Part:
             for stage in STAGES:
                 m = medians[stage][i]
                 row |= {f"{stage} s": m["median"], f"{stage} range": f"{m['min']}–{m['max']}"}
-            rows.append(row)
+            rows.append(row | {"rounds": medians["whole"][i]["rounds"]})
         slopes = {s: round(exponent(values, [m["median"] for m in medians[s]]), 3) for s in STAGES}
         fits.append({"axis": axis, "from": values[0], "to": values[-1], **slopes})
         if axis != "size":
@@ -72,12 +83,25 @@ def measure(options: Options) -> Part:
     return part
 
 
-def study_seconds(options: Options, *, variants: int, images: int, size: int) -> dict[str, float]:
+def _point(at: Mapping[str, int]) -> Point:
+    return at["variants"], at["images"], at["size"]
+
+
+def _rounds(options: Options, point: Point, smallest: Point) -> int:
+    """Of a point: a few where the study is small, else one."""
+    weigh = [variants * images * size**2 for variants, images, size in (point, smallest)]
+    return options.turns(MORE if weigh[0] <= SMALL * weigh[1] else 1)
+
+
+def _settings() -> dict[str, bool]:
+    """What leaves out the measurement of every variant's speed, where the harness can."""
+    return {"speed": False} if any(f.name == "speed" for f in fields(Settings)) else {}
+
+
+def study_seconds(options: Options, variants: int, images: int, size: int) -> dict[str, float]:
     """Seconds of a study of so many variants on so many training images of this size."""
-    base = Variant(
-        backbone=BACKBONE, kernels=(3, 1), flow_steps=4, epochs=2, image_size=size,
-        weights="pretrained" if options.weights else "random",
-    )  # fmt: skip
+    weights = "pretrained" if options.weights else "random"
+    base = BASE.replace(image_size=size, weights=weights)
     named = {str(i): base.replace(learning_rate=1e-3 * (1 + i / 100)) for i in range(variants)}
     study = Study(name="growth", asks="How long?", bases=named, seeds=(0,))
     with tempfile.TemporaryDirectory(dir=options.work) as name:
@@ -85,7 +109,7 @@ def study_seconds(options: Options, *, variants: int, images: int, size: int) ->
         write_noise(folder / "data" / "noise", images, size)
         settings = Settings(
             results=folder / "results", data=folder / "data", dataset="mvtec_ad",
-            weights=options.weights, device=options.device, jobs=1,
+            weights=options.weights, device=options.device, jobs=1, **_settings(),
         )  # fmt: skip
         backbone = _Clock()
         start = time.perf_counter()

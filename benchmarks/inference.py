@@ -19,12 +19,13 @@ from benchmarks.common import (
     has_peer,
     percentile,
     ratio,
-    take_turns,
 )
 from benchmarks.peer import VARIANT, our_model, peer_model
+from benchmarks.turns import WARMUP, own_processes, take_turns
 from harness.backbones import Backbone
 from harness.baselines.contract import Scores
 from harness.cost import count_macs
+from harness.executors import local
 from harness.fastflow import FastFlow
 from harness.run import score
 from harness.train import precision
@@ -40,40 +41,55 @@ Energies = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
 
 
 def measure(options: Options) -> Part:
-    """Every side at every batch size, in turns, after checking that they say the same."""
+    """That all sides say the same; then each in a process of its own, in turns, at every size."""
     torch.set_num_threads(cores())
     sides = paths(options)
     part = Part(
         protocol=[
             f"resnet18, 8 steps of 3×3, {options.size} px, weights of both sides the same; "
             "normalised image in memory to map and score; no cache.",
-            f"{cores()} threads on every side; batch size: rounds {BATCHES}.",
+            f"{cores()} threads on every side; every side is a process of its own, and they take "
+            f"turns, {WARMUP} of them to warm up; ours sets the C allocator as the harness's "
+            f"workers do, anomalib runs as it comes. Batch size: rounds {BATCHES}.",
         ]
     )
     part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)
+    names = list(sides)
+    del sides
     work = 2e-9 * _macs(options)
     rows: list[Row] = []
-    for batch, usual in BATCHES.items():
-        images = _images(options, batch)
-        bound = {name: partial(path, images) for name, path in sides.items()}
-        with torch.inference_mode():
-            seconds = take_turns(
-                bound, rounds=options.turns(usual), wait=lambda: wait(options.device)
-            )
-        rows += [_row(name, batch, s, work) for name, s in seconds.items()]
-        if PEER in sides and batch in ASKED:
-            _claims(part, batch, seconds)
+    with own_processes(options, "inference", names) as children:
+        for batch, usual in BATCHES.items():
+            turns = {name: partial(child.turn, batch) for name, child in children.items()}
+            seconds = take_turns(turns, rounds=options.turns(usual), warmup=WARMUP)
+            rows += [_row(name, batch, s, work) for name, s in seconds.items()]
+            if PEER in names and batch in ASKED:
+                _claims(part, batch, seconds)
     part.tables["Inference"] = rows
     return part
 
 
+def side(options: Options) -> Callable[[int], object]:
+    """The path that the options' extra names, on so many images in memory."""
+    torch.set_num_threads(cores())
+    name = options.extra["side"]
+    if name != PEER:
+        getattr(local, "keep_memory", lambda: None)()
+    path = paths(options, only=name)[name]
+    images = _images(options, max(BATCHES))
+
+    @torch.inference_mode()
+    def step(batch: int) -> None:
+        path(images[:batch])
+
+    return step
+
+
 def alone(options: Options) -> None:
     """One side, two batches of the largest size: for its peak memory."""
-    torch.set_num_threads(cores())
-    path = paths(options, only=options.extra["side"])[options.extra["side"]]
-    with torch.inference_mode():
-        for _ in range(2):
-            path(_images(options, 8 if options.quick else max(BATCHES)))
+    step = side(options)
+    for _ in range(2):
+        step(8 if options.quick else max(BATCHES))
 
 
 def paths(options: Options, only: str = "") -> dict[str, Path_]:
@@ -192,9 +208,3 @@ def _row(name: str, batch: int, seconds: list[float], work: float) -> Row:
         "p50 ms": round(1e3 * percentile(seconds, 0.5), 2),
         "p95 ms": round(1e3 * percentile(seconds, 0.95), 2),
     }
-
-
-def wait(device: str) -> None:
-    """Until the accelerator has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import Options, Part, Row, columns, has_peer, ratio, spread, take_turns
+from benchmarks.common import Options, Part, Row, columns, has_peer, ratio, spread
+from benchmarks.turns import clocked, take_turns
 from harness.metrics import image_metrics, pixel_metrics
 
 SIZES = {"screw-like": (117, 256), "bottle-like": (83, 900)}  # images, side
@@ -37,7 +38,7 @@ def measure(options: Options) -> Part:
         label = f"{images} × {size}²"
         found: dict[str, Metrics] = {}
         each: dict[str, dict[str, list[float]]] = {}
-        calls = {s: _kept(found, each, s, f, category) for s, f in sides().items()}
+        calls = {s: clocked(_kept(found, each, s, f, category)) for s, f in sides().items()}
         rounds = options.turns(3 if size < 512 else 1)
         seconds = take_turns(calls, rounds=rounds, warmup=1 if size < 512 else 0)
         for side, s in seconds.items():

@@ -17,6 +17,8 @@ PARTS = {
     "memory": "(e) Peak memory",
     "growth": "(f) Growth",
     "coreset": "PatchCore's coreset",
+    "profile": "Where the time goes",
+    "threads": "Side by side",
     "fps": "The paper's four backbones",
 }
 HEAD = """# Benchmarks

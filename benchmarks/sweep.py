@@ -6,6 +6,7 @@ can express too: same backbone, weights, images, size, batch, epochs, optimiser 
 
 import shutil
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ PEER = {"anomalib, evaluating once": True, "anomalib as it comes": False}
 def measure(options: Options) -> Part:
     """Both sides in turns; ours again with the features that the turn before left."""
     done: dict[str, list[Child]] = {}
+    in_child(options, "sweep", "imports")
     for _ in range(options.turns(1)):
         for name, precision in OURS.items():
             with tempfile.TemporaryDirectory(dir=options.work) as folder:
@@ -97,6 +99,14 @@ def _kinds(options: Options) -> tuple[dict[str, Any], ...]:
 
 
 # --- one side each, in a process of its own -----------------------------------------------------
+
+
+def imports(options: Options) -> None:
+    """What both sides import: neither's first round compiles it or waits for the disk."""
+    wanted = ["harness.commands", "harness.run", "benchmarks.peer"]
+    wanted += [f"anomalib.{name}" for name in ("data", "engine", "metrics", "models")] * has_peer()
+    for name in wanted:
+        import_module(name)
 
 
 def variants(options: Options, precision: str = "float32") -> list[Any]:

@@ -2,13 +2,30 @@
 
 import json
 import re
+from dataclasses import asdict, is_dataclass, replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import __main__ as door
-from benchmarks import common, metrics, peer, render, scripts, sweep
+from benchmarks import (
+    ceiling,
+    common,
+    coreset,
+    epoch,
+    fps,
+    growth,
+    inference,
+    metrics,
+    peer,
+    profile,
+    render,
+    sweep,
+    threads,
+    turns,
+)  # fmt: skip
 from benchmarks.common import Options, Part
 from harness.errors import InputError
 from harness.run import score
@@ -45,8 +62,8 @@ def test_percentiles_are_values_that_were_seen():
 
 def test_sides_take_turns_and_the_warm_up_does_not_count():
     calls = []
-    sides = {name: lambda n=name: calls.append(n) for name in "ab"}
-    seconds = common.take_turns(sides, rounds=2, warmup=1)
+    sides = {name: lambda n=name: calls.append(n) or 1.0 for name in "ab"}
+    seconds = turns.take_turns(sides, rounds=2, warmup=1)
     assert calls == list("ababab")
     assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
 
@@ -65,16 +82,65 @@ def test_options_survive_a_command_line(options):
 # --- child processes ----------------------------------------------------------------------------
 
 
-def test_a_child_returns_its_result_and_its_memory(options):
-    child = common.in_child(options, "common", "environment", watch=True)
-    assert child.result["quick"] is True
+@pytest.fixture
+def children(monkeypatch, tmp_path):
+    """A package of the same name whose only part is TOY: that is what children find."""
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for name in ("common", "turns", "child", "__init__"):
+        (folder / f"{name}.py").write_text((common.ROOT / f"benchmarks/{name}.py").read_text())
+    (folder / "toy.py").write_text(TOY)
+    monkeypatch.chdir(tmp_path)
+
+
+TOY = """
+def told(options):
+    return {"quick": options.quick, **options.extra}
+
+
+def side(options):
+    seen = []
+    print("prepared")
+
+    def step(word):
+        print(word)
+        seen.append(word)
+        if len(seen) > 2:
+            raise ValueError(f"{options.extra['side']}: too many: {seen}")
+
+    return step
+"""
+
+
+def test_a_child_returns_its_result_and_its_memory(options, children):
+    child = common.in_child(options, "toy", "told", watch=True, more=1)
+    assert child.result == {"quick": True, "more": 1}
     assert child.seconds > 0
-    assert child.peak_process > 2**24
+    assert child.peak_process > 2**22
 
 
-def test_a_child_that_fails_is_one_line(options):
-    with pytest.raises(InputError, match=r"^common.no_such: ended with 1: AttributeError"):
-        common.in_child(options, "common", "no_such")
+def test_a_child_that_fails_is_one_line(options, children):
+    with pytest.raises(InputError, match=r"^toy.no_such: ended with 1: AttributeError"):
+        common.in_child(options, "toy", "no_such")
+
+
+def test_sides_in_processes_of_their_own_answer_with_their_seconds(options, children):
+    with turns.own_processes(options, "toy", ["a", "b"]) as sides:
+        calls = {name: lambda s=side: s.turn("go") for name, side in sides.items()}
+        seconds = turns.take_turns(calls, rounds=1)
+        assert all(0 < s[0] < 1 for s in seconds.values())
+        with pytest.raises(InputError, match=r"^toy.side: .* 1: ValueError: a: too many: \['go'"):
+            sides["a"].turn("x")
+        with pytest.raises(InputError, match=r"^toy.side: "):
+            sides["a"].turn("x")  # still the same, not a broken pipe
+
+
+def test_a_side_that_cannot_be_prepared_is_one_line(options, children):
+    with (
+        turns.Side(options, "toy", "no_such") as side,
+        pytest.raises(InputError, match=r"^toy.no_such: ended with 1: AttributeError"),
+    ):
+        side.turn()
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -140,17 +206,6 @@ def test_what_is_no_result_is_named(tmp_path, text):
         render.render([file])
 
 
-def test_a_script_s_lines_become_rows():
-    found = [{"name": "a", "ours": {"seconds": 1}, "rounds": [1, 2]}]
-    assert scripts.as_rows(found) == [{"name": "a", "ours seconds": 1, "rounds": [1, 2]}]
-    assert scripts.as_rows([{"rows": [{"a": 1}, {"a": 2}]}]) == [{"a": 1}, {"a": 2}]
-
-
-def test_a_script_s_printed_table_becomes_rows():
-    text = "epoch, 2 threads\n\n| | ms |\n|---|---|\n| ours | 1 |\n| theirs | 2 |\n"
-    assert scripts.read_table(text) == [{"side": "ours", "ms": "1"}, {"side": "theirs", "ms": "2"}]
-
-
 # --- the door -----------------------------------------------------------------------------------
 
 
@@ -170,11 +225,103 @@ def test_bad_usage_is_one_line(tmp_path, capsys, words, message):
     assert re.search(message, error)
 
 
-def test_the_metrics_part_runs_quickly_and_is_rendered(tmp_path):
-    assert door.main(["metrics", "--quick", "--results", str(tmp_path)]) == 0
+class Here:
+    """In the place of a side in a process of its own: its step in this one."""
+
+    def __init__(self, options, module, function, **extra):
+        options = replace(options, extra=options.extra | extra)
+        found = getattr(import_module(f"benchmarks.{module}"), function)(options)
+        self.turn = self.finish = turns.clocked(found)
+
+    def start(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def here(options, module, function, loud=False, **extra):
+    """In the place of a child process: the call in this one."""
+    options = replace(options, extra=options.extra | extra)
+    found = getattr(import_module(f"benchmarks.{module}"), function)(options)
+    found = asdict(found) if is_dataclass(found) else found
+    return common.Child(json.loads(json.dumps(found)), 1.0, 0, 0)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    for module in (door, profile):
+        monkeypatch.setattr(module, "in_child", here)
+    for module in (turns, threads):
+        monkeypatch.setattr(module, "Side", Here)
+    for module in (ceiling, coreset, epoch, fps, inference, profile, threads):
+        monkeypatch.setattr(module, "cores", lambda: 1)
+    for module in (coreset, epoch, inference, profile):
+        monkeypatch.setattr(module, "has_peer", lambda: False)
+    monkeypatch.setattr(epoch.local, "keep_memory", lambda: None, raising=False)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("part", "row"),
+    [
+        ("ceiling", "| 128→256 3×3 at 16², batch 1 | bfloat16 channels-last |"),
+        ("coreset", "| ours |"),
+        ("epoch", "| FrEIA AllInOneBlock |"),
+        ("fps", "| ResNet18 | 64 | ours, fast, bfloat16 |"),
+        ("inference", "| ours, fast, bfloat16 | 32 |"),
+        ("metrics", "| 12 × 64² | ours |"),
+        ("profile", "| convolution forward |"),
+        ("threads", "| at once, processes × threads: 1 × 1 |"),
+    ],
+)
+def test_a_part_runs_quickly_and_is_rendered(tmp_path, in_this_process, part, row):
+    assert door.main([part, "--quick", "--results", str(tmp_path)]) == 0
     page = render.render([tmp_path / "quick.json"])
     assert "A quick run" in page
-    assert "| 12 × 64² | ours |" in page
+    assert row in page
+
+
+def test_gpu_is_every_part_but_those_of_the_processor(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        door, "_part", lambda name, options, _: asked.append((name, options.device)) or True
+    )
+    assert door.main(["gpu", "--quick", "--results", str(tmp_path)]) == 0
+    assert {"fps", "inference", "epoch", "sweep", "growth", "profile"} <= {n for n, _ in asked}
+    assert {device for _, device in asked} == {"cuda"}
+    assert "threads" not in dict(asked)
+
+
+def test_growth_measures_small_studies_more_often(options):
+    usual = replace(options, quick=False)
+    smallest = growth._point(growth.AT)
+    rounds = [growth._rounds(usual, p, smallest) for p in [smallest, (2, 50, 256), (16, 50, 256)]]
+    assert rounds == [3, 3, 1]
+    assert growth._rounds(replace(usual, rounds=2), (16, 50, 256), smallest) == 2
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolution forward"),
+        ("aten::cudnn_convolution", "convolution forward"),
+        ("aten::convolution_backward", "convolution backward"),
+        ("aten::native_layer_norm_backward", "norms"),
+        ("_Pass", "coupling pass forward"),
+        ("_PassBackward", "coupling pass backward"),
+        ("aten::_to_copy", "copies and casts"),
+        ("aten::threshold_backward", "other elementwise"),
+        ("aten::as_strided", "rest"),
+    ],
+)
+def test_an_operator_is_of_a_kind(operator, kind):
+    assert profile.kind(operator) == kind
 
 
 # --- both sides compute the same thing ----------------------------------------------------------

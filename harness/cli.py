@@ -145,6 +145,10 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="runs at a time; default: one a core, at most 8; one on a GPU",
     )  # fmt: skip
     group.add_argument(
+        "--no-speed", action="store_true",
+        help="leave latency and FPS unmeasured: on a machine with other work they mean little",
+    )  # fmt: skip
+    group.add_argument(
         "--cache-limit", type=float, default=20, metavar="GB",
         help="size of the feature cache (default 20)",
     )  # fmt: skip

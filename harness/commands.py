@@ -62,6 +62,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         results=options.results, data=options.data, weights=options.weights,
         categories=tuple(options.category), device=options.device, jobs=options.jobs,
         dataset=options.dataset, cache_limit=int(options.cache_limit * 2**30),
+        speed=not options.no_speed,
     )  # fmt: skip
 
 

@@ -90,11 +90,12 @@ def measured_rates(records: Iterable[Mapping[str, Any]], settings: Settings) -> 
         if r["environment"]["device_name"] != name or r["smoke"]:
             continue
         macs, seconds = r["macs"], r["measured"]["fit_seconds"]
-        infer.append(1 / (r["measured"]["speed"]["fps"] * (macs["flow"] + macs["backbone"])))
+        if fps := r["measured"]["speed"].get("fps"):
+            infer.append(1 / (fps * (macs["flow"] + macs["backbone"])))
         if seconds and r["loss"]:  # trained, not fitted
             step = macs.get("step", macs["flow"])
             train.append(seconds / (step * r["data"]["train"] * len(r["loss"])))
-    if train:
+    if train and infer:
         return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
     return _probe(device, max(1, cores() // settings.parallel))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from harness.backbones import Backbone, load_backbone
+from harness.baselines.contract import Method
 from harness.build import make_model
 from harness.cost import count_macs, count_parameters, look, measure_speed
 from harness.datasets import Category
@@ -122,35 +123,47 @@ def _cost(
     settings: Settings,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
-    """Digest → parameters, MACs and speed of every variant, the speeds side by side.
+    """Digest → parameters, MACs and speed of every variant.
 
     A method that keeps training images keeps here as many as the largest category has, and at
     most KEPT: all banks are in memory at once. A record says how many.
     """
     variants = list(dict.fromkeys(c.variant for c in cells))
-    device = settings.torch_device
-    counts: dict[str, dict[str, Any]] = {}
-    paths: dict[Any, Callable[[Tensor], object]] = {}
-    images: dict[Any, Tensor] = {}
     kept = min(KEPT, max(train for train, _ in plan.sizes.values()))
-    networks: dict[Spec, Backbone] = {}
+    cost: dict[str, dict[str, Any]] = {}
     for v in variants:
-        loaded = backbones[v.features]
-        if v.features not in networks:
-            folded = fold_batch_norms(loaded.backbone).to(device)
-            networks[v.features] = folded.to(memory_format=torch.channels_last)
-        network = networks[v.features]
         with torch.device("meta"):
-            model, twin = make_model(v, loaded.shapes, 0), loaded.backbone.twin()
-            model.fill(kept)
-        counts[v.digest] = {
+            model, twin = _model(v, backbones, kept), backbones[v.features].backbone.twin()
+        cost[v.digest] = {
             "parameters": count_parameters(model, twin),
             "macs": count_macs(model, twin, views=v.views),
+            "speed": {},
         }
-        paths[v.digest] = _path(v, network, loaded.shapes, device, kept)
-        images[v.digest] = torch.zeros(SPEED_BATCH, 3, v.image_size, v.image_size, device=device)
-        paths[v.features], images[v.features] = network, images[v.digest]  # on its own
-    say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
+    if settings.speed:
+        say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
+        speeds = _speeds(variants, backbones, settings.torch_device, kept)
+        for v in variants:
+            cost[v.digest]["speed"] = speeds[v.digest]
+    return cost
+
+
+def _speeds(
+    variants: Sequence[Variant], backbones: dict[Spec, _Loaded], device: str, kept: int
+) -> dict[Any, dict[str, Any]]:
+    """Digest → latency and FPS; the variants take turns, and each backbone on its own too."""
+    networks: dict[Spec, Backbone] = {}
+    paths: dict[Any, Callable[[Tensor], object]] = {}
+    images: dict[Any, Tensor] = {}
+    for v in variants:
+        if v.features not in networks:
+            folded = fold_batch_norms(backbones[v.features].backbone).to(device)
+            networks[v.features] = folded.to(memory_format=torch.channels_last)
+        model = _model(v, backbones, kept).eval().to(device)
+        paths[v.digest] = _path(v, networks[v.features], model, device)
+        paths[v.features] = networks[v.features]  # on its own
+        size = v.image_size
+        images[v.digest] = torch.zeros(SPEED_BATCH, 3, size, size, device=device)
+        images[v.features] = images[v.digest]
     torch.set_num_threads(cores())
     with torch.inference_mode():
         speeds = measure_speed(paths, images, device=device)
@@ -159,15 +172,18 @@ def _cost(
         speeds[v.digest]["additional_ms"] = round(float(whole) - float(alone), 4)
         if not METHODS[v.method].trained:
             speeds[v.digest]["images_kept"] = kept
-    return {digest: {**counts[digest], "speed": speeds[digest]} for digest in counts}
+    return speeds
+
+
+def _model(variant: Variant, backbones: dict[Spec, _Loaded], kept: int) -> Method:
+    model = make_model(variant, backbones[variant.features].shapes, 0)
+    model.fill(kept)
+    return model
 
 
 def _path(
-    variant: Variant, backbone: Backbone, shapes: Shapes, device: str, kept: int
+    variant: Variant, backbone: Backbone, model: Method, device: str
 ) -> Callable[[Tensor], object]:
-    model = make_model(variant, shapes, 0).eval()
-    model.fill(kept)
-    model.to(device)
     model.to(memory_format=torch.channels_last)
 
     def path(images: Tensor) -> object:

@@ -29,6 +29,7 @@ class Settings:
     device: str = "auto"
     jobs: int = 0
     cache_limit: int = DEFAULT_LIMIT
+    speed: bool = True  # whether the variants' latency and FPS are measured
 
     @property
     def torch_device(self) -> str:

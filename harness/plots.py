@@ -89,10 +89,16 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
     Kept: the additional parameters at four bytes each, and the memory bank. A line joins the
     variants that no other one beats in both (the Pareto front).
     """
-    shown = table.dropna(subset=[metric, "latency_ms"]).copy()
-    shown["kept"] = (4 * shown["additional_params"] + shown["bank_bytes"]) / 1e6
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     columns = {"latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)"}
+    if "latency_ms" not in table:  # not measured
+        del columns["latency_ms"]
+    kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
+    shown = table.assign(kept=kept).dropna(subset=[metric, *columns])
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=(3 + 4 * len(columns), 4.2), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    axes = axes[0]
     for axis, (column, text) in zip(axes, columns.items(), strict=True):
         for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
             millions, bank = row["additional_params"] / 1e6, row["bank_bytes"] / 1e6

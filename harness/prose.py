@@ -114,12 +114,20 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         f"seeds {', '.join(map(str, study.seeds))}.",
         f"- Data ({dataset}): {data}.",
         f"- Backbones: {'; '.join(sources)}.",
-        f"- FPS: {speed['measures']}; batches of {speed['fps_batch_size']}, "
-        f"{speed['threads']} threads, {machine['device_name'] or machine['device']}; the median "
-        f"of {speed['rounds']} rounds in which the variants took turns.",
+        f"- FPS: {_speed(speed, machine)}.",
         f"- harness {machine['harness']}, torch {machine['versions']['torch']}, "
         f"timm {machine['versions']['timm']}, commit {(machine['commit'] or 'unknown')[:12]}.",
     ])  # fmt: skip
+
+
+def _speed(speed: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    if not speed:
+        return "not measured"
+    return (
+        f"{speed['measures']}; batches of {speed['fps_batch_size']}, {speed['threads']} threads, "
+        f"{machine['device_name'] or machine['device']}; the median of {speed['rounds']} rounds "
+        "in which the variants took turns"
+    )
 
 
 def _in_order(runs: Sequence[tuple[int, str]], labels: Mapping[str, str]) -> list[str]:

@@ -72,8 +72,8 @@ def _row(record: dict[str, Any], label: str) -> dict[str, Any]:
         "additional_params": parameters["flow"] + parameters["norm"],
         **{f"params_{k}": v for k, v in parameters.items()},
         **{f"macs_{k}": v for k, v in record["macs"].items()},
-        "fps": speed["fps"],
-        "latency_ms": speed["latency_ms"],
+        "fps": speed.get("fps", np.nan),
+        "latency_ms": speed.get("latency_ms", np.nan),
         "additional_ms": speed.get("additional_ms", np.nan),
         "fit_seconds": record["measured"]["fit_seconds"],
         "bank_bytes": record["measured"].get("bank_bytes", 0),
@@ -203,7 +203,7 @@ def styled(table: pd.DataFrame) -> pd.DataFrame:
     shown.insert(0, "runs", table["runs"].to_list())
     if "image_auroc_min" in table:
         shown["lowest category"] = [percent(m) for m in table["image_auroc_min"]]
-    if "fps" in table:
+    if "additional_params" in table:
         _show_cost(shown, table)
     return shown
 
@@ -266,7 +266,8 @@ def _show_cost(shown: pd.DataFrame, table: pd.DataFrame) -> None:
     shown["A.d. params"] = [_millions(v) for v in table["additional_params"]]
     if table["bank_bytes"].any():
         shown["bank"] = [f"{v / 1e6:.1f} MB" if v > 0 else "–" for v in table["bank_bytes"]]
-    shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
+    if "fps" in table:
+        shown["FPS"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in table["fps"]]
 
 
 def _millions(parameters: float) -> str:

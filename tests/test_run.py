@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from harness import grid, run
+from harness import grid, prose, run, tables
 from harness.backbones import Backbone
 from harness.baselines.contract import Scores
 from harness.build import make_model
@@ -112,6 +112,32 @@ def test_same_seed_same_record(study, settings, tmp_path):
         run_study(make_plan(only, there), there, quiet)
         found += read_records(there.results)
     assert without_measured(found[0]) == without_measured(found[1])
+
+
+def test_a_worker_kept_from_another_run_gives_the_same_record(study, settings, tmp_path):
+    study = replace(study, vary=({},))
+    found = []
+    for name, seeds in (("alone", (1,)), ("second", (0, 1))):
+        where = replace(settings, results=tmp_path / name, categories=("left",), jobs=1)
+        run_study(make_plan(replace(study, seeds=seeds), where), where, quiet)
+        found.append([r for r in read_records(where.results) if r["seed"] == 1])
+    alone, second = (without_measured(r) for (r,) in found)
+    assert alone == second
+
+
+def test_speed_left_unmeasured(study, settings, in_process):
+    settings = replace(settings, speed=False, categories=("left",))
+    plan = make_plan(replace(study, seeds=(0,)), settings)
+    said = []
+    run_study(plan, settings, said.append)
+    assert not any("speed" in text for text in said)
+    assert all(r["measured"]["speed"] == {} for r in read_records(settings.results))
+    frame = tables.load(study, settings.results, dataset=plan.dataset, categories=["left"])
+    text = tables.as_text(tables.summary(frame, study))
+    assert "A.d. params" in text
+    assert "FPS" not in text
+    told = prose.protocol(study, settings.results, dataset=plan.dataset, categories=["left"])
+    assert "FPS: not measured." in told
 
 
 def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):

@@ -21,6 +21,12 @@ from harness.flow import ActNorm, FlowStep, make_flow, through
 class LayerNorm(nn.LayerNorm):
     """torch's, over (C, H, W), without a copy of channels-last features."""
 
+    def __init__(self, shape: list[int], *, elementwise_affine: bool = True) -> None:
+        super().__init__(shape, elementwise_affine=elementwise_affine)
+        for name, value in list(self.named_parameters()):  # laid out as the features are
+            rows = value.detach().permute(1, 2, 0).contiguous()
+            setattr(self, name, nn.Parameter(rows.permute(2, 0, 1)))
+
     def forward(self, x: Tensor) -> Tensor:
         """Of x (B, C, H, W), in its own memory layout."""
         if not x.is_contiguous(memory_format=torch.channels_last):

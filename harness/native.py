@@ -176,8 +176,10 @@ class _Pass(torch.autograd.Function):
 def _stage(x: Tensor, coupling: Coupling, passed: tuple[int, int]) -> tuple[_Stage, Any]:
     step, after = coupling.step, coupling.after
     channels = x.shape[1]
-    identity = torch.arange(channels)
-    perm, inverse = (identity,) * 2 if after is None else (after.perm, after.perm_inverse)
+    if after is None:
+        perm = inverse = torch.arange(channels)
+    else:
+        perm, inverse = after.perm, after.perm_inverse
     stage = _Stage(
         x.numel() // channels, channels, *coupling.changed, *passed,
         list(CLAMPS).index(step.clamp), torch.get_num_threads(),

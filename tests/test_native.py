@@ -79,11 +79,11 @@ def test_features_are_left_as_they_were(monkeypatch):
 
 
 def test_threads_change_nothing(monkeypatch):
-    model, x = make("two-sided", "affine", "tanh", ("random", (1,), 6), torch.float32)
+    model, x = make("two-sided", "affine", "tanh", ("random", (1,), 6), torch.float64)
     one = results(model, x, monkeypatch, compiled=True)[2]
     torch.set_num_threads(2)
     two = results(model, x, monkeypatch, compiled=True)[2]
-    torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
 def test_switched_off_it_is_the_plain_path(monkeypatch):

@@ -56,6 +56,9 @@ class _Stage(ctypes.Structure):
     )  # fmt: skip
 
 
+_Told = tuple[_Stage, tuple[Tensor, Tensor]]  # with what it points to, kept alive
+
+
 @dataclass(frozen=True)
 class Coupling:
     """One coupling of a chain and what follows it up to the next.
@@ -109,7 +112,10 @@ def through(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
         scale, shift, log_scale = _affine(coupling.after, x)
         passed = following.given if following else (0, 0)
         reuse = not torch.is_grad_enabled() and x is not original
-        x, given, j = _Pass.apply(x, a, scale, shift, coupling, passed, reuse)
+        if torch.is_grad_enabled():
+            x, given, j = _Pass.apply(x, a, scale, shift, coupling, passed)
+        else:
+            x, given, j = _forward(x, a, scale, shift, _stage(x, coupling, passed), reuse=reuse)
         log_det = log_det + j + log_scale
     return x, log_det
 
@@ -143,21 +149,11 @@ class _Pass(torch.autograd.Function):
         shift: Tensor,
         coupling: Coupling,
         passed: tuple[int, int],
-        reuse: bool,  # noqa: FBT001
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        ctx.stage = stage = _stage(x, coupling, passed)
-        ctx.name = NAMES[x.dtype, a.dtype]
+        ctx.stage = _stage(x, coupling, passed)
         ctx.save_for_backward(x, a, scale)
         ctx.set_materialize_grads(False)
-        batch, _, *size = x.shape
-        y = x if reuse else torch.empty_like(x)
-        given = None
-        if passed[1]:
-            shape, layout = (batch, passed[1], *size), torch.channels_last
-            given = torch.empty(shape, dtype=a.dtype, memory_format=layout)
-        log_det = x.new_empty(batch, *size)
-        _call("forward", ctx.name, stage, x, a, scale.contiguous(), shift, y, given, log_det)
-        return y, given, log_det
+        return _forward(x, a, scale, shift, ctx.stage, reuse=False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -169,11 +165,38 @@ class _Pass(torch.autograd.Function):
         dx, da = torch.empty_like(x), torch.empty_like(a)
         dscale, dshift = torch.empty_like(scale), torch.empty_like(scale)
         outputs = (dx, da, dscale, dshift)
-        _call("backward", ctx.name, ctx.stage, x, a, scale, dy, dgiven, dlog_det, *outputs)
-        return dx, da, dscale, dshift, None, None, None
+        _call(
+            "backward",
+            NAMES[x.dtype, a.dtype],
+            ctx.stage,
+            x,
+            a,
+            scale,
+            dy,
+            dgiven,
+            dlog_det,
+            *outputs,
+        )
+        return dx, da, dscale, dshift, None, None
 
 
-def _stage(x: Tensor, coupling: Coupling, passed: tuple[int, int]) -> tuple[_Stage, Any]:
+def _forward(
+    x: Tensor, a: Tensor, scale: Tensor, shift: Tensor, stage: _Told, *, reuse: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Y in x's own memory where that may be reused, the next subnet's half, the log-det."""
+    batch, _, *size = x.shape
+    y = x if reuse else torch.empty_like(x)
+    given = None
+    if width := stage[0].given_width:
+        layout = torch.channels_last
+        given = torch.empty((batch, width, *size), dtype=a.dtype, memory_format=layout)
+    log_det = x.new_empty(batch, *size)
+    name = NAMES[x.dtype, a.dtype]
+    _call("forward", name, stage, x, a, scale.contiguous(), shift, y, given, log_det)
+    return y, given, log_det
+
+
+def _stage(x: Tensor, coupling: Coupling, passed: tuple[int, int]) -> _Told:
     step, after = coupling.step, coupling.after
     channels = x.shape[1]
     if after is None:
@@ -185,10 +208,10 @@ def _stage(x: Tensor, coupling: Coupling, passed: tuple[int, int]) -> tuple[_Sta
         list(CLAMPS).index(step.clamp), torch.get_num_threads(),
         step.clamp_value, step.subnet_scale, perm.data_ptr(), inverse.data_ptr(),
     )  # fmt: skip
-    return stage, (perm, inverse)  # kept alive with it
+    return stage, (perm, inverse)
 
 
-def _call(direction: str, name: str, stage: tuple[_Stage, Any], *tensors: Tensor | None) -> None:
+def _call(direction: str, name: str, stage: _Told, *tensors: Tensor | None) -> None:
     pointers = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors)
     getattr(library(), f"{direction}_{name}")(ctypes.byref(stage[0]), *pointers)
 

@@ -13,7 +13,7 @@ from benchmarks.peer import VARIANT, peer_options
 from benchmarks.turns import WARMUP, own_processes, take_turns
 from harness.build import make_model
 from harness.cost import flow_macs
-from harness.executors import local
+from harness.process import keep_memory
 from harness.train import precision
 from harness.variant import Variant
 
@@ -72,7 +72,7 @@ def side(options: Options) -> Step:
     name = options.extra["side"]
     torch.set_num_threads(options.extra.get("threads", cores()))
     if name in ASKED:
-        getattr(local, "keep_memory", lambda: None)()
+        keep_memory()
     torch.manual_seed(0)
     variant = _variant(options, options.extra["kernels"])
     features = [torch.randn(batch(options), *s, device=options.device) for s in _shapes(options)]

@@ -7,7 +7,6 @@ all cores (``jobs=1``), so that a second variant cannot hide on a core that the 
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,11 @@ def measure(options: Options) -> Part:
             found[point].append(study_seconds(options, *point))
             print(f"  growth: {point}: {found[point][-1]['whole']:.1f} s", flush=True)
     seconds = {place: found[point] for place, point in points.items()}
-    speed = "not measured" if _settings() else "measured too"
     part = Part(
         protocol=[
             f"A study of FastFlow variants (resnet18, {BASE.flow_steps} steps of 3×3 and 1×1, "
             f"{BASE.epochs} epochs, batch {BASE.batch_size}, 8 test images) through the harness, "
-            f"features and metrics included, jobs=1; every variant's speed is {speed}.",
+            "features and metrics included, jobs=1; the variants' speed is not measured.",
             "backbone: the passes that fill the feature cache; training: the sum of the runs' own "
             "fit times; whole: the call. What a start costs and memory touched first are the same "
             "at every size of a run, so they pull exponents below 1.",
@@ -93,11 +91,6 @@ def _rounds(options: Options, point: Point, smallest: Point) -> int:
     return options.turns(MORE if weigh[0] <= SMALL * weigh[1] else 1)
 
 
-def _settings() -> dict[str, bool]:
-    """What leaves out the measurement of every variant's speed, where the harness can."""
-    return {"speed": False} if any(f.name == "speed" for f in fields(Settings)) else {}
-
-
 def study_seconds(options: Options, variants: int, images: int, size: int) -> dict[str, float]:
     """Seconds of a study of so many variants on so many training images of this size."""
     weights = "pretrained" if options.weights else "random"
@@ -109,7 +102,7 @@ def study_seconds(options: Options, variants: int, images: int, size: int) -> di
         write_noise(folder / "data" / "noise", images, size)
         settings = Settings(
             results=folder / "results", data=folder / "data", dataset="mvtec_ad",
-            weights=options.weights, device=options.device, jobs=1, **_settings(),
+            weights=options.weights, device=options.device, jobs=1, speed=False,
         )  # fmt: skip
         backbone = _Clock()
         start = time.perf_counter()

@@ -25,8 +25,8 @@ from benchmarks.turns import WARMUP, own_processes, take_turns
 from harness.backbones import Backbone
 from harness.baselines.contract import Scores
 from harness.cost import count_macs
-from harness.executors import local
 from harness.fastflow import FastFlow
+from harness.process import keep_memory
 from harness.run import score
 from harness.train import precision
 from harness.variant import Variant
@@ -74,7 +74,7 @@ def side(options: Options) -> Callable[[int], object]:
     torch.set_num_threads(cores())
     name = options.extra["side"]
     if name != PEER:
-        getattr(local, "keep_memory", lambda: None)()
+        keep_memory()
     path = paths(options, only=name)[name]
     images = _images(options, max(BATCHES))
 

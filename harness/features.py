@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from harness.datasets.contract import Category, Sample, read_image
 TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
 BATCH = 16
 DEFAULT_LIMIT = 20 * 2**30
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,18 @@ class FeatureCache:
         return freed
 
 
+def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """The function of every item, the next one's in the background while this one's is used."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: list[Future[_Result]] = []
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 1:
+                yield pending.pop(0).result()
+        for last in pending:
+            yield last.result()
+
+
 def entry_bytes(shapes: Sequence[tuple[int, int, int]], images: int, dtype: str) -> int:
     """The size of an entry of ``images`` images with these (C, H, W) at the taps."""
     return images * sum(c * h * w for c, h, w in shapes) * np.dtype(dtype).itemsize
@@ -228,14 +243,19 @@ def _extract(
         for i, shape in enumerate(shapes)
     ]
     with ThreadPoolExecutor(4) as pool, torch.inference_mode():
-        for start in range(0, len(samples), BATCH):
+
+        def read(start: int) -> tuple[int, NDArray[np.uint8]]:
             batch = samples[start : start + BATCH]
-            images = np.stack(list(pool.map(lambda s: read_image(s, size, key.resize), batch)))
+            return start, np.stack(
+                list(pool.map(lambda s: read_image(s, size, key.resize), batch))
+            )
+
+        for start, images in ahead(read, range(0, len(samples), BATCH)):
             for output, feature in zip(
                 outputs, _pass(backbone, images, key.views, device), strict=True
             ):
-                output[start : start + len(batch)] = feature.cpu().numpy()
-            progress(len(batch))
+                output[start : start + len(images)] = feature.contiguous().cpu().numpy()
+            progress(len(images))
     for output in outputs:
         output.flush()
 

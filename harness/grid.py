@@ -85,6 +85,7 @@ Shapes = tuple[tuple[int, int, int], ...]
 @dataclass(frozen=True)
 class _Loaded:
     backbone: Backbone
+    folded: Backbone  # the same features but for rounding, sooner
     weights: dict[str, str]
     shapes: Shapes
 
@@ -98,7 +99,8 @@ def _load_backbones(cells: Iterable[Cell], settings: Settings) -> dict[Spec, _Lo
                 weights=variant.weights, folder=settings.weights,
             )  # fmt: skip
             shapes = tuple(shapes_of(backbone, variant.views))
-            loaded[variant.features] = _Loaded(backbone, weights, shapes)
+            folded = fold_batch_norms(backbone).to(memory_format=torch.channels_last)
+            loaded[variant.features] = _Loaded(backbone, folded, weights, shapes)
     return loaded
 
 
@@ -151,16 +153,13 @@ def _speeds(
     variants: Sequence[Variant], backbones: dict[Spec, _Loaded], device: str, kept: int
 ) -> dict[Any, dict[str, Any]]:
     """Digest → latency and FPS; the variants take turns, and each backbone on its own too."""
-    networks: dict[Spec, Backbone] = {}
     paths: dict[Any, Callable[[Tensor], object]] = {}
     images: dict[Any, Tensor] = {}
     for v in variants:
-        if v.features not in networks:
-            folded = fold_batch_norms(backbones[v.features].backbone).to(device)
-            networks[v.features] = folded.to(memory_format=torch.channels_last)
+        network = backbones[v.features].folded.to(device)
         model = _model(v, backbones, kept).eval().to(device)
-        paths[v.digest] = _path(v, networks[v.features], model, device)
-        paths[v.features] = networks[v.features]  # on its own
+        paths[v.digest] = _path(v, network, model, device)
+        paths[v.features] = network  # on its own
         size = v.image_size
         images[v.digest] = torch.zeros(SPEED_BATCH, 3, size, size, device=device)
         images[v.features] = images[v.digest]
@@ -231,7 +230,7 @@ def _features(
     with _bar(total, "features", " images") as bar:
         for (spec, name), key in keys.items():
             bar.set_postfix_str(f"{name} × {key.backbone}")
-            backbone, category = backbones[spec].backbone, plan.categories[name]
+            backbone, category = backbones[spec].folded, plan.categories[name]
             cache.ensure(
                 key, backbone, category, device=settings.torch_device, progress=bar.update
             )

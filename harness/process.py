@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.utils.deterministic
 
-MALLOPT = {-4: 0, -1: -1}  # glibc's M_MMAP_MAX: none; M_TRIM_THRESHOLD: never
+MALLOPT = {-4: 0, -1: -1, -8: 1}  # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD: never; M_ARENA_MAX
 
 
 def keep_memory() -> None:

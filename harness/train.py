@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.baselines.contract import Arrays, Method, Scores
 from harness.errors import RunFailed
+from harness.features import ahead
 from harness.variant import Variant
 
 CHUNK = 32  # images read at a time where all are looked at
@@ -129,9 +130,9 @@ def _epoch(
     """
     model.train()
     total = 0.0
-    for rows in _batches(order, variant.batch_size):
+    for rows, features in _loaded(train, order, variant.batch_size, device):
         values = []
-        for loss in _losses(model, _batch(train, rows, device), variant):
+        for loss in _losses(model, features, variant):
             if not math.isfinite(value := loss.item()):
                 raise ArithmeticError(value)
             optimiser.zero_grad()
@@ -236,6 +237,18 @@ def _batch(arrays: Arrays, rows: NDArray[np.int64], device: str) -> list[Tensor]
     """Rows of the memory-mapped features as float32 tensors."""
     tensors = (torch.from_numpy(np.ascontiguousarray(a[rows], np.float32)) for a in arrays)
     return [t.to(device).contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def _loaded(
+    arrays: Arrays, order: NDArray[np.int64], size: int, device: str
+) -> Iterator[tuple[NDArray[np.int64], list[Tensor]]]:
+    """Rows and features of every batch; an accelerator does not wait for them to be read."""
+
+    def load(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Tensor]]:
+        return rows, _batch(arrays, rows, device)
+
+    each = map if device == "cpu" else ahead  # the processor's cores are at work as it is
+    return each(load, _batches(order, size))
 
 
 def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:

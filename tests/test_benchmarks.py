@@ -261,7 +261,8 @@ def in_this_process(monkeypatch):
         monkeypatch.setattr(module, "cores", lambda: 1)
     for module in (coreset, epoch, inference, profile):
         monkeypatch.setattr(module, "has_peer", lambda: False)
-    monkeypatch.setattr(epoch.local, "keep_memory", lambda: None, raising=False)
+    for module in (epoch, inference):
+        monkeypatch.setattr(module, "keep_memory", lambda: None)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

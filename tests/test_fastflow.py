@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from harness.build import make_model
-from harness.fastflow import NORMS, FastFlow
+from harness.fastflow import NORMS, FastFlow, LayerNorm, _HalfSquares
 from harness.variant import Variant
 
 SHAPES = ((4, 3, 2), (6, 2, 1))
@@ -194,3 +194,30 @@ def test_a_seeds_permutations_do_not_depend_on_the_variant(change):
         for v in (Variant(flow_steps=3), Variant(flow_steps=3, **change))
     )
     torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm_is_torchs_in_any_layout(layout, affine):
+    ours = LayerNorm([3, 4, 5], elementwise_affine=affine).double()
+    torchs = torch.nn.LayerNorm([3, 4, 5], elementwise_affine=affine).double()
+    for parameter in ours.parameters():
+        parameter.data += torch.randn_like(parameter)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    pairs = []
+    for norm in (ours, torchs):
+        y = norm(x)
+        (grads := torch.autograd.grad(y.pow(3).sum(), [x, *norm.parameters()]))
+        pairs.append((y, *grads))
+    torch.testing.assert_close(*pairs)
+    assert pairs[0][0].is_contiguous(memory_format=layout)
+
+
+def test_half_squares_have_autograds_gradient():
+    z = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_HalfSquares.apply, z)
+    torch.testing.assert_close(_HalfSquares.apply(z), 0.5 * z.square().sum(1))
+    zero = torch.zeros(1, 2, 1, 1, requires_grad=True)
+    _HalfSquares.apply(zero).sum().backward()
+    assert zero.grad.eq(0).all()

@@ -1,6 +1,7 @@
 """The feature cache: one pass per image, whole entries, least recently used out first."""
 
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,15 @@ from harness.backbones import Backbone, load_backbone
 from harness.datasets.contract import read_image
 from harness.datasets.mvtec_ad import MvtecAd
 from harness.errors import InputError
-from harness.features import FeatureCache, FeatureKey, _pass, entry_bytes, normalise, shapes_of
+from harness.features import (
+    FeatureCache,
+    FeatureKey,
+    _pass,
+    ahead,
+    entry_bytes,
+    normalise,
+    shapes_of,
+)
 
 TAPS, SIZE = (1, 2), 64
 
@@ -197,3 +206,25 @@ def test_views_need_a_convolutional_backbone(name):
         backbone = Backbone(name, taps=(7,), image_size=224)
     with pytest.raises(InputError, match=f"views: expected a convolutional backbone.*{name}"):
         shapes_of(backbone, 4)
+
+
+def test_ahead_keeps_the_order_and_reads_one_further():
+    started, seen = [], []
+    for result in ahead(lambda n: started.append(n) or 10 * n, range(4)):
+        deadline = time.monotonic() + 5
+        while len(started) < min(len(seen) + 2, 4) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        seen.append((result, len(started)))
+    assert seen == [(0, 2), (10, 3), (20, 4), (30, 4)]
+
+
+def test_ahead_raises_what_the_function_raises():
+    def half(n):
+        if n == 2:
+            raise OSError("gone")
+        return n
+
+    results = ahead(half, range(4))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(OSError, match="gone"):
+        next(results)

@@ -32,12 +32,14 @@ def make(coupling, actnorm, clamp, rest, dtype):
 
 
 def results(model, x, monkeypatch, *, compiled):
-    monkeypatch.setattr(native, "SMALLEST", 0 if compiled else 2**40)
-    z, log_det = model([x])[0]
-    loss = 0.5 * z.square().sum() - log_det.sum()
-    with torch.inference_mode():
-        energies = model.energies([x])[0]
-    gradients = torch.autograd.grad(loss, [x, *model.parameters()])
+    with monkeypatch.context() as patch:
+        if not compiled:
+            patch.setattr(native, "usable", lambda x: False)
+        z, log_det = model([x])[0]
+        loss = 0.5 * z.square().sum() - log_det.sum()
+        with torch.inference_mode():
+            energies = model.energies([x])[0]
+        gradients = torch.autograd.grad(loss, [x, *model.parameters()])
     return [z, log_det, loss], list(energies), gradients
 
 
@@ -59,8 +61,27 @@ def test_float32_energies_equal_the_plain_steps(coupling, actnorm, clamp, rest, 
     torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_is_near_and_its_flow_stays_float32(monkeypatch):
-    model, x = make("one-sided", "affine", "tanh", ("random", (3, 1), 8), torch.float32)
+@pytest.mark.parametrize("channels", [32, 64, 96, 128, 160, 256, 40])
+@pytest.mark.parametrize("coupling", ["one-sided", "two-sided"])
+def test_whole_vectors_equal_the_plain_steps(channels, coupling, monkeypatch):
+    """Widths that the vector code takes whole, from registers or one by one; 40 does not divide."""
+    model, x = make(coupling, "affine", "tanh", ("random", (1,), channels), torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.3)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    torch.testing.assert_close(compiled[0], plain[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(compiled[1], plain[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [5, 32, 160])
+def test_bfloat16_is_near_and_its_flow_stays_float32(channels, monkeypatch):
+    model, x = make("one-sided", "affine", "tanh", ("random", (3, 1), channels), torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.3)
     (exact, *_), *_ = results(model, x, monkeypatch, compiled=False)
     with torch.autocast("cpu", torch.bfloat16):
         (z, *_), _, gradients = results(model, x, monkeypatch, compiled=True)
@@ -70,7 +91,6 @@ def test_bfloat16_is_near_and_its_flow_stays_float32(monkeypatch):
 
 
 def test_features_are_left_as_they_were(monkeypatch):
-    monkeypatch.setattr(native, "SMALLEST", 0)
     model = FastFlow([(4, 3, 3)], norm="none", steps=2, kernels=(3,))
     x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
     before = x.clone()

@@ -26,7 +26,7 @@ PASSES = [
 ]  # fmt: skip
 KINDS = {  # the first that matches an operator's name
     "convolution backward": r"conv\w*backward",
-    "convolution forward": r"aten::\w*conv",
+    "convolution forward": r"(aten|mkldnn)::\w*conv",
     "coupling pass backward": rf"^({'|'.join(PASSES)})Backward$",
     "coupling pass forward": rf"^({'|'.join(PASSES)})$",
     "norms": r"aten::\w*(layer|batch)_norm",
@@ -52,7 +52,8 @@ def measure(options: Options) -> Part:
             f"of its own, {cores()} threads, {WARMUP} steps of warm-up. Wall time an image "
             "without the profiler, and with it: what it costs itself.",
             f"{OUTSIDE}: wall time under the profiler that no operator accounts for (Python, "
-            "waiting for kernels to start), as a share of the whole.",
+            "waiting for kernels to start, and at inference the compiled coupling pass), as a "
+            "share of the whole.",
         ]
     )
     tables: dict[str, dict[str, Row]] = {}  # case → side → kind → share

@@ -64,7 +64,7 @@ def test_float32_energies_equal_the_plain_steps(coupling, actnorm, clamp, rest, 
 @pytest.mark.parametrize("channels", [32, 64, 96, 128, 160, 256, 40])
 @pytest.mark.parametrize("coupling", ["one-sided", "two-sided"])
 def test_whole_vectors_equal_the_plain_steps(channels, coupling, monkeypatch):
-    """Widths that the vector code takes whole, from registers or one by one; 40 does not divide."""
+    """Widths of whole vectors, permuted in registers or one by one; 40 does not divide."""
     model, x = make(coupling, "affine", "tanh", ("random", (1,), channels), torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():

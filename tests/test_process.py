@@ -14,10 +14,10 @@ from harness.process import be_deterministic, keep_memory
 if {keep}: keep_memory()
 be_deterministic()
 for _ in range(3):
-    torch.ones(2**25)
+    torch.ones(9_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
-    torch.ones(2**25)
+    torch.ones(9_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(torch.are_deterministic_algorithms_enabled())
 """

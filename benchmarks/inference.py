@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -25,6 +23,7 @@ from benchmarks.turns import WARMUP, own_processes, take_turns
 from harness.backbones import Backbone
 from harness.baselines.contract import Scores
 from harness.cost import count_macs
+from harness.fast import fused
 from harness.fastflow import FastFlow
 from harness.process import keep_memory
 from harness.run import score
@@ -49,8 +48,8 @@ def measure(options: Options) -> Part:
             f"resnet18, 8 steps of 3×3, {options.size} px, weights of both sides the same; "
             "normalised image in memory to map and score; no cache.",
             f"{cores()} threads on every side; every side is a process of its own, and they take "
-            f"turns, {WARMUP} of them to warm up; ours sets the C allocator as the harness's "
-            f"workers do, anomalib runs as it comes. Batch size: rounds {BATCHES}.",
+            f"turns, {WARMUP} of them to warm up; all set the C allocator as the harness's "
+            f"workers do (harness.process.keep_memory). Batch size: rounds {BATCHES}.",
         ]
     )
     part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)
@@ -73,8 +72,7 @@ def side(options: Options) -> Callable[[int], object]:
     """The path that the options' extra names, on so many images in memory."""
     torch.set_num_threads(cores())
     name = options.extra["side"]
-    if name != PEER:
-        keep_memory()
+    keep_memory()
     path = paths(options, only=name)[name]
     images = _images(options, max(BATCHES))
 
@@ -105,8 +103,7 @@ def paths(options: Options, only: str = "") -> dict[str, Path_]:
     if only == PEER:
         return sides
     model.to(options.device)
-    ours = our_paths(variant, backbone, model, options.device)
-    return {name: ours[name] for name in ours if only in ("", name)} | sides
+    return our_paths(variant, backbone, model, options.device, only) | sides
 
 
 def _variant(options: Options) -> Variant:
@@ -122,9 +119,9 @@ def _macs(options: Options) -> int:
 
 
 def our_paths(
-    variant: Variant, backbone: Backbone, model: FastFlow, device: str
+    variant: Variant, backbone: Backbone, model: FastFlow, device: str, only: str = ""
 ) -> dict[str, Path_]:
-    """Our plain path, and the inference path of harness.fast where there is one."""
+    """Our plain path and the inference path of harness.fast, or the one of this name."""
     model.to(memory_format=torch.channels_last)
 
     def plain(v: Variant) -> Energies:
@@ -144,11 +141,9 @@ def our_paths(
         return path
 
     kinds = {k: variant.replace(precision=k) for k in ("float32", "bfloat16")}
-    paths = {f"ours, {k}": scored(plain(v)) for k, v in kinds.items()}
-    if find_spec("harness.fast") is not None:
-        fused = import_module("harness.fast").fused
-        paths |= {f"ours, fast, {k}": scored(fused(backbone, model, precision=k)) for k in kinds}
-    return paths
+    made = {f"ours, {k}": partial(plain, v) for k, v in kinds.items()}
+    made |= {f"ours, fast, {k}": partial(fused, backbone, model, precision=k) for k in kinds}
+    return {name: scored(make()) for name, make in made.items() if only in ("", name)}
 
 
 def _claims(part: Part, batch: int, seconds: dict[str, list[float]]) -> None:

@@ -6,7 +6,13 @@ The sweep's peaks are in its own table: they are those of the timed processes.
 from benchmarks.common import Options, Part, Row, has_peer, in_child
 
 SIDES = {  # not taken from the modules themselves: this process stays without torch
-    "inference": ("ours, float32", "ours, bfloat16", "anomalib, float32"),
+    "inference": (
+        "ours, float32",
+        "ours, bfloat16",
+        "ours, fast, float32",
+        "ours, fast, bfloat16",
+        "anomalib, float32",
+    ),
     "metrics": ("ours", "scikit-learn", "anomalib"),
 }
 TITLES = {"inference": "inference, batch 32", "metrics": "metrics, 117 × 256²"}

@@ -21,6 +21,15 @@ VARIANT = Variant(
 )  # fmt: skip
 
 
+def our_backbone(options: Options, variant: Variant) -> Backbone:
+    """The variant's, with the weights that the options name."""
+    backbone, _ = load_backbone(
+        variant.backbone, taps=variant.taps, image_size=variant.image_size,
+        weights="pretrained" if options.weights else "random", folder=options.weights,
+    )  # fmt: skip
+    return backbone
+
+
 def our_model(
     options: Options, variant: Variant, *, generic: bool = False
 ) -> tuple[Backbone, FastFlow]:
@@ -31,10 +40,7 @@ def our_model(
         variant: what to build.
         generic: move every per-channel scale and offset off its start, so that no term is hidden.
     """
-    backbone, _ = load_backbone(
-        variant.backbone, taps=variant.taps, image_size=variant.image_size,
-        weights="pretrained" if options.weights else "random", folder=options.weights,
-    )  # fmt: skip
+    backbone = our_backbone(options, variant)
     shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
     model = make_model(variant, shapes, 0)
     if generic:

@@ -160,7 +160,7 @@ def peer(options: Options) -> list[Row]:
     from anomalib.engine import Engine
     from lightning.pytorch import seed_everything
 
-    from benchmarks.peer import load_extractor, our_model
+    from benchmarks.peer import load_extractor, our_backbone
 
     once = options.extra["once"]
     torch.set_num_threads(cores())
@@ -168,9 +168,8 @@ def peer(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         for variant in variants(options):
             seed_everything(0)
-            backbone, _ = our_model(options, variant)
             model = _lightning(variant, once=once)
-            load_extractor(model.model, backbone)
+            load_extractor(model.model, our_backbone(options, variant))
             accelerator = "gpu" if options.device.startswith("cuda") else "cpu"
             lean = {"barebones": True, "limit_val_batches": 0} if once else {}
             engine = Engine(

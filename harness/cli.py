@@ -146,7 +146,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--no-speed", action="store_true",
-        help="leave latency and FPS unmeasured: on a machine with other work they mean little",
+        help="leave latency and FPS unmeasured, for good: beside other work they mean little",
     )  # fmt: skip
     group.add_argument(
         "--cache-limit", type=float, default=20, metavar="GB",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import executors
 from harness.errors import InputError
 from harness.studies import STUDIES, get_study
 from harness.study import Study
@@ -153,11 +152,10 @@ def _hours(seconds: float) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Run what is missing of a study and print its table; 1 if some run failed."""
-    study = get_study(options.study, **_study_options(options))
-    executors.prepare()
     from harness.grid import run_study
     from harness.plan import make_plan
 
+    study = get_study(options.study, **_study_options(options))
     settings = _settings(options)
     plan = make_plan(study, settings)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print

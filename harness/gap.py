@@ -179,7 +179,7 @@ def _ours(
         return Ours((count / 1e6,) if count is not None else (), why)
     if speed := SPEEDS.get(figure.metric):
         speeds = [r["measured"]["speed"].get(speed, np.nan) for r in mine]
-        median = float(np.median(speeds)) if speeds else np.nan
+        median = float(np.nanmedian(speeds)) if np.isfinite(speeds).any() else np.nan
         return Ours((median,) if np.isfinite(median) else (), why)
     if why or figure.metric not in TOLERANCE:
         return Ours(why=why or f"{figure.metric} is not measured")

@@ -16,6 +16,7 @@ from harness.build import make_model
 from harness.cost import count_macs, count_parameters, look, measure_speed
 from harness.datasets import Category
 from harness.errors import InputError
+from harness.executors import prepare
 from harness.executors.local import run_all
 from harness.fast import fold_batch_norms
 from harness.features import FeatureCache, FeatureKey, entry_bytes, shapes_of
@@ -51,9 +52,12 @@ def run_study(plan: Plan, settings: Settings, say: Say = print) -> Outcome:
     remove_leftovers(settings.results)
     if not missing:
         return outcome
+    if not settings.speed:  # else a speed would be measured beside it
+        prepare()
     backbones = _load_backbones(missing, settings)
     _same_weights(plan, backbones)
     cost = _cost(plan, missing, backbones, settings, say)
+    prepare()
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
     for names in _fitting(plan, missing, backbones, cache.limit):
         cells = [c for c in missing if c.category in names]

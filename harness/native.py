@@ -28,6 +28,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from harness.flow import CLAMPS, FlowStep
 
@@ -158,6 +159,7 @@ class _Pass(torch.autograd.Function):
         return _forward(x, a, scale, shift, ctx.stage, reuse=False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, a, scale = ctx.saved_tensors
         dy, dgiven, dlog_det = grads

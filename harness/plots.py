@@ -93,7 +93,7 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
     if "latency_ms" not in table:  # not measured
         del columns["latency_ms"]
     kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
-    shown = table.assign(kept=kept).dropna(subset=[metric, *columns])
+    shown = table.assign(kept=kept).dropna(subset=[metric])
     figure, axes = plt.subplots(
         1, len(columns), figsize=(3 + 4 * len(columns), 4.2), sharey=True, squeeze=False,
         layout="constrained",
@@ -101,13 +101,16 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
     axes = axes[0]
     for axis, (column, text) in zip(axes, columns.items(), strict=True):
         for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
+            if not np.isfinite(row[column]):  # its latency is not measured
+                continue
             millions, bank = row["additional_params"] / 1e6, row["bank_bytes"] / 1e6
             said = f"{millions:.2f} M" + (f", bank {bank:.0f} MB" if bank else "")
             axis.scatter(
                 row[column], 100 * row[metric], s=90, color=colour, alpha=0.85,
                 label=f"{row['variant']} ({said})",
             )  # fmt: skip
-        front = shown.sort_values([column, metric], ascending=[True, False])
+        front = shown.dropna(subset=[column])
+        front = front.sort_values([column, metric], ascending=[True, False])
         front = front[front[metric] > front[metric].cummax().shift(fill_value=-1)]
         axis.plot(front[column], 100 * front[metric], color="grey", linewidth=1, zorder=0)
         axis.set(xscale="log", xlabel=text)
@@ -117,7 +120,7 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
         axis.margins(0.12)
     axes[0].set_ylabel(f"{NAMES[metric]} (%)")
     figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False,
+        *axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False,
         fontsize=10, title="variant (A.d. params)",
     )  # fmt: skip
     return _closed(figure)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def keep_memory() -> None:
             ctypes.CDLL(None).mallopt(option, value)
 
 
+def give_back_memory() -> None:
+    """Give back what :func:`keep_memory` kept: what runs next may need far less."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def be_deterministic() -> None:
     """Let torch take deterministic algorithms alone."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may vary
@@ -33,8 +40,13 @@ def be_deterministic() -> None:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Count :func:`peak_memory` from now on; what an allocator keeps of before counts again."""
+    """Count :func:`peak_memory` from now on.
+
+    On the processor, what the allocator keeps of a worker's earlier runs counts again.
+    """
     if device.startswith("cuda"):
+        torch.cuda.init()  # a device by its number does not do it here
+        torch.cuda.empty_cache()  # of the run before; the one beside may need it
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -47,4 +59,5 @@ def peak_memory(device: str) -> int:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(x.split()[1] for x in lines if x.startswith("VmHWM"))) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -84,7 +84,7 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
     if not records:
         return "*Nothing has been run yet.*"
     first = records[0]
-    speed, machine = first["measured"]["speed"], first["environment"]
+    machine = first["environment"]
     counts: dict[str, list[str]] = {}  # the same said once for all categories that share it
     for name, c in {r["category"]: r["data"] for r in records}.items():
         said = f"{c['train']} train, {c['test']} test ({c['defective']} defective, {c['masks']} "
@@ -114,16 +114,19 @@ def protocol(study: Study, results: Path, *, dataset: str, categories: Sequence[
         f"seeds {', '.join(map(str, study.seeds))}.",
         f"- Data ({dataset}): {data}.",
         f"- Backbones: {'; '.join(sources)}.",
-        f"- FPS: {_speed(speed, machine)}.",
+        f"- FPS: {_speed(records)}.",
         f"- harness {machine['harness']}, torch {machine['versions']['torch']}, "
         f"timm {machine['versions']['timm']}, commit {(machine['commit'] or 'unknown')[:12]}.",
     ])  # fmt: skip
 
 
-def _speed(speed: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
-    if not speed:
+def _speed(records: Sequence[Mapping[str, Any]]) -> str:
+    timed = [r for r in records if r["measured"]["speed"]]
+    if not timed:
         return "not measured"
-    return (
+    speed, machine = timed[0]["measured"]["speed"], timed[0]["environment"]
+    some = f"of {len(timed)} of {len(records)} runs; " * (len(timed) < len(records))
+    return some + (
         f"{speed['measures']}; batches of {speed['fps_batch_size']}, {speed['threads']} threads, "
         f"{machine['device_name'] or machine['device']}; the median of {speed['rounds']} rounds "
         "in which the variants took turns"

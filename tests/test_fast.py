@@ -1,10 +1,12 @@
 """The inference path gives the plain path's energies."""
 
+import copy
+
 import pytest
 import torch
 
 from harness.backbones import Backbone
-from harness.fast import fold_batch_norms, fused
+from harness.fast import SHAPES, PackedConv, fold_batch_norms, fused, pack
 from harness.fastflow import FastFlow
 
 
@@ -44,3 +46,47 @@ def test_energies_equal_the_plain_path(backbone, precision, error):
                                         strict=True):  # fmt: skip
         torch.testing.assert_close(e_fast, e, rtol=error, atol=error)
         torch.testing.assert_close(j_fast, j, rtol=error, atol=error)
+
+
+class Made(torch.nn.Module):
+    """A network of the convolutions that packing has to tell apart."""
+
+    image_size = 12
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.ReLU(),
+            torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+            torch.nn.Conv2d(8, 6, 3, padding="same"), torch.nn.ReLU(),
+            torch.nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"),
+        )  # fmt: skip
+        self.head, self.after = torch.nn.Conv2d(6, 4, 1), torch.nn.ReLU()
+
+    def forward(self, x):
+        return [self.head(self.after(self.body(x)))]  # not in the order of registration
+
+
+def test_packed_convolutions_at_several_shapes():
+    torch.manual_seed(0)
+    plain = Made().eval()
+    packed = copy.deepcopy(plain)
+    pack(packed, torch.float32)
+    assert sum(isinstance(m, PackedConv) for m in packed.modules()) == 3
+    with torch.inference_mode():
+        for batch, size in [(1, 12), (2, 12), (3, 9), (1, 12), (5, 16), (2, 12)]:
+            x = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+            torch.testing.assert_close(packed(x)[0], plain(x)[0], rtol=1e-5, atol=1e-5)
+    assert all(len(m.packed) <= SHAPES for m in packed.modules() if isinstance(m, PackedConv))
+
+
+def test_the_path_keeps_the_weights_that_it_was_made_of(backbone):
+    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
+    model = FastFlow(shapes, norm="layer", steps=2, kernels=(3,)).eval()
+    path, images = fused(backbone, model), torch.randn(2, 3, 64, 64)
+    before = path(images)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    for (a, _), (b, _) in zip(before, path(images), strict=True):
+        assert torch.equal(a, b)

@@ -27,7 +27,8 @@ def make(coupling, actnorm, clamp, rest, dtype):
         permutation=permutation, actnorm=actnorm, clamp=clamp,
     ).to(dtype)  # fmt: skip
     for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
+        wide = parameter.dim() == 4 and channels > 8  # else what wide sums give explodes
+        parameter.data += (0.2 / channels if wide else 0.2) * torch.randn_like(parameter)
     return model, torch.randn(2, channels, 4, 3, dtype=dtype, requires_grad=True)
 
 
@@ -66,9 +67,6 @@ def test_float32_energies_equal_the_plain_steps(coupling, actnorm, clamp, rest, 
 def test_whole_vectors_equal_the_plain_steps(channels, coupling, monkeypatch):
     """Widths of whole vectors, permuted in registers or one by one; 40 does not divide."""
     model, x = make(coupling, "affine", "tanh", ("random", (1,), channels), torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(0.3)
     plain = results(model, x, monkeypatch, compiled=False)
     compiled = results(model, x, monkeypatch, compiled=True)
     torch.testing.assert_close(compiled[0], plain[0], rtol=1e-5, atol=1e-5)
@@ -76,18 +74,17 @@ def test_whole_vectors_equal_the_plain_steps(channels, coupling, monkeypatch):
     torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [5, 32, 160])
-def test_bfloat16_is_near_and_its_flow_stays_float32(channels, monkeypatch):
-    model, x = make("one-sided", "affine", "tanh", ("random", (3, 1), channels), torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(0.3)
-    (exact, *_), *_ = results(model, x, monkeypatch, compiled=False)
+@pytest.mark.parametrize("channels", [5, 32, 40, 160])
+@pytest.mark.parametrize("coupling", ["one-sided", "two-sided"])
+def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeypatch):
+    model, x = make(coupling, "affine", "tanh", ("random", (3, 1), channels), torch.float32)
+    (exact, *_), _, expected = results(model, x, monkeypatch, compiled=False)
     with torch.autocast("cpu", torch.bfloat16):
         (z, *_), _, gradients = results(model, x, monkeypatch, compiled=True)
     assert z.dtype == torch.float32
-    torch.testing.assert_close(z, exact, rtol=0.05, atol=0.05)
-    assert all(g.isfinite().all() for g in gradients)
+    assert (z - exact).norm() <= 0.01 * exact.norm()
+    for got, wanted in zip(gradients, expected, strict=True):  # a ReLU near 0 may switch
+        assert (got - wanted).norm() <= 0.15 * wanted.norm()
 
 
 def test_features_are_left_as_they_were(monkeypatch):

@@ -1,4 +1,4 @@
-"""Where runs are executed; this module alone imports nothing heavy."""
+"""Where runs are executed."""
 
 import multiprocessing as mp
 from multiprocessing import forkserver
@@ -13,6 +13,6 @@ def context() -> ForkServerContext:
 
 
 def prepare() -> None:
-    """Begin to import in the workers' server what this process is about to import as well."""
+    """Begin to import in the workers' server, beside what this process does; once is enough."""
     context()
     forkserver.ensure_running()

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from harness.errors import InputError, RunFailed
 from harness.executors import context
-from harness.process import keep_memory
+from harness.process import give_back_memory, keep_memory
 from harness.run import Job, run
 
 Task = Sequence[Job]  # jobs that share one training, run one after the other in one process
@@ -31,6 +31,7 @@ class Event:
     epoch: int = 0
     reason: str = ""
     traceback: str = ""
+    unsound: bool = False  # its worker is gone, or not to be trusted with another run
 
 
 @dataclass
@@ -51,25 +52,29 @@ def run_all(tasks: Sequence[Task], *, parallel: int) -> Iterator[Event]:
         while waiting or any(w.jobs for w in workers.values()):
             idle = [c for c, w in workers.items() if not w.jobs]
             while waiting and (idle or len(workers) < parallel):
-                connection = idle.pop() if idle else _start(workers)
-                task = waiting.pop()
-                workers[connection].jobs = list(task)
-                connection.send(task)
+                waited = bool(idle)
+                connection = idle.pop() if waited else _start(workers)
+                try:
+                    connection.send(waiting[-1])
+                except OSError:
+                    if waited:  # it died meanwhile: another one takes the task
+                        _end(workers.pop(connection))
+                        continue
+                workers[connection].jobs = list(waiting.pop())
             for ready in wait([c for c, w in workers.items() if w.jobs]):
                 assert isinstance(ready, Connection)
                 worker = workers[ready]
                 for event in _receive(ready, worker):
                     if event.kind != "epoch":
                         worker.jobs.remove(event.job)
+                    if event.unsound and ready in workers:
+                        _end(workers.pop(ready))
                     yield event
-                if not worker.process.is_alive():
-                    ready.close()
-                    del workers[ready]
     finally:
         for worker in workers.values():
             worker.process.terminate()
         for worker in workers.values():
-            worker.process.join()
+            _end(worker)
 
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:
@@ -81,16 +86,21 @@ def _start(workers: dict[Connection, _Worker]) -> Connection:
     return ours
 
 
+def _end(worker: _Worker) -> None:
+    worker.process.terminate()
+    worker.process.join()
+
+
 def _receive(connection: Connection, worker: _Worker) -> list[Event]:
     """The next news of a worker; what fails one job fails those that wait for its training."""
     try:
         kind, *rest = connection.recv()
-    except (EOFError, ConnectionError):
+    except (EOFError, OSError):  # it died; all that it had sent is read by now
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
-        kind, rest = "failed", [0, f"the process ended by {how}{hint}"]
+        kind, rest = "failed", [0, f"the process ended by {how}{hint}", "", True]
     concerned = worker.jobs if kind == "failed" else worker.jobs[:1]
     return [Event(job, kind, *rest) for job in concerned]
 
@@ -100,11 +110,16 @@ def _work(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _die_with_parent()
     keep_memory()
+    before: Task = ()
     while True:
         try:
-            _run(connection.recv(), connection)
+            task: Task = connection.recv()
         except EOFError:
             return
+        if before and before[0].variant.method != task[0].variant.method:
+            give_back_memory()
+        _run(task, connection)
+        before = task
 
 
 def _run(task: Task, connection: Connection) -> None:
@@ -116,7 +131,8 @@ def _run(task: Task, connection: Connection) -> None:
         connection.send(("failed", 0, str(error)))
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         first = next(iter(str(error).splitlines()), "")
-        connection.send(("failed", 0, f"{type(error).__name__}: {first}", traceback.format_exc()))
+        reason = f"{type(error).__name__}: {first}"
+        connection.send(("failed", 0, reason, traceback.format_exc(), True))
 
 
 def _die_with_parent() -> None:

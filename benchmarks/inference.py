@@ -19,7 +19,7 @@ from benchmarks.common import (
     ratio,
 )
 from benchmarks.peer import VARIANT, our_model, peer_model
-from benchmarks.turns import WARMUP, own_processes, take_turns
+from benchmarks.turns import WARMUP, Side, own_processes, take_turns
 from harness.backbones import Backbone
 from harness.baselines.contract import Scores
 from harness.cost import count_macs
@@ -35,6 +35,7 @@ ASKED = {1: 3.0, 32: 5.0}  # batch: times the FPS of anomalib
 FLOAT32 = 1.5  # the same in float32
 TOLERANCE = 1e-4
 PLAIN, PEER = "ours, float32", "anomalib, float32"
+TUNED = f"{PEER}, same allocator"  # no user's way; shows what of the ratio is memory
 Path_ = Callable[[Tensor], tuple[Tensor, Tensor]]
 Energies = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
 
@@ -48,18 +49,20 @@ def measure(options: Options) -> Part:
             f"resnet18, 8 steps of 3×3, {options.size} px, weights of both sides the same; "
             "normalised image in memory to map and score; no cache.",
             f"{cores()} threads on every side; every side is a process of its own, and they take "
-            f"turns, {WARMUP} of them to warm up; all set the C allocator as the harness's "
-            f"workers do (harness.process.keep_memory). Batch size: rounds {BATCHES}.",
+            f"turns, {WARMUP} of them to warm up. A turn is two calls, of which the second counts: "
+            "the sides push each other out of the caches.",
+            "Ours sets the C allocator as the harness's workers do (harness.process.keep_memory); "
+            f"anomalib runs as it comes, and once more as '{TUNED}'. Batch size: rounds {BATCHES}.",
         ]
     )
     part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)
-    names = list(sides)
+    names = [*sides, *([TUNED] if PEER in sides else [])]
     del sides
     work = 2e-9 * _macs(options)
     rows: list[Row] = []
     with own_processes(options, "inference", names) as children:
         for batch, usual in BATCHES.items():
-            turns = {name: partial(child.turn, batch) for name, child in children.items()}
+            turns = {name: partial(_warm, child, batch) for name, child in children.items()}
             seconds = take_turns(turns, rounds=options.turns(usual), warmup=WARMUP)
             rows += [_row(name, batch, s, work) for name, s in seconds.items()]
             if PEER in names and batch in ASKED:
@@ -68,11 +71,18 @@ def measure(options: Options) -> Part:
     return part
 
 
+def _warm(child: Side, batch: int) -> float:
+    child.turn(batch)
+    return child.turn(batch)
+
+
 def side(options: Options) -> Callable[[int], object]:
     """The path that the options' extra names, on so many images in memory."""
     torch.set_num_threads(cores())
     name = options.extra["side"]
-    keep_memory()
+    if name != PEER:
+        keep_memory()
+    name = PEER if name == TUNED else name
     path = paths(options, only=name)[name]
     images = _images(options, max(BATCHES))
 
@@ -150,10 +160,11 @@ def _claims(part: Part, batch: int, seconds: dict[str, list[float]]) -> None:
     """The fastest of ours, and the fastest in float32, against anomalib."""
     ours = {n: s for n, s in seconds.items() if n.startswith("ours")}
     exact = {n: s for n, s in ours.items() if "float32" in n}
-    for among, needed in ((ours, ASKED[batch]), (exact, FLOAT32)):
-        best = min(among, key=lambda n: median(among[n]))
-        text = f"Inference, batch {batch}, {best}, against anomalib"
-        part.claim(text, ratio(seconds[PEER], seconds[best]), needed)
+    for peer in (PEER, TUNED):
+        for among, needed in ((ours, ASKED[batch]), (exact, FLOAT32)):
+            best = min(among, key=lambda n: median(among[n]))
+            text = f"Inference, batch {batch}, {best}, against {peer.replace(', float32', '')}"
+            part.claim(text, ratio(seconds[peer], seconds[best]), needed)
 
 
 def _of_peer(out: Any) -> tuple[Tensor, Tensor]:

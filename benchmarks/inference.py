@@ -49,10 +49,10 @@ def measure(options: Options) -> Part:
             f"resnet18, 8 steps of 3×3, {options.size} px, weights of both sides the same; "
             "normalised image in memory to map and score; no cache.",
             f"{cores()} threads on every side; every side is a process of its own, and they take "
-            f"turns, {WARMUP} of them to warm up. A turn is two calls, of which the second counts: "
-            "the sides push each other out of the caches.",
-            "Ours sets the C allocator as the harness's workers do (harness.process.keep_memory); "
-            f"anomalib runs as it comes, and once more as '{TUNED}'. Batch size: rounds {BATCHES}.",
+            f"turns, {WARMUP} of them to warm up. A turn is two calls, of which the second "
+            f"counts: the sides push each other out of the caches. Batch size: rounds {BATCHES}.",
+            "Ours sets the C allocator as the harness's workers do "
+            f"(harness.process.keep_memory); anomalib runs as it comes, and as '{TUNED}'.",
         ]
     )
     part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)

@@ -38,7 +38,7 @@ def measure(options: Options) -> Part:
             "weights; ViTs at the one size that their position embeddings have.",
             "Peak: a product of square matrices, " + ", ".join(
                 f"{p / 1e12:.3g} TFLOP/s in {kind}" for kind, p in peaks.items()
-            ) + "; our plain path runs the backbone in float32 in both.",
+            ) + "; the backbone runs in float32 in both.",
         ],
         tables={"FPS of the paper's backbones": rows},
     )  # fmt: skip

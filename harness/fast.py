@@ -28,7 +28,8 @@ def fused(
     Args:
         backbone: with its weights.
         model: trained; it is copied.
-        precision: ``float32`` or ``bfloat16`` (the convolutions alone).
+        precision: ``float32`` or ``bfloat16``: of the flow's convolutions. The backbone stays in
+            float32: in bfloat16 it moved a pixel AUROC (screw) by 0.8 points.
     """
     layout = torch.channels_last
     network = fold_batch_norms(backbone).to(memory_format=layout)
@@ -39,15 +40,15 @@ def fused(
             step.affine = cast(ActNorm, FixedAffine(step.affine))
     if next(network.parameters()).device.type == "cpu" and can_pack(precision):
         pack(flow, getattr(torch, precision))
-        pack(packed := copy.deepcopy(network), getattr(torch, precision))
-        network = packed if _agree(network, packed, precision) else network
+        pack(packed := copy.deepcopy(network), torch.float32)
+        network = packed if _agree(network, packed) else network
 
     @torch.inference_mode()
     def path(images: Tensor) -> list[tuple[Tensor, Tensor]]:
         kind = images.device.type
+        features = network(images.contiguous(memory_format=layout))
         with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
-            features = network(images.contiguous(memory_format=layout))
-            return flow.energies([f.float() for f in features])
+            return flow.energies(features)
 
     return path
 
@@ -147,12 +148,10 @@ def fold_batch_norms(backbone: Backbone) -> Backbone:
 
 
 @torch.inference_mode()
-def _agree(backbone: Backbone, other: Backbone, precision: str = "float32") -> bool:
+def _agree(backbone: Backbone, other: Backbone) -> bool:
     """Whether another version of a backbone gives a probe's features, relative to the largest."""
     size = backbone.image_size
     parameter = next(backbone.parameters())
     probe = torch.linspace(-2, 2, 3 * size * size).view(1, 3, size, size).to(parameter)
-    low = precision == "bfloat16"
-    with torch.autocast(probe.device.type, torch.bfloat16, enabled=low):
-        pairs = zip(backbone(probe), other(probe), strict=True)
-    return all((a - b).abs().max() <= (0.1 if low else 1e-4) * a.abs().max() for a, b in pairs)
+    pairs = zip(backbone(probe), other(probe), strict=True)
+    return all((a - b).abs().max() <= 1e-4 * a.abs().max() for a, b in pairs)

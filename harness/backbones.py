@@ -158,9 +158,9 @@ def load_backbone(
 
 
 def _create(name: str) -> Any:  # noqa: ANN401 -- timm's models share no typed base
-    architecture = name.split(".")[0]
     import timm  # takes as long as torch; workers import this module and build no backbone
 
+    architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         raise unknown("backbone", architecture, timm.list_models())
     # The tag picks timm's preprocessing; a tag of a package or of one's own file is not timm's.

@@ -291,7 +291,7 @@ def environment(options: Options) -> Row:
     """Machine, versions and data, as they stand in the result."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from harness import environment as ours
+    from harness.run import machine as ours
 
     def installed(name: str) -> str:
         try:
@@ -331,7 +331,7 @@ def find_category(
         data = work / "quick"
         write_noise(data / "noise", 8, 64)
     elif data is None:
-        from harness.datasets.surfaces import write_surfaces
+        from harness.data.embedded.surfaces import write_surfaces
 
         data = write_surfaces(work)
     if not data.is_dir():

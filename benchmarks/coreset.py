@@ -18,8 +18,8 @@ from torch import Tensor
 
 from benchmarks.common import Options, Part, Row, columns, cores, has_peer
 from benchmarks.turns import clocked
-from harness.baselines.coreset import greedy_coreset
-from harness.baselines.patchcore import sparse_projection
+from harness.methods.memory.coreset import greedy_coreset
+from harness.methods.patchcore import sparse_projection
 
 COUNT, CHANNELS, SHARE, PEER_PICKS = 163_840, 384, 0.1, 300
 QUICK = {"count": 2000, "peer_picks": 20}

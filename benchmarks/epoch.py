@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from benchmarks.common import Options, Part, columns, cores, has_peer, ratio
 from benchmarks.peer import VARIANT, peer_options
 from benchmarks.turns import WARMUP, own_processes, take_turns
-from harness.build import make_model
-from harness.cost import flow_macs
-from harness.process import keep_memory
-from harness.train import precision
-from harness.variant import Variant
+from harness.experiment.variant import Variant
+from harness.run.measure import flow_macs
+from harness.run.model import make_model
+from harness.run.process import keep_memory
+from harness.run.train import precision
 
 LAYOUTS = {"3×3 and 1×1": (3, 1), "3×3": (3,)}
 FREIA, PEER = "FrEIA AllInOneBlock", "anomalib"
@@ -102,7 +102,7 @@ def _macs(options: Options, kernels: Sequence[int]) -> int:
 
 
 def _ours(variant: Variant, features: list[Tensor]) -> Step:
-    """As harness.train takes it."""
+    """As harness.run.train takes it."""
     shapes = [tuple(x.shape[1:]) for x in features]
     model = make_model(variant, shapes, 0).to(features[0].device).train()
     model.to(memory_format=torch.channels_last)

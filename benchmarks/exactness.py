@@ -16,19 +16,19 @@ import torch
 
 from benchmarks.common import Options, Part, Row, cores
 from benchmarks.peer import VARIANT
-from harness import native
-from harness.backbones import Backbone, load_backbone
-from harness.baselines.contract import Method, Scores
-from harness.build import make_model
-from harness.datasets import Category, open_dataset
-from harness.datasets.contract import read_image
-from harness.fast import fused
-from harness.fastflow import FastFlow
-from harness.features import FeatureCache, FeatureKey, Features, normalise
-from harness.metrics import image_metrics, pixel_metrics
-from harness.run import score, truth
-from harness.train import fit, scored
-from harness.variant import Variant
+from harness.data.contract import read_image
+from harness.data.datasets import Category, open_dataset
+from harness.detect.inference import fused
+from harness.experiment.variant import Variant
+from harness.features.backbone import Backbone, load_backbone
+from harness.features.cache import FeatureCache, FeatureKey, Features, normalise
+from harness.methods.contract import Method, Scores
+from harness.methods.fastflow import FastFlow
+from harness.methods.flow import compiled as native
+from harness.run.job import score, truth
+from harness.run.model import make_model
+from harness.run.train import fit, scored
+from harness.score.metrics import image_metrics, pixel_metrics
 
 EPOCHS = 10
 ENERGY, POINTS = 1e-5, 0.2  # what float32 may differ by, and bfloat16's AUROC, in points
@@ -41,7 +41,7 @@ def measure(options: Options) -> Part:
         protocol=[
             f"resnet18, 8 steps of 3×3, {options.size} px, {_variant(options).epochs} epochs, "
             "seed 0; last epoch. Plain: FrEIA's contract step by step (flow.py); compiled: "
-            "native.py; inferred: harness.fast from the images.",
+            "native.py; inferred: harness.detect.inference from the images.",
             "Energy difference: the largest, as a share of the energy where that is above 1.",
         ]
     )

@@ -12,9 +12,9 @@ import torch
 from benchmarks.common import Options, Part, Row, columns, cores
 from benchmarks.inference import our_paths
 from benchmarks.turns import clocked, take_turns
-from harness.backbones import load_backbone
-from harness.build import make_model
-from harness.cost import count_macs
+from harness.features.backbone import load_backbone
+from harness.run.measure import count_macs
+from harness.run.model import make_model
 from harness.studies.paper import PAPER
 
 SIZES = {"ResNet18": (256, 384, 448), "Wide-ResNet50-2": (256, 384, 448),

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import BACKBONE, Options, Part, Row, exponent, spread, write_noise
-from harness.features import FeatureCache, Features
-from harness.grid import run_study
-from harness.plan import Settings, make_plan
-from harness.records import read_records
-from harness.study import Study
-from harness.variant import Variant
+from harness.experiment.record import read_records
+from harness.experiment.settings import Settings
+from harness.experiment.study import Study
+from harness.experiment.variant import Variant
+from harness.features.cache import FeatureCache, Features
+from harness.run.plan import make_plan
+from harness.run.sweep import run_study
 
 AXES: dict[str, tuple[int, ...]] = {
     "variants": (1, 2, 4, 8, 16),

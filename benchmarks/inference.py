@@ -20,15 +20,15 @@ from benchmarks.common import (
 )
 from benchmarks.peer import VARIANT, our_model, peer_model
 from benchmarks.turns import WARMUP, Side, own_processes, take_turns
-from harness.backbones import Backbone
-from harness.baselines.contract import Scores
-from harness.cost import count_macs
-from harness.fast import fused
-from harness.fastflow import FastFlow
-from harness.process import keep_memory
-from harness.run import score
-from harness.train import precision
-from harness.variant import Variant
+from harness.detect.inference import fused
+from harness.experiment.variant import Variant
+from harness.features.backbone import Backbone
+from harness.methods.contract import Scores
+from harness.methods.fastflow import FastFlow
+from harness.run.job import score
+from harness.run.measure import count_macs
+from harness.run.process import keep_memory
+from harness.run.train import precision
 
 BATCHES = {1: 40, 8: 10, 32: 5}  # images at a time: rounds
 ASKED = {1: 3.0, 32: 5.0}  # batch: times the FPS of anomalib
@@ -52,7 +52,7 @@ def measure(options: Options) -> Part:
             f"turns, {WARMUP} of them to warm up. A turn is two calls, of which the second "
             f"counts: the sides push each other out of the caches. Batch size: rounds {BATCHES}.",
             "Ours sets the C allocator as the harness's workers do "
-            f"(harness.process.keep_memory); anomalib runs as it comes, and as '{TUNED}'.",
+            f"(harness.run.process.keep_memory); anomalib runs as it comes, and as '{TUNED}'.",
         ]
     )
     part.tables["Outputs beside ours in float32"] = _agreement(sides, options, part)
@@ -131,7 +131,7 @@ def _macs(options: Options) -> int:
 def our_paths(
     variant: Variant, backbone: Backbone, model: FastFlow, device: str, only: str = ""
 ) -> dict[str, Path_]:
-    """Our plain path and the inference path of harness.fast, or the one of this name."""
+    """our plain path and the inference path, or the one of this name."""
     model.to(memory_format=torch.channels_last)
 
     def plain(v: Variant) -> Energies:

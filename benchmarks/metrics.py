@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Options, Part, Row, columns, has_peer, ratio, spread
 from benchmarks.turns import clocked, take_turns
-from harness.metrics import image_metrics, pixel_metrics
+from harness.score.metrics import image_metrics, pixel_metrics
 
 SIZES = {"screw-like": (117, 256), "bottle-like": (83, 900)}  # images, side
 QUICK = {"small": (12, 64)}

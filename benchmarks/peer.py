@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from benchmarks.common import BACKBONE, Options
-from harness.backbones import Backbone, load_backbone
-from harness.build import make_model
-from harness.fastflow import FastFlow
-from harness.flow import FlowStep
-from harness.variant import Variant
+from harness.experiment.variant import Variant
+from harness.features.backbone import Backbone, load_backbone
+from harness.methods.fastflow import FastFlow
+from harness.methods.flow.step import FlowStep
+from harness.run.model import make_model
 
 # Of anomalib's block: kernels (3,) is conv3x3_only, (3, 1) its default.
 VARIANT = Variant(

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import epoch, inference
 from benchmarks.common import Options, Part, Row, cores, has_peer, in_child
 from benchmarks.turns import WARMUP, clocked, wait
-from harness import native
+from harness.methods.flow import compiled as native
 
 PASSES = [
     name for name, kind in vars(native).items()

@@ -103,7 +103,7 @@ def _kinds(options: Options) -> tuple[dict[str, Any], ...]:
 
 def imports(options: Options) -> None:
     """What both sides import: neither's first round compiles it or waits for the disk."""
-    wanted = ["harness.commands", "harness.run", "benchmarks.peer"]
+    wanted = ["harness.cli.commands", "harness.run.job", "benchmarks.peer"]
     wanted += [f"anomalib.{name}" for name in ("data", "engine", "metrics", "models")] * has_peer()
     for name in wanted:
         import_module(name)
@@ -122,10 +122,10 @@ def variants(options: Options, precision: str = "float32") -> list[Any]:
 
 def ours(options: Options) -> list[Row]:
     """``harness run`` on a study of the six, and the AUROC of each."""
-    from harness.cli import main
-    from harness.records import read_records
+    from harness.cli.main import main
+    from harness.experiment.record import read_records
+    from harness.experiment.study import Study
     from harness.studies import STUDIES
-    from harness.study import Study
 
     results = Path(options.extra["results"])
     bases = {str(i): v for i, v in enumerate(variants(options, options.extra["precision"]))}

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from tiny import SHARED
 
-from harness.backbones import load_backbone
-from harness.datasets import open_dataset
-from harness.datasets.contract import read_mask
-from harness.features import FeatureCache, FeatureKey
+from harness.data.contract import read_mask
+from harness.data.datasets import open_dataset
+from harness.features.backbone import load_backbone
+from harness.features.cache import FeatureCache, FeatureKey
 
 BACKBONE, TAPS, SIZE = "resnet18.tv_in1k", (1, 2, 3), 256
 

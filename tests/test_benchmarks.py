@@ -28,7 +28,7 @@ from benchmarks import (
 )  # fmt: skip
 from benchmarks.common import Options, Part
 from harness.errors import InputError
-from harness.run import score
+from harness.run.job import score
 
 
 @pytest.fixture

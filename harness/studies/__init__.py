@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.errors import unknown
+from harness.experiment.study import Study
 from harness.studies import (
     actnorm,
     block_index,
@@ -26,7 +27,6 @@ from harness.studies import (
     table3,
     table4,
 )  # fmt: skip
-from harness.study import Study
 
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY

@@ -4,8 +4,8 @@ Fig. 2 draws an ActNorm before the coupling; FrEIA's block, which the reproducti
 an affine after it and does not initialise it from data.
 """
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import RESNET18
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="actnorm",

@@ -4,8 +4,8 @@ Table 6 of the paper chooses 7 for DeiT and 40 for CaiT, without saying where it
 neighbours are here too. The AUROCs of its other blocks are not known from any source.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import CAIT, DEIT
-from harness.study import Study
 
 STUDY = Study(
     name="block_index",

@@ -4,8 +4,8 @@ Eq. (3) of the paper transforms one half of the channels, Fig. 2 draws both; a p
 cannot tell 8 one-sided steps from 4 two-sided ones. Nothing but the coupling differs here.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import RESNET18
-from harness.study import Study
 
 STUDY = Study(
     name="coupling",

@@ -4,8 +4,8 @@ The paper turns, zooms and shifts the test images of MVTec AD at random (CaiT: 9
 pixel AUROC); the ranges it uses are not known. The training images are as they were.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import CAIT, PAPER
-from harness.study import Study
 
 STUDY = Study(
     name="disturbed",

@@ -5,8 +5,8 @@ Every public reproduction that reaches the paper's means chose its epoch so. ``b
 compared with the last epoch of the same smaller training set.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import RESNET18
-from harness.study import Study
 
 STUDY = Study(
     name="epoch_selection",

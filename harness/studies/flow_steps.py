@@ -1,7 +1,7 @@
 """How many flow steps are enough? The paper takes 8 for the ResNets and 20 for the ViTs."""
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import RESNET18
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="flow_steps",

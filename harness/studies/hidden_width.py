@@ -4,8 +4,8 @@ The paper has a table for Wide-ResNet50-2 whose values are not known, and its pa
 do not follow one width (``harness params``).
 """
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import WIDE_RESNET50
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="hidden_width",

@@ -4,8 +4,8 @@ The paper takes 3×3 alone for ResNet18 and the alternation for the other backbo
 size; the scores of the rejected choices are not known from any source.
 """
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import RESNET18
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="kernels",

@@ -4,8 +4,8 @@ The paper takes 3×3 alone for ResNet18 and the alternation for the other three;
 what it rejected are not known from any source. ``kernels`` is this study for ResNet18 alone.
 """
 
+from harness.experiment.study import Study, grid
 from harness.studies.paper import PAPER
-from harness.study import Study, grid
 
 STUDY = Study(
     name="kernels_by_backbone",

@@ -5,9 +5,9 @@ method differs. SPADE and CFLOW-AD would take the fourth block too (``table1`` g
 and the image score of SPADE rests on it: read its row here with that in mind.
 """
 
-from harness.methods import METHODS
+from harness.experiment.choices import METHODS
+from harness.experiment.study import Study
 from harness.studies.paper import RESNET18, RIVALS
-from harness.study import Study
 
 STUDY = Study(
     name="methods",

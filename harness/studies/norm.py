@@ -4,8 +4,8 @@ The paper names none; the reproductions disagree (LayerNorm with affine, without
 none), and one calls its LayerNorm "the only way works for me".
 """
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import RESNET18
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="norm",

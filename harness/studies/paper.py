@@ -10,8 +10,8 @@ counts from; the reproductions read it this way.
 
 from typing import Any
 
-from harness.methods import METHODS
-from harness.variant import Variant
+from harness.experiment.choices import METHODS
+from harness.experiment.variant import Variant
 
 RESNET18 = Variant(backbone="resnet18.tv_in1k", image_size=256, taps=(1, 2, 3), kernels=(3,))
 

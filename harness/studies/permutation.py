@@ -1,7 +1,7 @@
 """How should the channels be permuted? Fig. 2 says "channel permute" and no more."""
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import RESNET18
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="permutation",

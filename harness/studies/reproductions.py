@@ -16,9 +16,9 @@ fields is not taken over:
   says. Its backbone is presumed.
 """
 
+from harness.experiment.study import Study
+from harness.experiment.variant import Variant
 from harness.studies.paper import CAIT, DEIT, PAPER, RESNET18
-from harness.study import Study
-from harness.variant import Variant
 
 
 def _all_in_one(base: Variant, **changes: object) -> Variant:

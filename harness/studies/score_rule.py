@@ -4,8 +4,8 @@ The paper upsamples and averages "likelihood maps" and defines no image score. N
 variants trains anew: they score the same energies.
 """
 
+from harness.experiment.study import Study, one_factor
 from harness.studies.paper import RESNET18
-from harness.study import Study, one_factor
 
 STUDY = Study(
     name="score_rule",

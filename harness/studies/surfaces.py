@@ -6,8 +6,8 @@ epochs are chosen so that two CPU cores finish it, not for the best score; the f
 one that the paper draws (Fig. 2: ActNorm and permutation before the coupling).
 """
 
-from harness.study import Study, one_factor
-from harness.variant import Variant
+from harness.experiment.study import Study, one_factor
+from harness.experiment.variant import Variant
 
 BASE = Variant(
     backbone="tf_efficientnet_lite0.pypi_in1k",

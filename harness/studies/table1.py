@@ -5,8 +5,8 @@ over MVTec AD, with the compared methods on the backbones that the table has the
 are of the paper's GPU: shown beside ours, compared by nobody.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import PAPER, rivals
-from harness.study import Study
 
 STUDY = Study(
     name="table1",

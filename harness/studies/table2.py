@@ -6,8 +6,8 @@ run on the backbone of most of their own papers; the table does not say which it
 are those of ``table1`` and more: what one study has run, the other has too.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import CAIT, PAPER, RIVALS, rivals
-from harness.study import Study
 
 STUDY = Study(
     name="table2",

@@ -4,8 +4,8 @@ Table 3 of the paper prints pixel AUROC; the backbone is not known. The compared
 VT-ADL's, headed "PR AUC" there, so they do not compare with ours.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import PAPER, RIVALS, rivals
-from harness.study import Study
 
 STUDY = Study(
     name="table3",

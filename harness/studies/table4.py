@@ -5,8 +5,8 @@ PatchCore are left out: of 5,000 images a class SPADE would keep 37 GB, and Patc
 selection would take 500,000 of 5 million patches.
 """
 
+from harness.experiment.study import Study
 from harness.studies.paper import PAPER, rivals
-from harness.study import Study
 
 STUDY = Study(
     name="table4",

@@ -1,1 +1,0 @@
-"""The compared methods, one file each."""

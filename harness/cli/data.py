@@ -1,0 +1,59 @@
+"""The commands of ``harness data``. Heavy imports happen inside the commands."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from harness.errors import InputError
+
+
+def list_(options: argparse.Namespace) -> int:
+    """Print the data sets that can be fetched: size, licence, addresses, checksums."""
+    from harness.data.fetch.releases import SOURCES
+
+    if options.json:
+        about = {
+            name: source._asdict() | {"archives": [a._asdict() for a in source.archives]}
+            for name, source in SOURCES.items()
+        }
+        print(json.dumps(about, indent=1))
+        return 0
+    for name, source in SOURCES.items():
+        print(f"{name}  {sum(a.mib for a in source.archives)} MiB  {source.title}")
+        print(f"  {source.page}\n  licence: {source.licence}")
+        for archive in source.archives:
+            known, _, digest = (archive.digest or "").partition(":")
+            checksum = f"{known} {digest[:12]}…" if known else "no checksum known"
+            print(f"  {', '.join(archive.parts)}: {archive.mib} MiB, {checksum}, {archive.url}")
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Fetch what is missing of a data set."""
+    from harness.data.fetch.fetch_release import fetch
+    from harness.data.fetch.releases import get_source
+
+    folder = options.data or Path("data") / get_source(options.dataset).name
+    mirrors = options.mirror or os.environ.get("HARNESS_MIRROR", "").split()
+    agree = _show if options.yes else _ask
+    fetch(options.dataset, folder, categories=options.category, mirrors=mirrors, agree=agree)
+    print(f"next: harness doctor --data {folder}")
+    return 0
+
+
+def _show(terms: str) -> None:
+    print(terms)
+
+
+def _ask(terms: str) -> None:
+    _show(terms)
+    if not sys.stdin.isatty():
+        raise InputError("--yes: expected, to accept the licence without a terminal to ask on")
+    try:
+        answer = input("accept this licence and download? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InputError("the licence was not accepted; nothing was downloaded")

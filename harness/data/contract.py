@@ -1,0 +1,299 @@
+"""What a data set gives: categories, splits, images, labels, masks."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.data import images
+from harness.data.counts import compare
+from harness.errors import InputError
+
+
+class Facts(NamedTuple):
+    """An image without its pixels: SHA-256 of the content, format, (width, height) as shown."""
+
+    sha256: bytes
+    format: str
+    size: tuple[int, int]
+
+
+class Source(Protocol):
+    """An image that is no file of its own, as a row of an archive; small, and it pickles."""
+
+    def facts(self) -> Facts:
+        """Content, format and size."""
+        ...
+
+    def image(self) -> Image.Image:
+        """The pixels, RGB."""
+        ...
+
+
+class Motion(Protocol):
+    """A change of position, applied to an image and its mask alike; its text enters digests."""
+
+    def move(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
+        """The image moved, in its own size."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: its file, its defect (``good`` for none) and its mask, where there is one.
+
+    ``source`` gives the pixels where ``path`` holds many images; ``motion`` moves image and mask.
+    """
+
+    path: Path
+    defect: str = "good"
+    mask: Path | None = None
+    source: Source | None = None
+    motion: Motion | None = None
+
+    @property
+    def label(self) -> int:
+        """0 for a good image, 1 for a defective one."""
+        return int(self.defect != "good")
+
+    def facts(self) -> Facts:
+        """Content, format and size of the image before any motion; an InputError if damaged."""
+        return self.source.facts() if self.source else facts_of(self.path)
+
+    def image(self) -> Image.Image:
+        """The image in its own size, RGB."""
+        if self.source:
+            image = self.source.image()
+        else:
+            image = images.to_rgb(images.open_image(self.path), self.path)
+        return self.motion.move(image, Image.Resampling.BILINEAR) if self.motion else image
+
+    def defective(self) -> NDArray[np.bool_]:
+        """The mask in its own size, (H, W)."""
+        assert self.mask is not None
+        mask = images.read_defects(self.mask)
+        if self.motion:
+            moved = self.motion.move(Image.fromarray(mask), Image.Resampling.NEAREST)
+            mask = np.asarray(moved)
+        return mask
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category with its splits, in a fixed order.
+
+    ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were.
+    """
+
+    dataset: str
+    name: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    layout: str = "mvtec_ad"
+    disturbance: str = ""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every defective test image has a mask, so that pixel metrics exist."""
+        return all(s.mask is not None for s in self.test if s.label)
+
+    def counts(self) -> dict[str, int]:
+        """Train, test, defective and mask counts."""
+        labels = Counter(s.label for s in self.test)
+        masks = sum(s.mask is not None for s in self.test)
+        return {
+            "train": len(self.train),
+            "test": len(self.test),
+            "defective": labels[1],
+            "masks": masks,
+        }
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over the content of every file, in order, with its role."""
+        return self._content[0]
+
+    @property
+    def form(self) -> str:
+        """Format and size of the images, as in ``PNG 900x900``."""
+        return self._content[1]
+
+    @cached_property
+    def _content(self) -> tuple[str, str]:
+        """Digest and form together; kept when a category goes to another process."""
+        total, forms = hashlib.sha256(), set()
+        for split, samples in (("train", self.train), ("test", self.test)):
+            for sample, facts in zip(samples, _all_facts(samples), strict=True):
+                forms.add(facts[1:])
+                total.update(f"{split}/{sample.defect}".encode(errors="surrogateescape"))
+                total.update(facts.sha256)
+                if sample.mask:
+                    total.update(facts_of(sample.mask).sha256)
+                if sample.motion:
+                    total.update(str(sample.motion).encode())
+        formats = "/".join(sorted({name for name, _ in forms}))
+        width, height = next(iter(forms))[1]
+        one = len({size for _, size in forms}) == 1
+        return total.hexdigest()[:16], f"{formats} {f'{width}x{height}' if one else 'mixed'}"
+
+    def about(self) -> dict[str, Any]:
+        """What a record says of the data.
+
+        Digest, counts, ``layout``, ``disturbance``, ``form``, ``official`` (whether the counts
+        are the published ones; None where none are known) and ``copy``, the same in words.
+        """
+        return {
+            "digest": self.digest,
+            **self.counts(),
+            "layout": self.layout,
+            "disturbance": self.disturbance,
+            "form": self.form,
+            **compare(self.dataset, self.name, self.counts(), self.form),
+        }
+
+    def check(self, *, leaks: str = "refuse") -> None:
+        """Look at every file once, before anything runs.
+
+        Raises:
+            InputError: an image or mask is damaged, a mask is not of its image's size, all
+                masks are black, or (unless leaks is ``allow``) a training image is among the
+                test images.
+        """
+        train, test = _all_facts(self.train), _all_facts(self.test)
+        masked = [(s, f) for s, f in zip(self.test, test, strict=True) if s.mask]
+        masks = _all_facts([Sample(s.mask) for s, _ in masked if s.mask])
+        for (sample, image), mask in zip(masked, masks, strict=True):
+            if mask.size != image.size:
+                raise InputError(
+                    f"{sample.mask}: expected the size of its image {sample.path.name}, "
+                    f"{'x'.join(map(str, image.size))}; got {'x'.join(map(str, mask.size))}; "
+                    "draw it on the image as it is shown (EXIF may turn it)"
+                )
+        still = [replace(s, motion=None) for s, _ in masked]
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(lambda s: bool(s.defective().any()), still))
+        if still and not any(drawn):
+            raise InputError(
+                f"{still[0].mask}: expected a defect, pixels that are not zero, in some mask of "
+                f"{self.name}; all {len(still)} are black; draw them or remove them"
+            )
+        seen = {f.sha256: s for f, s in zip(train, self.train, strict=True)}
+        pairs = [
+            (seen[f.sha256], s) for f, s in zip(test, self.test, strict=True) if f.sha256 in seen
+        ]
+        if pairs and leaks == "refuse":
+            one, other = pairs[0]
+            raise InputError(
+                f"{other.path}: expected a test image that is not trained on; it is the same as "
+                f"{one.path} ({len(pairs)} such in {self.name}); remove one of each, or "
+                "--set leaks=allow"
+            )
+
+    def limited(self, images: int) -> "Category":
+        """The first images of the train split, and of the good and defective test images."""
+        good = [s for s in self.test if not s.label][:images]
+        bad = [s for s in self.test if s.label][:images]
+        return replace(self, train=self.train[:images], test=(*good, *bad))
+
+
+class Dataset(Protocol):
+    """A named set of categories."""
+
+    @property
+    def name(self) -> str:
+        """As in records: a name that can be a folder's."""
+        ...
+
+    @property
+    def layout(self) -> str:
+        """How it is stored, as in ``--dataset``."""
+        ...
+
+    def categories(self) -> tuple[str, ...]:
+        """The categories' names, sorted."""
+        ...
+
+    def load(self, category: str) -> Category:
+        """One category; an InputError where it does not exist or cannot be used."""
+        ...
+
+
+def make_category(
+    dataset: Dataset, name: str, train: Iterable[Sample], test: Iterable[Sample], where: Path
+) -> Category:
+    """A category that can be used.
+
+    Raises:
+        InputError: a split is empty, a good image has a mask, or only some defective images
+            have one.
+    """
+    made = Category(dataset.name, name, tuple(train), tuple(test), dataset.layout)
+    for split, samples in (("training", made.train), ("test", made.test)):
+        if not samples:
+            raise InputError(f"{where}: expected {split} images of {name}; found none; add some")
+    for sample in (*made.train, *made.test):
+        if sample.mask and not sample.label:
+            raise InputError(
+                f"{sample.mask}: expected no mask for the good image {sample.path.name}; "
+                "remove the mask, or label the image with its defect"
+            )
+    bad = [s for s in made.test if s.label]
+    bare = [s for s in bad if s.mask is None]
+    if bare and len(bare) < len(bad):
+        raise InputError(
+            f"{bare[0].path}: expected a mask, as {len(bad) - len(bare)} other defective "
+            f"images of {name} have one; {len(bare)} lack it; add them, or remove all masks"
+        )
+    return made
+
+
+def read_image(image: Sample | Path, size: int, resize: str = "square") -> NDArray[np.uint8]:
+    """An image as RGB, fitted into a square: (size, size, 3).
+
+    Bilinear with anti-aliasing (PIL), as torchvision's Resize on PIL images in the
+    reproductions; ``resize`` as in :func:`harness.data.images.fit`.
+    """
+    sample = image if isinstance(image, Sample) else Sample(image)
+    return np.asarray(images.fit(sample.image(), size, resize, Image.Resampling.BILINEAR))
+
+
+def read_mask(
+    mask: Sample | Path | None, size: int, resize: str = "square", rule: str = "nearest"
+) -> NDArray[np.bool_]:
+    """A mask, any non-zero pixel a defect, fitted as its image: (size, size).
+
+    No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.fit_mask`.
+    """
+    sample = mask if isinstance(mask, Sample) else Sample(mask or Path(), mask=mask)
+    if sample.mask is None:
+        return np.zeros((size, size), dtype=bool)
+    return images.fit_mask(sample.defective(), size, resize, rule)
+
+
+def facts_of(path: Path) -> Facts:
+    """An image file's facts, read once as long as the file does not change."""
+    try:
+        stat = path.stat()
+    except OSError:
+        images.read_bytes(path)  # says what is wrong
+        raise
+    return _read_facts(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=200_000)
+def _read_facts(path: Path, changed: int, bytes_: int) -> Facts:
+    content = images.read_bytes(path)
+    return Facts(hashlib.sha256(content).digest(), *images.header(path, content))
+
+
+def _all_facts(samples: Sequence[Sample]) -> list[Facts]:
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(Sample.facts, samples))

@@ -1,0 +1,144 @@
+"""Folders of images: what is in them, and what is wrong with them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+
+from harness.data.images import SUFFIXES
+from harness.errors import InputError
+
+EVERY = 5
+
+
+def expanded(root: Path) -> Path:
+    """What ``--data`` names, there or not, with the user's folder for ``~``."""
+    try:
+        root = root.expanduser()
+        root.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a user who is not there
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--data: expected a folder; got {brief(root)} ({reason})") from None
+    return root
+
+
+def existing(root: Path) -> Path:
+    """The folder or file that ``--data`` names; near matches where there is none."""
+    root = expanded(root)
+    if root.exists():
+        return root
+    beside = [p.name for p in entries(root.parent)] if root.parent.is_dir() else []
+    near = get_close_matches(root.name, beside, n=1)
+    hint = f"; did you mean '{root.parent / near[0]}'?" if near else ""
+    raise InputError(f"--data: expected a folder; got {root}, which does not exist{hint}")
+
+
+def brief(text: object) -> str:
+    """At most 60 characters, as a message can hold them."""
+    said = str(text)
+    return said if len(said) <= 60 else f"{said[:60]}…"
+
+
+def existing_folder(root: Path) -> Path:
+    """As :func:`existing`, and a folder."""
+    root = existing(root)
+    if not root.is_dir():
+        raise InputError(f"--data: expected a folder; got {root}, which is a file")
+    return root
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without hidden files; an InputError if it cannot be read."""
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a readable folder; got: {error.strerror}; mend its permissions"
+        ) from None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, if there is one.
+
+    Raises:
+        InputError: it, or something in it, is a link that leads nowhere or in a circle.
+    """
+    found = entries(folder) if folder.is_dir() else []
+    for path in (folder, *found):
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path}: expected a folder; got a link that leads nowhere; mend or remove it"
+            )
+    return [p for p in found if p.is_dir() and p.suffix.lower() not in SUFFIXES]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files in a folder, by name; none if there is no folder.
+
+    Raises:
+        InputError: something is named like an image and is a folder, or a link to nothing.
+    """
+    found = [p for p in entries(folder) if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+    for path in found:
+        if not path.is_file():
+            got = "a folder" if path.is_dir() else "a link that leads nowhere"
+            raise InputError(f"{path}: expected an image file; got {got}; rename or remove it")
+    return found
+
+
+def masks_in(folder: Path) -> dict[str, Path]:
+    """The masks in a folder, by the name of their image without suffix.
+
+    Raises:
+        InputError: two of them are of one image.
+    """
+    masks: dict[str, Path] = {}
+    for path in images_in(folder):
+        other = masks.setdefault(path.stem.removesuffix("_mask"), path)
+        if other != path:
+            raise InputError(
+                f"{path}: expected one mask an image; {other.name} is of the same; remove one"
+            )
+    return masks
+
+
+def safe_name(text: str) -> str:
+    """A name that can be a folder's: letters, digits, ``_``, ``.`` and ``-``.
+
+    >>> safe_name("Bähn 3/left side")
+    'Bähn-3-left-side'
+    """
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
+
+
+def printable(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 become ``�``."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Good images without a split: every fifth by name is a test image, at least the last.
+
+    Positions 5, 10, …: the same files are always split alike, and both parts span the whole
+    order of names, which often is the order in which the pictures were taken.
+    """
+    test = list(good[EVERY - 1 :: EVERY]) or list(good[-1:])
+    held = set(test)
+    return [p for p in good if p not in held], test
+
+
+def refuse_unpaired(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
+    """An InputError where a mask's image is not there, or where it could be of two."""
+    for one, other in pairwise(sorted(images, key=lambda p: p.stem)):
+        if one.stem == other.stem in masks:
+            raise InputError(
+                f"{other}: expected another name than {one.name}'s, as both would have the mask "
+                f"{masks[one.stem].name}; rename one and its mask"
+            )
+    if lost := sorted(set(masks) - {p.stem for p in images}):
+        mask = masks[lost[0]]
+        raise InputError(
+            f"{mask}: expected its image {lost[0]}.* among the images of {mask.parent.name}; "
+            "found none; add the image or remove the mask"
+        )

@@ -1,0 +1,1 @@
+"""Ways to store a data set in a folder, one file each."""

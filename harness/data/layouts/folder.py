@@ -1,0 +1,62 @@
+"""A plain folder of good images, optionally with test images and masks: one category.
+
+The good images lie in the folder itself, or else in its ``train/good``, ``train`` or ``good``.
+Optional are ``test/good/*``, ``test/<defect>/*`` and ``ground_truth/<defect>/*``, as in MVTec AD.
+Without ``test/good``, every fifth good image by name is a test image, at least the last
+(:func:`harness.data.folders.every_fifth`).
+"""
+
+from pathlib import Path
+
+from harness.data.contract import Category, Sample, make_category
+from harness.data.folders import every_fifth, existing_folder, images_in, safe_name
+from harness.data.layouts.mvtec_ad import labelled
+from harness.errors import InputError, unknown
+
+PLACES = (".", "train/good", "train", "good")
+
+
+class Folder:
+    """A folder of good images; data set and category have its name.
+
+    Raises:
+        InputError: no folder, or no images in it.
+    """
+
+    layout = "folder"
+
+    def __init__(self, root: Path) -> None:
+        self.root = existing_folder(root)
+        self.name = safe_name(self.root.resolve().name)
+        self._good = good_images(self.root)
+        if not self._good:
+            raise InputError(
+                f"--data: expected images (.png, .jpg, .bmp, .tif, .webp) in {root}, or in its "
+                "train/good, train or good; found none"
+            )
+
+    def categories(self) -> tuple[str, ...]:
+        """The only one."""
+        return (self.name,)
+
+    def load(self, category: str) -> Category:
+        """The images.
+
+        Raises:
+            InputError: a split is empty, or the masks do not match the images.
+        """
+        if category != self.name:
+            raise unknown("category", category, (self.name,))
+        test: list[Sample] = []
+        if (self.root / "test").is_dir():
+            test = list(labelled(self.root / "test", self.root / "ground_truth"))
+        train = self._good
+        if all(s.label for s in test):
+            train, held = every_fifth(train)
+            test = [*(Sample(p) for p in held), *test]
+        return make_category(self, self.name, (Sample(p) for p in train), test, self.root)
+
+
+def good_images(root: Path) -> list[Path]:
+    """The good images of a plain folder, from the first place that has any."""
+    return next(filter(None, (images_in(root / place) for place in PLACES)), [])

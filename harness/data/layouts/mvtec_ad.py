@@ -1,0 +1,103 @@
+"""The MVTec AD layout (Bergmann et al. 2021), for that data set and for one's own images.
+
+``<category>/train/good/*``, ``<category>/test/good/*``, ``<category>/test/<defect>/*`` and,
+optionally, ``<category>/ground_truth/<defect>/<image's name>_mask.png``.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.data.contract import Category, Sample, make_category
+from harness.data.counts import OFFICIAL
+from harness.data.folders import (
+    entries,
+    existing_folder,
+    images_in,
+    masks_in,
+    printable,
+    refuse_unpaired,
+    safe_name,
+    subfolders,
+)
+from harness.errors import InputError, unknown
+
+
+class MvtecAd:
+    """A folder in the MVTec AD layout, either of all categories or of one.
+
+    Args:
+        root: the folder.
+        name: the data set's name in records; None: ``mvtec_ad`` if every category is one of
+            MVTec AD's, else the folder's own name.
+
+    Raises:
+        InputError: no folder, or no category in it.
+    """
+
+    layout = "mvtec_ad"
+    good = "good"  # the name of the folders without defects
+
+    def __init__(self, root: Path, name: str | None = None) -> None:
+        root = existing_folder(root)
+        if (root / "train" / self.good).is_dir():  # the folder of a single category
+            root, found = root.resolve().parent, [root.resolve().name]
+        else:
+            found = [p.name for p in subfolders(root) if (p / "train" / self.good).is_dir()]
+        if not found:
+            raise InputError(
+                f"--data: expected <category>/train/{self.good} below {root}; found no such folder"
+            )
+        self.root, self._categories = root, tuple(found)
+        official = all(c in OFFICIAL[self.layout] for c in found)
+        self.name = name or (self.layout if official else safe_name(root.resolve().name))
+
+    def categories(self) -> tuple[str, ...]:
+        """The categories' names, sorted."""
+        return self._categories
+
+    def load(self, category: str) -> Category:
+        """One category.
+
+        Raises:
+            InputError: it does not exist, lacks train or test images, or its masks do not
+                match its images.
+        """
+        if category not in self._categories:
+            raise unknown("category", category, self._categories)
+        folder = self.root / category
+        train = [Sample(p) for p in images_in(folder / "train" / self.good)]
+        if not train:
+            raise InputError(
+                f"{folder / 'train' / self.good}: expected training images; found none; add some"
+            )
+        test = list(labelled(folder / "test", folder / "ground_truth", good=self.good))
+        return make_category(self, category, train, test, folder)
+
+
+def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]:
+    """The samples of ``test/<defect>/*`` with the masks of ``<masks>/<defect>/*``.
+
+    Raises:
+        InputError: images without a label or a label without images, or masks without an image.
+    """
+    if loose := images_in(test):
+        raise InputError(
+            f"{loose[0]}: expected test images in {test.name}/{good}/ or {test.name}/<defect>/; "
+            "move it to where it belongs"
+        )
+    folders = subfolders(test)
+    if not folders:
+        raise InputError(f"{test}: expected <defect>/ folders of images; found none; add them")
+    for folder in subfolders(masks):
+        if entries(folder) and folder.name not in {p.name for p in folders}:
+            raise InputError(
+                f"{folder}: expected the images of these masks in {test / folder.name}; "
+                "found no such folder; add them or remove the masks"
+            )
+    for folder in folders:
+        found, drawn = images_in(folder), masks_in(masks / folder.name)
+        if not found:
+            raise InputError(f"{folder}: expected images; found none; add some or remove it")
+        refuse_unpaired(drawn, found)
+        label = "good" if folder.name == good else printable(folder.name)
+        yield from (Sample(path, label, drawn.get(path.stem)) for path in found)

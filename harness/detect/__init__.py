@@ -1,0 +1,1 @@
+"""A run's weights to a detector that leaves the house."""

@@ -1,0 +1,1 @@
+"""What is asked and what remains: values, no torch."""

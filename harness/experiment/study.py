@@ -1,0 +1,173 @@
+"""A study: a question, and the variants, categories and seeds that answer it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any, NamedTuple, Self
+
+from harness.errors import InputError, unknown
+from harness.experiment.variant import FIELDS, Variant, show
+
+Change = Mapping[str, Any]
+
+
+def one_factor(**axes: Sequence[Any]) -> tuple[Change, ...]:
+    """The base, and every value of every axis changed alone.
+
+    >>> one_factor(flow_steps=(4, 8), coupling=("two-sided",))
+    ({}, {'flow_steps': 4}, {'flow_steps': 8}, {'coupling': 'two-sided'})
+    """
+    return ({}, *({name: value} for name, values in axes.items() for value in values))
+
+
+def grid(**axes: Sequence[Any]) -> tuple[Change, ...]:
+    """Every combination of the axes' values.
+
+    >>> grid(flow_steps=(4, 8), coupling=("two-sided",))
+    ({'flow_steps': 4, 'coupling': 'two-sided'}, {'flow_steps': 8, 'coupling': 'two-sided'})
+    """
+    return tuple(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+
+
+class Cell(NamedTuple):
+    """One run: a variant on a category with a seed."""
+
+    variant: Variant
+    category: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """``bases × vary × categories × seeds``, with the question it asks.
+
+    Args:
+        name: as on the command line.
+        asks: the question, one sentence.
+        mirrors: the published table it repeats, if any.
+        dataset: ``surfaces`` (embedded) or a data set read from ``--data``.
+        categories: the categories to run; empty: all that the data set has.
+        bases: name → variant that is varied; the first is the reference of the differences.
+        vary: the changes applied to every base, from :func:`one_factor` or :func:`grid`.
+        seeds: at least one.
+    """
+
+    name: str
+    asks: str
+    mirrors: str = ""
+    dataset: str = "mvtec_ad"
+    categories: tuple[str, ...] = ()
+    bases: Mapping[str, Variant]
+    vary: tuple[Change, ...] = ({},)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        for name in ("bases", "vary", "seeds"):
+            if not getattr(self, name):
+                raise InputError(f"study {self.name}: expected at least one of {name}; got none")
+        for seed in self.seeds:
+            if not isinstance(seed, int) or not 0 <= seed < 2**31:
+                raise InputError(
+                    f"study {self.name}: expected seeds in 0 … 2147483647; got {seed!r}"
+                )
+        _ = self.variants  # an unknown field in vary is found here, not in the middle of a run
+
+    @cached_property
+    def named(self) -> dict[Variant, str]:
+        """Every distinct variant with its name, in order; the first one is the reference.
+
+        A name says what the variant changes of its base, and which base where there are
+        several. Where one base's single field varies, the base is named by its value too.
+        """
+        several = len(self.bases) > 1
+        fields = {field for change in self.vary for field in change}
+        named: dict[Variant, str] = {}
+        for name, base in self.bases.items():
+            for change in self.vary:
+                variant = base.replace(**change)
+                changed = variant.changes(base)
+                if len(fields) == 1 and not several:
+                    changed = {field: getattr(variant, field) for field in fields}
+                text = ", ".join(f"{field}={show(value)}" for field, value in changed.items())
+                parts = [name, text] if several else [text or name]
+                named.setdefault(variant, ", ".join(filter(None, parts)))
+        return named
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The distinct variants, in order; the first one is the reference."""
+        return tuple(self.named)
+
+    def labels(self) -> dict[str, str]:
+        """Digest → name of each variant."""
+        return {variant.digest: name for variant, name in self.named.items()}
+
+    def cells(self, categories: Sequence[str]) -> Iterator[Cell]:
+        """Every run once; category by category, so that cached features are used together."""
+        seeds = dict.fromkeys(self.seeds)
+        for category in dict.fromkeys(categories):
+            for variant in self.variants:
+                for seed in seeds:
+                    yield Cell(variant, category, seed)
+
+    def only(self, *names: str) -> Self:
+        """The study with only the variants of these names."""
+        for name in names:
+            if name not in self.named.values():
+                raise unknown(f"variant of {self.name}", name, self.named.values())
+        return self._of({v: n for v, n in self.named.items() if n in names})
+
+    def where(self, **wanted: Any) -> Self:  # noqa: ANN401
+        """The study with only those variants whose fields have these values."""
+        variants = self.named
+        for name, value in wanted.items():
+            if name not in FIELDS:
+                raise unknown("field", name, FIELDS)
+            value = tuple(value) if isinstance(value, list) else value  # from a notebook
+            having = {v: n for v, n in variants.items() if name in v.choices}
+            kept = {v: n for v, n in having.items() if getattr(v, name) == value}
+            if not kept:
+                has = dict.fromkeys(show(getattr(v, name)) for v in having)
+                raise InputError(
+                    f"no variant of {self.name} has {name}={show(value)}; "
+                    f"expected one of: {'; '.join(has)}"
+                )
+            variants = kept
+        return self._of(variants)
+
+    def set(self, **changes: Any) -> Self:  # noqa: ANN401
+        """The study with some fields changed in every variant: other digests, other records.
+
+        A field is changed where the variant's method has it; where none has, that is an error.
+        """
+        study = self._changed(**changes)
+        for field in changes:
+            if not any(field in variant.choices for variant in study.variants):
+                study.variants[0].replace(**{field: changes[field]})  # says what is wrong
+        return study
+
+    def smoke(self) -> Self:
+        """The smoke twin: the same variants and code path, one epoch, category and seed.
+
+        Its digests differ, so it can never be mistaken for a result.
+        """
+        # A few images make no batch.
+        twin = self._changed(epochs=1, smoke=True, drop_last=False, views=2)
+        return replace(
+            twin, name=f"{self.name}-smoke", seeds=self.seeds[:1], categories=self.categories[:1]
+        )
+
+    def _changed(self, **changes: Any) -> Self:  # noqa: ANN401
+        """The study with each field changed where the variant's method has it."""
+        changed: dict[Variant, str] = {}
+        for variant, name in self.named.items():
+            if "method" in changes:
+                variant = variant.replace(method=changes["method"])
+            has = {k: v for k, v in changes.items() if k in variant.choices or k not in FIELDS}
+            changed.setdefault(variant.replace(**has), name)
+        return self._of(changed)
+
+    def _of(self, variants: Mapping[Variant, str]) -> Self:
+        """The study of these variants; names stay what they were in the whole study."""
+        return replace(self, bases={n: v for v, n in variants.items()}, vary=({},))

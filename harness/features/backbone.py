@@ -1,0 +1,179 @@
+"""The frozen backbone: images in, features out; what it is, is read from the timm model."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import InputError, unknown
+from harness.features.weights import PACKAGES, WeightsFile, check_state_dict, find_weights
+
+SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: S, S/2 and S/4
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What one tap gives: channels, size in positions, and pixels per position."""
+
+    channels: int
+    height: int
+    width: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """A frozen timm model that returns the features at its taps.
+
+    CNN taps count timm's feature stages (1, 2, 3 are strides 4, 8 and 16); transformer taps are
+    0-based block indices, taken after the model's own final norm, as in the reproductions.
+
+    Args:
+        name: ``architecture.tag``.
+        taps: increasing indices.
+        image_size: side of the square input, pixels.
+
+    Raises:
+        InputError: no such architecture, tap or size.
+    """
+
+    def __init__(self, name: str, *, taps: Sequence[int], image_size: int) -> None:
+        super().__init__()
+        self.name, self.image_size, self.taps = name, image_size, tuple(taps)
+        self.model = _create(name)
+        self.keys = tuple(self.model.state_dict())
+        config = self.model.pretrained_cfg
+        fixed = config["input_size"][-1] if config.get("fixed_input_size") else image_size
+        if image_size != fixed:
+            raise InputError(f"image_size: {name} expects {fixed}; got {image_size}")
+        # Transformers keep one width throughout and end in a norm that the taps need.
+        self.norm = hasattr(self.model, "patch_embed") and hasattr(self.model, "norm")
+        try:
+            prune = self.model.prune_intermediate_layers
+            self.indices = list(prune(list(self.taps), prune_norm=not self.norm))
+        except (AssertionError, IndexError) as error:
+            raise InputError(f"taps: {name} has no tap {max(self.taps)} ({error})") from None
+        package = PACKAGES.get(name)
+        self.mean = tuple(package.mean if package else config["mean"])
+        self.std = tuple(package.std if package else config["std"])
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":  # noqa: FBT001, FBT002 -- nn.Module's own
+        """Stays in eval mode, whatever is asked: its batch statistics are frozen."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features (B, C, H, W) of normalised images (B, 3, S, S), fine to coarse."""
+        features = self.model.forward_intermediates(
+            images, indices=self.indices, norm=self.norm, stop_early=True,
+            output_fmt="NCHW", intermediates_only=True,
+        )  # fmt: skip
+        return list(features)
+
+    def shapes(self) -> list[FeatureShape]:
+        """The shape at each tap, computed by the model itself without weights or arithmetic."""
+        size = self.image_size
+        features = self.twin()(torch.empty(1, 3, size, size, device="meta"))
+        shapes = [f.shape[1:] for f in features]
+        return [FeatureShape(c, h, w, stride=round(size / h)) for c, h, w in shapes]
+
+    def pooled(self, images: Tensor) -> list[Tensor]:
+        """Features of images (B, 3, S, S) at S, S/2 and S/4, averaged over the positions.
+
+        Returns:
+            (B, 3C) per tap, the sizes' channels one after the other.
+        """
+        sizes = []
+        for divisor in SHRUNK:
+            side = images.shape[-1] // divisor
+            small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            sizes.append([f.mean((2, 3)) for f in self(images if divisor == 1 else small)])
+        return [torch.cat(tap, dim=1) for tap in zip(*sizes, strict=True)]
+
+    def view_shapes(self, views: int) -> list[tuple[int, int, int]]:
+        """(3C, views, 1) at each tap: :meth:`pooled` of so many turned copies of an image.
+
+        Raises:
+            InputError: the model takes images of one size alone.
+        """
+        size = self.image_size
+        try:
+            if self.norm:
+                raise RuntimeError("a transformer")
+            taps = self.twin().pooled(torch.empty(1, 3, size, size, device="meta"))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"views: expected a convolutional backbone, which takes images of {size}, "
+                f"{size // 2} and {size // 4} pixels; got {self.name} ({error}); use another "
+                "backbone or image_size"
+            ) from None
+        return [(f.shape[1], views, 1) for f in taps]
+
+    def twin(self) -> "Backbone":
+        """The same network on the meta device: shapes and counts, no weights."""
+        with torch.device("meta"):
+            return Backbone(self.name, taps=self.taps, image_size=self.image_size)
+
+    def load(self, file: WeightsFile) -> None:
+        """Load the weights; a partial or mismatching file is an InputError that lists the keys."""
+        needed = self.model.state_dict()
+        found = file.state_dict()
+        state = check_state_dict(found, needed=needed, known=self.keys, path=file.path)
+        self.model.load_state_dict(state, strict=True)
+
+
+def load_backbone(
+    name: str,
+    *,
+    taps: Sequence[int],
+    image_size: int,
+    weights: str = "pretrained",
+    folder: Path | None = None,
+) -> tuple[Backbone, dict[str, str]]:
+    """A backbone with its weights, and where they came from.
+
+    Args:
+        name: ``architecture.tag``.
+        taps: see :class:`Backbone`.
+        image_size: side of the square input, pixels.
+        weights: ``pretrained`` or ``random`` (a fixed seed; said so in the result).
+        folder: a local folder of weights files.
+
+    Returns:
+        The backbone, and ``{"source", "sha256"}``; the source of random weights is "random".
+    """
+    if weights == "random":
+        with _seeded(0):
+            backbone = Backbone(name, taps=taps, image_size=image_size)
+        return backbone, {"source": "random", "sha256": ""}
+    backbone = Backbone(name, taps=taps, image_size=image_size)
+    file = find_weights(name, folder)
+    backbone.load(file)
+    return backbone, {"source": file.source, "sha256": file.sha256}
+
+
+def _create(name: str) -> Any:  # noqa: ANN401 -- timm's models share no typed base
+    import timm  # takes as long as torch; workers import this module and build no backbone
+
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        raise unknown("backbone", architecture, timm.list_models())
+    # The tag picks timm's preprocessing; a tag of a package or of one's own file is not timm's.
+    known = name in timm.list_pretrained(f"{architecture}.*")
+    model = timm.create_model(name if known else architecture, pretrained=False)
+    if not hasattr(model, "prune_intermediate_layers"):
+        raise InputError(f"backbone: {architecture} does not give timm's intermediate features")
+    return model
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's default generator seeded inside, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

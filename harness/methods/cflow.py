@@ -1,0 +1,138 @@
+"""CFLOW-AD: conditional flows on single feature vectors (Gudovskiy et al. 2022, arXiv 2107.12571).
+
+One flow per tap maps the feature vector of one position to a Gaussian, given where the position
+is. Settings are those of the authors' code (gudovskiy/cflow-ad): 8 coupling blocks of FrEIA's
+AllInOneBlock, clamp 1.9, 128 channels of encoding, 256 vectors an optimiser step; the taps'
+likelihoods are upsampled and summed, without smoothing, and an image scores its map's maximum.
+
+Deviations: the permutations are hard, as in anomalib (the authors' code draws rotations; as many
+parameters are trained). The authors divide the likelihood by its maximum over the *test* set;
+here it is the maximum over the good training images.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.methods.batches import batches
+from harness.methods.contract import Arrays, Method, Scores
+from harness.methods.flow.step import FlowStep, make_flow, through
+
+
+class CFLOW(Method):
+    """A conditional flow for every tap; scored with the rule ``likelihood``, taps summed.
+
+    Args:
+        shapes: (C, H, W) at each tap.
+        steps: coupling blocks a flow.
+        clamp_value: bound of the log-scale, in the form c·tanh.
+        condition: channels of the positional encoding; a multiple of 4.
+        fibers: feature vectors an optimiser step.
+        generator: draws the permutations and the order of the vectors; None: torch's default.
+    """
+
+    trained = True
+    largest: Tensor
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        *,
+        steps: int = 8,
+        clamp_value: float = 1.9,
+        condition: int = 128,
+        fibers: int = 256,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.fibers, self.generator = fibers, generator
+        self.flows = nn.ModuleList(
+            make_flow(
+                channels, 1, 1, steps=steps, kernels=(1,), condition=condition, hidden_ratio=2.0,
+                clamp="tanh", clamp_value=clamp_value, generator=generator,
+            )
+            for channels, _, _ in shapes
+        )  # fmt: skip
+        for i, (_, height, width) in enumerate(shapes):
+            code = positional_encoding(condition, height, width)
+            self.register_buffer(f"encoding_{i}", code, persistent=False)
+        self.register_buffer("largest", torch.zeros(len(shapes)))
+
+    def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Mean of -log sigmoid(log p / C) (the authors' code) over random vectors of a tap.
+
+        All positions of the batch in random order, ``fibers`` at a time; what does not fill a
+        last chunk is left out, as in the authors' code.
+        """
+        for (flow, code), x in zip(self._taps(), features, strict=True):
+            positions = code[0].flatten(1).T
+            vectors = x.permute(0, 2, 3, 1).flatten(0, 2)
+            order = torch.arange(len(vectors))
+            if self.training:  # held-out images draw nothing
+                order = order[torch.randperm(len(order), generator=self.generator, device="cpu")]
+            whole = max(1, len(order) // self.fibers) * self.fibers
+            for rows in order[:whole].to(x.device).split(self.fibers):
+                given = _row(positions[rows % len(positions)])
+                energy, log_det = _per_channel(*through(flow, _row(vectors[rows]), given))
+                log_p = log_det - energy - 0.5 * math.log(2 * math.pi)
+                yield -F.logsigmoid(log_p).mean()
+
+    @torch.inference_mode()
+    def fit(self, train: Arrays, *, device: str = "cpu") -> None:
+        """Find the largest likelihood of a good position, tap by tap, once the flows are trained.
+
+        The taps' likelihoods are summed: this says how much each weighs.
+        """
+        self.to(device).eval()
+        self.largest.zero_()
+        tops = []
+        for _, batch in batches(train, device=device):
+            tops.append(torch.stack([(j - e).amax() for e, j in self.scores(batch).taps]))
+        self.largest.copy_(torch.stack(tops).amax(0))
+
+    @torch.inference_mode()
+    def scores(self, features: Sequence[Tensor]) -> Scores:
+        """Energy ½·mean_c z², and log_det / C less the tap's largest log-likelihood."""
+        taps = []
+        for (flow, code), largest, x in zip(self._taps(), self.largest, features, strict=True):
+            given = code.expand(len(x), -1, -1, -1)
+            energy, log_det = _per_channel(*through(flow, x, given))
+            taps.append((energy, log_det - largest))
+        return Scores(taps=taps)
+
+    def _taps(self) -> Iterator[tuple[Iterable[FlowStep], Tensor]]:
+        for i, flow in enumerate(self.flows):
+            yield cast(Iterable[FlowStep], flow), self.get_buffer(f"encoding_{i}")
+
+
+def positional_encoding(channels: int, height: int, width: int) -> Tensor:
+    """The 2-D sinusoidal encoding of the authors' code, (1, channels, H, W).
+
+    The first half of the channels tells the column, the second the row, each by sines and
+    cosines in turn, of wavelengths from 2π to 10,000·2π positions.
+    """
+    assert channels % 4 == 0, f"sines and cosines of two axes need a multiple of 4; got {channels}"
+    half = channels // 2
+    rates = torch.exp(torch.arange(0.0, half, 2) * -(math.log(1e4) / half))
+
+    def axis(size: int) -> Tensor:
+        angles = rates[:, None] * torch.arange(float(size))
+        return torch.stack((angles.sin(), angles.cos()), dim=1).flatten(0, 1)
+
+    columns = axis(width)[:, None, :].expand(-1, height, -1)
+    rows = axis(height)[:, :, None].expand(-1, -1, width)
+    return torch.cat((columns, rows))[None].contiguous(memory_format=torch.channels_last)
+
+
+def _row(vectors: Tensor) -> Tensor:
+    """Vectors (N, C) as one image (1, C, 1, N): a 1×1 convolution is then one product."""
+    return vectors.T[None, :, None]
+
+
+def _per_channel(z: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+    """½·mean_c z² and log_det / C, each (B, H, W), float32."""
+    return 0.5 * z.float().square().mean(1), log_det.float() / z.shape[1]

@@ -1,0 +1,142 @@
+"""FastFlow: one 2-D flow per tap of a frozen backbone (arXiv 2111.07677, section 3).
+
+The likelihood is that of the (normalised) features; the norm before the flow is part of the
+feature extraction, so its Jacobian is not counted, as in every reproduction.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from harness.methods.contract import Method, Scores
+from harness.methods.flow import compiled as native
+from harness.methods.flow.step import ActNorm, FlowStep, make_flow, through
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, over (C, H, W), without a copy of channels-last features."""
+
+    def __init__(self, shape: list[int], *, elementwise_affine: bool = True) -> None:
+        super().__init__(shape, elementwise_affine=elementwise_affine)
+        for name, value in list(self.named_parameters()):  # laid out as the features are
+            rows = value.detach().permute(1, 2, 0).contiguous()
+            setattr(self, name, nn.Parameter(rows.permute(2, 0, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of x (B, C, H, W), in its own memory layout."""
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        c, h, w = self.normalized_shape
+        weight, bias = (p if p is None else p.permute(1, 2, 0) for p in (self.weight, self.bias))
+        y = F.layer_norm(x.permute(0, 2, 3, 1), [h, w, c], weight, bias, self.eps)
+        return y.permute(0, 3, 1, 2)
+
+
+NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "none": lambda c, h, w: nn.Identity(),
+    "layer": lambda c, h, w: LayerNorm([c, h, w], elementwise_affine=False),
+    "layer-affine": lambda c, h, w: LayerNorm([c, h, w]),
+    "batch": lambda c, h, w: nn.BatchNorm2d(c),
+}
+
+
+class FastFlow(Method):
+    """A norm and a flow for every tap.
+
+    Args:
+        shapes: (C, H, W) at each tap.
+        norm: before the flow: ``none``, ``layer`` (over C, H, W, without affine),
+            ``layer-affine`` (gathierry's reproduction) or ``batch``.
+        loss: the reduction of :meth:`nll` that :meth:`losses` gives.
+        flow: the keywords of :func:`harness.methods.flow.step.make_flow`.
+    """
+
+    trained = True
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        *,
+        norm: str,
+        loss: str = "sum",
+        **flow: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.norms = nn.ModuleList(NORMS[norm](*shape) for shape in shapes)
+        self.flows = nn.ModuleList(make_flow(*shape, **flow) for shape in shapes)
+
+    def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
+        return [
+            _through(cast(Iterable[FlowStep], flow), norm(x))
+            for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
+        ]
+
+    def nll(self, features: Sequence[Tensor], *, reduction: str) -> Tensor:
+        """Negative log-likelihood of every image, (B,), in nats.
+
+        The constant ½·log(2π) per dimension is left out, as in the reproductions.
+
+        Args:
+            features: (B, C, H, W) per tap.
+            reduction: ``sum`` over dimensions and taps (gathierry), or ``mean`` over the
+                dimensions of each tap, summed over taps (lelexx).
+        """
+        total = torch.zeros((), device=features[0].device)
+        for z, log_det in self(features):
+            nll = (_HalfSquares.apply(z.float()) - log_det.float()).sum(dim=(1, 2))
+            total = total + (nll if reduction == "sum" else nll / math.prod(z.shape[1:]))
+        return total
+
+    def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The mean negative log-likelihood of the batch, alone."""
+        yield self.nll(features, reduction=self.loss).mean()
+
+    def scores(self, features: Sequence[Tensor]) -> Scores:
+        """Energies of every tap."""
+        return Scores(self.energies(features))
+
+    @torch.inference_mode()
+    def energies(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Per tap: energy ½·mean_c z², and log_det / C, each (B, H, W), float32."""
+        return [
+            (_HalfSquares.apply(z.float()) / z.shape[1], log_det.float() / z.shape[1])
+            for z, log_det in self(features)
+        ]
+
+    @torch.no_grad()
+    def initialise(self, features: Sequence[Tensor]) -> None:
+        """Initialise data-dependent ActNorms from a batch, step after step."""
+        if not any(isinstance(m, ActNorm) for m in self.modules()):
+            return
+        for norm, flow, feature in zip(self.norms, self.flows, features, strict=True):
+            x = norm(feature)
+            for step in cast(Iterable[FlowStep], flow):
+                x = step.initialise(x)
+
+
+class _HalfSquares(torch.autograd.Function):
+    """½·sum_c z², (B, H, W), of z (B, C, H, W), without a tensor of squares."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(z)
+        norm: Tensor = torch.linalg.vector_norm(z, dim=1)
+        return 0.5 * norm.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        (z,) = ctx.saved_tensors
+        return grad[:, None] * cast(Tensor, z)
+
+
+def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The chain with its log-determinant per position, compiled where that can be."""
+    return native.through(flow, x) if native.usable(x) else through(flow, x)

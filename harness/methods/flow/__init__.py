@@ -1,0 +1,1 @@
+"""One 2-D normalizing flow."""

@@ -1,0 +1,227 @@
+"""The ledger of published numbers: every figure with its unit, source and status.
+
+``results/paper/published.csv`` holds what FastFlow's paper and the compared methods' papers
+print, ``reproductions.csv`` what third parties measured, ``settings.csv`` what the paper says of
+its own settings. What is not known is absent.
+"""
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.bundled import shipped
+from harness.errors import InputError, unknown
+from harness.experiment.choices import method_of
+from harness.experiment.variant import FIELDS, Variant, parse
+
+STATUSES = ("confirmed", "single-source", "unverified")
+
+
+class Quantity(NamedTuple):
+    """A metric's unit and the range a value must lie in."""
+
+    unit: str
+    low: float
+    high: float
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "image_auroc": Quantity("%", 0, 100),
+    "pixel_auroc": Quantity("%", 0, 100),
+    "auroc_unspecified": Quantity("%", 0, 100),
+    "pixel_pr_auc": Quantity("%", 0, 100),
+    "image_f1max": Quantity("%", 0, 100),
+    "pixel_f1max": Quantity("%", 0, 100),
+    "additional_params": Quantity("M", 0, 1000),
+    "additional_time": Quantity("ms", 0, 1e5),
+    "fps": Quantity("images/s", 0, 1e5),
+    "inference_time": Quantity("s", 0, 100),
+    "memory": Quantity("GB", 0, 1000),
+    "speed_ratio": Quantity("x", 0, 100),
+    "params_ratio": Quantity("x", 0, 100),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published figure.
+
+    Attributes:
+        by: whose paper or repository prints it.
+        table: where in it; for the paper's own tables the name of the study that mirrors it.
+        method: as in ``FastFlow``, ``CFLOW-AD``.
+        setting: what sets the row apart, ``field=value`` of a variant where there is such a field.
+        backbone: timm's architecture, with a tag where the source names the weights; may be empty.
+        dataset: as in a record; may be empty.
+        category: a category, ``mean``, or empty where the figure has none.
+        metric: a key of :data:`QUANTITIES`.
+        value: in ``unit``.
+        unit: the metric's.
+        printed: the figure as printed, which may be a fraction.
+        status: one of :data:`STATUSES`.
+        source: where it was read.
+        note: what a reader must know beside it.
+    """
+
+    by: str
+    table: str
+    method: str
+    setting: str
+    backbone: str
+    dataset: str
+    category: str
+    metric: str
+    value: float
+    unit: str
+    printed: str
+    status: str
+    source: str
+    note: str
+    decimals: int = 0  # of the table's column: a table prints 0.98 and 0.980 alike
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What may be there once only."""
+        return (
+            self.by, self.table, self.method, self.setting, self.backbone, self.dataset,
+            self.category, self.metric,
+        )  # fmt: skip
+
+    @property
+    def column(self) -> tuple[str, ...]:
+        """What is printed with as many decimals: a metric's column of a table."""
+        return self.by, self.table, self.method, self.metric
+
+    @property
+    def name(self) -> str:
+        """The figure in words, as ``table1: FastFlow, resnet18, mvtec_ad/mean, image_auroc``."""
+        where = "/".join(filter(None, (self.dataset, self.category)))
+        what = (self.method, self.setting, self.backbone, where, self.metric)
+        return f"{self.by} {self.table}: {', '.join(filter(None, what))}"
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The variant's fields that ``setting`` names; empty where it names none."""
+        name, _, text = self.setting.partition("=")
+        return {name: parse(name, text)} if name in FIELDS else {}
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit that its column prints, in ``unit``: 0.05 for ``99.4``."""
+        if self.unit == "%" and self.value == 100:  # "100", "1.0": one decimal elsewhere
+            return 0.05
+        printed = abs(float(self.printed))
+        scale = self.value / printed if printed else 1.0
+        return 0.5 * 10.0**-self.decimals * scale
+
+
+class Setting(NamedTuple):
+    """What the paper says of its own settings; ``backbone`` is empty for all of them."""
+
+    backbone: str
+    field: str
+    value: str
+    status: str
+    source: str
+
+
+def ledger() -> list[Published]:
+    """Every figure that comes with the harness: the papers', then the reproductions'."""
+    folder = shipped("results", "paper")
+    files = (folder / f"{name}.csv" for name in ("published", "reproductions"))
+    return [figure for file in files for figure in read_published(file)]
+
+
+def read_published(file: Path) -> list[Published]:
+    """The figures of a ledger file.
+
+    Raises:
+        InputError: a column is missing, or a row has an unknown metric or status, another unit
+            than its metric, a value that is no number or out of range, or is there twice; it
+            names file and row (the first line is row 1).
+    """
+    found: dict[tuple[str, ...], int] = {}
+    figures = []
+    columns = tuple(name for name in Published.__dataclass_fields__ if name != "decimals")
+    for number, row in _rows(file, columns):
+        place = f"{file}, row {number}"
+        fields: dict[str, Any] = {**row, "value": _number(row["value"], f"{place}: value")}
+        figure = Published(**fields)
+        _check(figure, place)
+        if figure.key in found:
+            raise InputError(
+                f"{place}: expected every figure once; {figure.name} is in row "
+                f"{found[figure.key]} already; remove one"
+            )
+        found[figure.key] = number
+        figures.append(figure)
+    most: dict[tuple[str, ...], int] = {}
+    for f in figures:
+        most[f.column] = max(most.get(f.column, 0), len(f.printed.partition(".")[2]))
+    return [replace(f, decimals=most[f.column]) for f in figures]
+
+
+def read_settings(file: Path) -> list[Setting]:
+    """The paper's own settings; errors as in :func:`read_published`."""
+    settings = [Setting(**row) for _, row in _rows(file, Setting._fields)]
+    for number, setting in enumerate(settings, start=2):
+        _known_status(setting.status, f"{file}, row {number}")
+    return settings
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            reader = csv.DictReader(lines)
+            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(f"{file}, row 1: expected the column {missing[0]}; found none")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(
+                        f"{file}, row {reader.line_num}: expected {len(columns)} values; got "
+                        "more or less; quote a text that holds a comma"
+                    )
+                yield reader.line_num, {c: row[c] for c in columns}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: expected a ledger of published figures ({error})") from None
+
+
+def _check(figure: Published, place: str) -> None:
+    if figure.metric not in QUANTITIES:
+        raise InputError(f"{place}: {unknown('metric', figure.metric, QUANTITIES)}")
+    unit, low, high = QUANTITIES[figure.metric]
+    if figure.unit != unit:
+        raise InputError(f"{place}: unit: expected {unit} for {figure.metric}; got {figure.unit}")
+    if not low <= figure.value <= high:
+        raise InputError(
+            f"{place}: value: expected {figure.metric} in {low} … {high} {unit}; "
+            f"got {figure.value}"
+        )
+    _known_status(figure.status, place)
+    printed = _number(figure.printed, f"{place}: printed")
+    if not any(math.isclose(figure.value, s * printed) for s in (1, 100, 1e-6)):
+        raise InputError(
+            f"{place}: printed: expected the value, as a percentage, fraction or count; got "
+            f"{figure.printed} for {figure.value} {unit}"
+        )
+    try:
+        Variant().replace(method=method_of(figure.method) or "fastflow", **figure.fields)
+    except InputError as error:
+        raise InputError(f"{place}: setting: {error}") from None
+
+
+def _known_status(status: str, place: str) -> None:
+    if status not in STATUSES:
+        raise InputError(f"{place}: {unknown('status', status, STATUSES)}")
+
+
+def _number(text: str, place: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{place}: expected a number; got '{text}'") from None

@@ -1,0 +1,157 @@
+"""Reports: a notebook executed on the records by papermill, as .ipynb, HTML and an index."""
+
+import html
+import os
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.bundled import shipped
+from harness.errors import unknown
+from harness.files import write_whole
+from harness.studies import STUDIES, get_study
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>fastflow-harness reports</title>
+<style>
+ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; color: #222 }}
+ li {{ margin: 1rem 0 }} small {{ color: #666 }}
+</style>
+<h1>Reports</h1>
+<p>Executed notebooks; each reads the run records and trains nothing.</p>
+<ul>
+{items}
+</ul>
+</html>
+"""
+ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
+
+
+# Notebooks of the paper's own tables; every other study's is ``ablations``.
+NOTEBOOKS = {
+    "methods": "methods", "table1": "table1_complexity", "table2": "table2_mvtec",
+    "table3": "table3_btad", "table4": "table4_cifar10",
+}  # fmt: skip
+# Notebooks that are no study's, and what they ask.
+PAGES = {
+    "parameters": "Which reading of the paper gives its parameter counts?",
+    "gap": "How far are our figures from the published ones?",
+}
+
+
+def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+    """Execute a study's notebook.
+
+    Args:
+        study: its name.
+        results: the folder with the records; the report goes to ``results/reports``.
+        chosen: the options of :func:`harness.studies.get_study`, with dataset and categories.
+
+    Returns:
+        The HTML page.
+    """
+    name = get_study(
+        study, **{k: chosen[k] for k in ("variants", "where", "set", "seeds", "smoke")}
+    ).name
+    parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
+    page = execute(NOTEBOOKS.get(study, "ablations"), name, results / "reports", parameters)
+    write_index(results / "reports")
+    return page
+
+
+def write_qualitative(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+    """Execute ``notebooks/qualitative.ipynb`` for a study: images, masks and maps."""
+    parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
+    page = execute("qualitative", "qualitative", results / "reports", parameters)
+    write_index(results / "reports")
+    return page
+
+
+def write_page(name: str, results: Path) -> Path:
+    """Execute a notebook that is no study's: a key of :data:`PAGES`."""
+    page = execute(name, name, results / "reports", {"results": str(results.resolve())})
+    write_index(results / "reports")
+    return page
+
+
+def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, Any]) -> Path:
+    """Execute a notebook with parameters; writes ``<name>.ipynb`` and ``<name>.html``.
+
+    Raises:
+        InputError: a parameter that the notebook does not declare, which papermill would only
+            warn of.
+    """
+    import papermill
+
+    source = shipped("notebooks", f"{notebook}.ipynb")
+    declared = papermill.inspect_notebook(source)
+    for key in parameters:
+        if key not in declared:
+            raise unknown(f"parameter of {source.name}", key, declared)
+    reports.mkdir(parents=True, exist_ok=True)
+    partial = reports / f".{name}.ipynb"  # papermill saves after every cell
+    # The kernel imports the harness that runs now, installed or not.
+    package = str(Path(harness.__file__).parents[1])
+    paths = filter(None, [package, os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of papermill's own use of its libraries
+        papermill.execute_notebook(
+            source, partial, dict(parameters), kernel_name="python3", progress_bar=False,
+            cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
+        )  # fmt: skip
+    final = reports / f"{name}.ipynb"
+    partial.replace(final)
+    return to_html(final)
+
+
+def to_html(notebook: Path) -> Path:
+    """The executed notebook as a page, without its code."""
+    from nbconvert import HTMLExporter
+
+    exporter: Any = HTMLExporter(exclude_input=True, exclude_input_prompt=True)
+    body, _ = exporter.from_filename(str(notebook))
+    page = notebook.with_suffix(".html")
+    write_whole(page, body)
+    return page
+
+
+def write_index(reports: Path) -> Path:
+    """``index.html`` with every report there is."""
+    import nbformat
+
+    items = []
+    for page in sorted(p for p in reports.glob("*.html") if p.name != "index.html"):
+        if not (source := page.with_suffix(".ipynb")).is_file():
+            continue
+        notebook = nbformat.read(source, as_version=4)
+        study = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
+        when = datetime.fromtimestamp(page.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        items.append(
+            ITEM.format(
+                file=html.escape(page.name),
+                name=html.escape(page.stem),
+                when=when,
+                asks=html.escape(PAGES.get(page.stem) or _asks(study)),
+            )
+        )
+    index = reports / "index.html"
+    write_whole(index, PAGE.format(items="\n".join(items)))
+    return index
+
+
+def _asks(study: str) -> str:
+    return STUDIES[study].asks if study in STUDIES else ""
+
+
+def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that a notebook's parameter cell can hold: tuples as lists."""
+    return {
+        key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in chosen.items()
+    }

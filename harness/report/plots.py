@@ -1,0 +1,198 @@
+"""Figures of a study, drawn from tables and from the galleries that runs leave."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from harness.experiment.record import Place
+from harness.experiment.study import Study
+from harness.report.tables import NAMES
+
+
+def style() -> None:
+    """The look of every figure and table: call once per notebook."""
+    pd.set_option("display.max_rows", None, "display.max_colwidth", None)
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
+
+
+def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """One panel per metric: every run as a dot, coloured by category; a bar marks the mean."""
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), 0.9 + 0.5 * frame["label"].nunique()),
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    shown = frame.assign(**{m: 100 * frame[m] for m in metrics})
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        sns.stripplot(
+            shown, x=metric, y="label", hue="category", ax=axis, size=6, alpha=0.8,
+            jitter=0.18, legend=metric == metrics[-1],
+        )  # fmt: skip
+        sns.pointplot(
+            shown, x=metric, y="label", ax=axis, errorbar=None, linestyle="none", marker="|",
+            markersize=22, markeredgewidth=2.5, color="black",
+        )  # fmt: skip
+        axis.set(xlabel=f"{NAMES[metric]} (%)", ylabel="")
+    if legend := axes[0][-1].get_legend():
+        sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        legend.set_title("category")
+    return _closed(figure)
+
+
+def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
+    """Paired differences to the reference with their 95 % intervals, in points."""
+    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(table)), layout="constrained")
+    rows = np.arange(len(table))[::-1]
+    spread = np.vstack(
+        [table["difference"] - table["low"], table["high"] - table["difference"]]
+    ).astype(float)
+    axis.errorbar(
+        table["difference"].astype(float), rows, xerr=np.nan_to_num(spread), fmt="o",
+        color=sns.color_palette()[0], capsize=4,
+    )  # fmt: skip
+    axis.axvline(0, color="black", linewidth=1)
+    axis.set_yticks(rows, list(table["variant"]))
+    axis.set(xlabel=f"{NAMES[metric]}, points against {reference}", ylim=(-0.6, len(table) - 0.4))
+    return _closed(figure)
+
+
+def gap_forest(table: pd.DataFrame) -> Figure:
+    """Ours minus published with the 95 % interval, for the rows of a gap table, by verdict."""
+    figure, axis = plt.subplots(figsize=(9, 1 + 0.28 * len(table)), layout="constrained")
+    rows = np.arange(len(table))[::-1]
+    colours = dict(zip(("reproduced", "gap", "exceeds"), sns.color_palette()[2:5], strict=True))
+    for verdict, colour in colours.items():
+        chosen = (table["verdict"] == verdict).to_numpy()
+        some = table[chosen]
+        spread = np.vstack([some["ours"] - some["low"], some["high"] - some["ours"]])
+        axis.errorbar(
+            some["gap"], rows[chosen], xerr=spread, fmt="o", color=colour, capsize=3,
+            label=f"{verdict} ({len(some)})",
+        )  # fmt: skip
+    axis.axvline(0, color="black", linewidth=1)
+    known = table[["by", "setting", "backbone", "category", "metric"]].to_numpy()
+    axis.set_yticks(rows, [" ".join(filter(None, row)) for row in known], fontsize=8)
+    axis.set(xlabel="ours minus published (points; M for parameters)")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return _closed(figure)
+
+
+def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
+    """The metric against latency, and against what is kept beside the backbone.
+
+    Kept: the additional parameters at four bytes each, and the memory bank. A line joins the
+    variants that no other one beats in both (the Pareto front).
+    """
+    columns = {"latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)"}
+    if "latency_ms" not in table:  # not measured
+        del columns["latency_ms"]
+    kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
+    shown = table.assign(kept=kept).dropna(subset=[metric])
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=(3 + 4 * len(columns), 4.2), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    axes = axes[0]
+    for axis, (column, text) in zip(axes, columns.items(), strict=True):
+        for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
+            if not np.isfinite(row[column]):  # its latency is not measured
+                continue
+            millions, bank = row["additional_params"] / 1e6, row["bank_bytes"] / 1e6
+            said = f"{millions:.2f} M" + (f", bank {bank:.0f} MB" if bank else "")
+            axis.scatter(
+                row[column], 100 * row[metric], s=90, color=colour, alpha=0.85,
+                label=f"{row['variant']} ({said})",
+            )  # fmt: skip
+        front = shown.dropna(subset=[column])
+        front = front.sort_values([column, metric], ascending=[True, False])
+        front = front[front[metric] > front[metric].cummax().shift(fill_value=-1)]
+        axis.plot(front[column], 100 * front[metric], color="grey", linewidth=1, zorder=0)
+        axis.set(xscale="log", xlabel=text)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.margins(0.12)
+    axes[0].set_ylabel(f"{NAMES[metric]} (%)")
+    figure.legend(
+        *axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False,
+        fontsize=10, title="variant (A.d. params)",
+    )  # fmt: skip
+    return _closed(figure)
+
+
+def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Metrics of the test images over the epochs: the mean over categories and seeds.
+
+    The last epoch is what the tables report; a peak before it is what an oracle would pick.
+    """
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(3 + 3.2 * len(metrics), 3.6), squeeze=False, layout="constrained"
+    )
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        shown = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
+        shown["label"] = pd.Categorical(shown["label"], list(dict.fromkeys(shown["label"])))
+        sns.lineplot(
+            shown, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
+            legend=metric == metrics[-1],
+        )  # fmt: skip
+        axis.set(ylabel=f"{NAMES[metric]} (%)")
+    if axes[0][-1].get_legend():
+        sns.move_legend(
+            axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=""
+        )
+    return _closed(figure)
+
+
+def gallery(
+    results: Path, study: Study, *, dataset: str, category: str, seed: int
+) -> Figure | None:
+    """Test images of a category with mask and the reference's anomaly map; None if not run.
+
+    The first image of every kind of defect and the good image with the highest score, so
+    neither the best nor the worst of the method was picked. One colour scale for all maps.
+    """
+    variant = study.variants[0]
+    path = Place.of(results, variant, dataset, category, seed).gallery
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        data = {name: file[name] for name in file.files}
+    count = len(data["images"])
+    figure, axes = plt.subplots(
+        2, count, figsize=(1.9 * count, 4.3), squeeze=False, layout="constrained"
+    )
+    low, high = data["maps"].min(), data["maps"].max()
+    for column in range(count):
+        image, mask, anomaly = (data[k][column] for k in ("images", "masks", "maps"))
+        for axis in axes[:, column]:
+            axis.imshow(image)
+            axis.set(xticks=[], yticks=[])
+            if mask.any():
+                axis.contour(mask, levels=[0.5], colors="cyan", linewidths=1)
+        axes[1, column].imshow(anomaly, cmap="inferno", vmin=low, vmax=high, alpha=0.75)
+        axes[0, column].set_title(
+            f"{str(data['defects'][column]).replace('_', ' ')}\n"
+            f"score {data['scores'][column]:.3f}",
+            fontsize=9,
+        )
+    axes[0, 0].set_ylabel("image, mask")
+    axes[1, 0].set_ylabel("anomaly map")
+    figure.suptitle(f"{category}: {study.labels()[variant.digest]}, seed {seed}", fontsize=11)
+    return _closed(figure)
+
+
+def _closed(figure: Figure) -> Figure:
+    """The figure, no longer pyplot's: a notebook would else show it a second time."""
+    plt.close(figure)
+    return figure
+
+
+def _colours(count: int) -> list[tuple[float, float, float]]:
+    palette = sns.color_palette() if count <= 10 else sns.color_palette("husl", count)
+    return [tuple(c) for c in palette[:count]]

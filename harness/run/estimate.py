@@ -1,0 +1,147 @@
+"""How long a plan takes and how much disk it needs, from costs measured on this machine."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from harness.experiment.choices import METHODS
+from harness.experiment.record import read_records
+from harness.experiment.settings import Settings
+from harness.experiment.study import Cell
+from harness.experiment.variant import Variant
+from harness.features.cache import entry_bytes
+from harness.paper.parameters import Shapes, skeleton
+from harness.run.machine import cores, device_name, runs_at_a_time, torch_device
+from harness.run.measure import count_macs, flow_macs
+from harness.run.model import make_model
+from harness.run.plan import Plan
+
+RECORD_BYTES = 20_000  # a record and its gallery's overhead
+PROBE = Variant(flow_steps=2, image_size=128, kernels=(3, 1))
+PROBE_SHAPES: Shapes = ((64, 32, 32), (128, 16, 16))
+PROBE_IMAGES, PROBE_ROUNDS = 8, 5
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per multiply-accumulate, and where they come from.
+
+    ``train``: of one run's flow, forward and backward, with a run's share of the threads.
+    ``infer``: of backbone and flow, forward, with all threads.
+    """
+
+    train: float
+    infer: float
+    source: str
+
+
+def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """What is left of a plan costs.
+
+    Returns:
+        ``train_seconds`` (with ``parallel`` runs at a time), ``backbone_seconds`` (as if nothing
+        were cached), ``cache_bytes`` (the features of all categories; the cache holds at most
+        its limit), ``results_bytes`` (energies and records), ``at_most`` (whether early stopping
+        may end sooner), ``parallel``, ``rates``.
+    """
+    missing = plan.missing()
+    kept = max((plan.sizes[c.category][0] for c in missing), default=0)
+    counts = {v: _cost(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
+    rates = measured_rates(read_records(settings.results), settings)
+    train = 0.0
+    results = len(missing) * RECORD_BYTES
+    for variant, category, _ in _trainings(missing):
+        images, test = plan.sizes[category]
+        macs, shapes = counts[variant]
+        if METHODS[variant.method].trained:
+            step = macs.get("step", macs["flow"])
+            train += step * images * variant.epochs * rates.train
+        else:  # fitted: what scoring takes; the fit itself is not known
+            train += macs["flow"] * test * rates.infer * cores() / runs_at_a_time(settings)
+        # The last epoch is always evaluated.
+        evaluations = -(-variant.epochs // variant.eval_every) if variant.eval_every else 1
+        results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
+    backbone, cache = 0.0, 0
+    for variant, category in _passes(missing):
+        macs, shapes = counts[variant]
+        images = sum(plan.sizes[category])
+        backbone += macs["backbone"] * images * rates.infer
+        cache += entry_bytes(shapes, images, variant.feature_dtype)
+    return {
+        "train_seconds": train / runs_at_a_time(settings),
+        "backbone_seconds": backbone,
+        "cache_bytes": cache,
+        "results_bytes": results,
+        "at_most": any(v.patience for v in counts),  # they may stop early
+        "parallel": runs_at_a_time(settings),
+        "rates": rates.source,
+    }
+
+
+def measured_rates(records: Iterable[Mapping[str, Any]], settings: Settings) -> Rates:
+    """The rates of this device's records; without any, of a probe that takes seconds."""
+    device = torch_device(settings.device)
+    name = device_name(device)
+    train, infer = [], []
+    for r in records:
+        if r["environment"]["device_name"] != name or r["smoke"]:
+            continue
+        macs, seconds = r["macs"], r["measured"]["fit_seconds"]
+        if fps := r["measured"]["speed"].get("fps"):
+            infer.append(1 / (fps * (macs["flow"] + macs["backbone"])))
+        if seconds and r["loss"]:  # trained, not fitted
+            step = macs.get("step", macs["flow"])
+            train.append(seconds / (step * r["data"]["train"] * len(r["loss"])))
+    if train and infer:
+        return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
+    return _probe(device, max(1, cores() // runs_at_a_time(settings)))
+
+
+def _probe(device: str, threads: int) -> Rates:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model = make_model(PROBE, PROBE_SHAPES, 0).to(device).to(memory_format=torch.channels_last)
+    with torch.device("meta"):
+        empty = [torch.empty(PROBE_IMAGES, *shape) for shape in PROBE_SHAPES]
+        work = flow_macs(make_model(PROBE, PROBE_SHAPES, 0), empty)
+    features = [torch.randn(PROBE_IMAGES, *s, device=device) for s in PROBE_SHAPES]
+    features = [f.contiguous(memory_format=torch.channels_last) for f in features]
+    train = _seconds(lambda: next(model.losses(features)).backward())
+    torch.set_num_threads(cores())
+    infer = _seconds(lambda: model.scores(features))
+    torch.set_num_threads(before)
+    return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
+
+
+def _seconds(work: Any) -> float:  # noqa: ANN401
+    times = []
+    for _ in range(PROBE_ROUNDS):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)  # what the machine can do, whatever else it is doing
+
+
+def _cost(variant: Variant, kept: int) -> tuple[dict[str, int], Shapes]:
+    model, twin, shapes = skeleton(variant)
+    with torch.device("meta"):
+        model.fill(kept)
+    return count_macs(model, twin, views=variant.views), shapes
+
+
+def _trainings(cells: Sequence[Cell]) -> list[Cell]:
+    """One cell of each training: scoring variants share theirs."""
+    trainings = {(c.variant.training, c.category, c.seed): c for c in cells}
+    return list(trainings.values())
+
+
+def _passes(cells: Sequence[Cell]) -> list[tuple[Variant, str]]:
+    """One variant of each backbone that a category's images pass."""
+    found = {(c.variant.features, c.category): (c.variant, c.category) for c in cells}
+    return list(found.values())

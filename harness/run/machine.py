@@ -1,0 +1,94 @@
+"""The machine: its cores and devices, and what a record says of it."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import harness
+from harness.errors import InputError
+from harness.experiment.settings import Settings
+from harness.methods.flow import compiled
+
+LIBRARIES = ("torch", "timm", "FrEIA", "numpy", "scikit-learn", "pillow")
+
+
+def cores() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def torch_device(name: str) -> str:
+    """Resolve ``auto`` to a device of this machine, and check any other name.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--device: expected auto, cpu or a device of this machine; got {name} ({reason})"
+        ) from None
+    return name
+
+
+def runs_at_a_time(settings: Settings) -> int:
+    """Count the runs that go side by side: one a core, at most 8; one on an accelerator."""
+    return settings.jobs or (min(cores(), 8) if torch_device(settings.device) == "cpu" else 1)
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """The block ``environment`` of a record."""
+    return {
+        "harness": harness.__version__,
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in LIBRARIES},
+        "device": device,
+        "device_name": device_name(device),
+        "threads": threads,
+        "compiled": compiled.library() is not None,
+    }
+
+
+def device_name(device: str) -> str:
+    """The accelerator's or processor's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout that the harness runs from, with ``+`` where it was changed."""
+    root = Path(harness.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,122 @@
+"""A study's plan: where it runs, its cells, and which of them are recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.data.counts import OFFICIAL
+from harness.data.datasets import DATASETS, NAMES, Category, open_dataset
+from harness.errors import InputError, unknown
+from harness.experiment.record import Place, read_record
+from harness.experiment.settings import Settings
+from harness.experiment.study import Cell, Study
+
+SMOKE_IMAGES = 8  # of each kind that a smoke run looks at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study on a data set: every cell, and which of them are recorded.
+
+    ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
+    made without the data.
+    """
+
+    study: Study
+    categories: dict[str, Category]
+    sizes: dict[str, tuple[int, int]]
+    dataset: str
+    results: Path
+    cells: tuple[Cell, ...]
+
+    def place(self, cell: Cell) -> Place:
+        """Where the cell's record is or will be."""
+        return Place.of(self.results, cell.variant, self.dataset, cell.category, cell.seed)
+
+    def missing(self) -> list[Cell]:
+        """The cells without a record."""
+        return [c for c in self.cells if not self.place(c).record.is_file()]
+
+
+def make_plan(study: Study, settings: Settings) -> Plan:
+    """The study's cells on the data set at hand.
+
+    Raises:
+        InputError: the data set or a category does not exist or cannot be used, or a record
+            that is there was made from other data.
+    """
+    name = settings.dataset or study.dataset
+    dataset = open_dataset(name, folder=settings.data, cache=settings.cache)
+    has = dataset.categories()
+    for name in settings.categories:
+        if name not in has:
+            raise unknown("category", name, has)
+    wanted = settings.categories or tuple(c for c in study.categories if c in has) or has
+    smoke = all(v.smoke for v in study.variants)
+    wanted = wanted[:1] if smoke else wanted
+    categories = {name: dataset.load(name) for name in wanted}
+    if smoke:
+        categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
+    _usable(study, categories)
+    sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
+    cells = tuple(study.cells(wanted))
+    plan = Plan(study, categories, sizes, dataset.name, settings.results, cells)
+    for cell in plan.cells:
+        if (path := plan.place(cell).record).is_file():
+            _same_data(path, categories[cell.category])
+    return plan
+
+
+def plan_without_data(study: Study, settings: Settings) -> Plan:
+    """The study's cells by its data set's published categories and counts.
+
+    Raises:
+        InputError: they are not known, or a category does not exist.
+    """
+    dataset = settings.dataset or study.dataset
+    official = OFFICIAL.get(name := dataset.removeprefix("disturbed-"))
+    if official is None:
+        if name not in DATASETS:
+            raise unknown("data set", dataset, NAMES)
+        raise InputError(f"the categories of {dataset} are not known; expected --data DIR")
+    for name in settings.categories:
+        if name not in official:
+            raise unknown("category", name, official)
+    wanted = settings.categories or study.categories or tuple(official)
+    smoke = all(v.smoke for v in study.variants)
+    wanted = wanted[:1] if smoke else wanted
+    sizes = {name: (official[name].train, official[name].test) for name in wanted}
+    if smoke:
+        sizes = {name: (SMOKE_IMAGES, 2 * SMOKE_IMAGES) for name in wanted}
+    cells = tuple(study.cells(wanted))
+    return Plan(study, {}, sizes, dataset, settings.results, cells)
+
+
+def _usable(study: Study, categories: Mapping[str, Category]) -> None:
+    """Look for what is wrong with the images before anything runs.
+
+    A flow needs at least two images to train on after the holdout: from one alone, neither
+    data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full,
+    unless ``drop_last`` leaves out what is not.
+    """
+    leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
+    needs = {(v.holdout, v.batch_size if v.drop_last else 2) for v in study.variants}
+    for category in categories.values():
+        category.check(leaks=leaks)
+        images = len(category.train)
+        for holdout, least in needs:
+            if (left := images - round(holdout * images)) < least:
+                raise InputError(
+                    f"{category.train[0].path.parent}: expected at least {least} images of "
+                    f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
+                    "add images, or lower holdout or, with drop_last, batch_size"
+                )
+
+
+def _same_data(path: Path, category: Category) -> None:
+    there = read_record(path)["data"]["digest"]
+    if there != category.digest:
+        raise InputError(
+            f"{path}: recorded on other images of {category.name} (data digest {there}; "
+            f"now {category.digest}); expected the same; use another --results"
+        )

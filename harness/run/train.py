@@ -1,0 +1,272 @@
+"""The shared training core: one ``fit`` for every variant of every method."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.errors import RunFailed
+from harness.experiment.variant import Variant
+from harness.features.cache import ahead
+from harness.methods.contract import Arrays, Method, Scores
+
+CHUNK = 32  # images read at a time where all are looked at
+
+
+@dataclass
+class History:
+    """What training leaves beside the weights.
+
+    Attributes:
+        loss: mean training loss of every epoch; empty for what is fitted, not trained.
+        holdout: mean loss of the held-out good images at every evaluated epoch.
+        scores: epoch → what the method says of the test images.
+        bank_bytes: kept of the training images, beside parameters.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    holdout: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, Scores] = field(default_factory=dict)
+    bank_bytes: int = 0
+
+
+def fit(
+    model: Method,
+    train: Arrays,
+    test: Arrays,
+    *,
+    variant: Variant,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[int, float], object] = lambda epoch, loss: None,
+    enough: Callable[[History], bool] = lambda history: False,
+) -> History:
+    """Learn from good images alone, and score the test images.
+
+    A flow is trained by negative log-likelihood (paper Eq. 1); a method that is not trained by
+    gradient is fitted once, as its only epoch.
+
+    Args:
+        model: freshly built.
+        train: features of the good images, (N, C, H, W) per tap.
+        test: features of the test images; only scored, never trained on.
+        variant: its training fields are used.
+        seed: of the batches' order and the held-out images; independent of the model's
+            initialisation, so that variants with one seed see the same batches.
+        device: as in torch.
+        progress: called after every epoch with its number, from 1, and its mean loss.
+        enough: called after every evaluation; true ends the training.
+
+    Raises:
+        RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
+            says at which epoch and the last good loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.to(device).to(memory_format=torch.channels_last)
+    history = History()
+    if not model.trained:
+        _finite(train)
+        nobody = np.arange(0)
+        _evaluate(model, history, 1, train, nobody, test, variant, device)
+        progress(1, math.nan)
+        return history
+    kept, held = _split(len(train[0]), variant.holdout, generator)
+    used = _used(len(kept), variant)
+    model.initialise(_batch(train, kept[: variant.batch_size], device))
+    optimiser = _optimiser(model, variant)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
+    for epoch in range(1, variant.epochs + 1):
+        order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
+        try:
+            loss = _epoch(model, train, order, optimiser, schedule, variant, device)
+        except ArithmeticError as error:
+            raise _diverged(error, epoch, variant, history) from None
+        history.loss.append(loss)
+        evaluated = variant.eval_every and epoch % variant.eval_every == 0
+        if evaluated or epoch == variant.epochs:
+            _evaluate(model, history, epoch, train, held, test, variant, device)
+        progress(epoch, loss)
+        if evaluated and enough(history):
+            break
+    return history
+
+
+def _finite(train: Arrays) -> None:
+    """Refuse features that no distance can be taken of; a training would notice by its loss."""
+    for array in train:
+        for start in range(0, len(array), CHUNK):
+            if not np.isfinite(array[start : start + CHUNK]).all():
+                raise RunFailed(
+                    "a training image's features are not finite; try feature_dtype=float32"
+                )
+
+
+def _diverged(error: object, epoch: int, variant: Variant, history: History) -> RunFailed:
+    last = f"{history.loss[-1]:.6g}" if history.loss else "none"
+    return RunFailed(
+        f"the loss became {error} in epoch {epoch} of {variant.epochs}; last good epoch's "
+        f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
+    )
+
+
+def _epoch(
+    model: Method,
+    train: Arrays,
+    order: NDArray[np.int64],
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    variant: Variant,
+    device: str,
+) -> float:
+    """One pass over the images in this order; the mean loss.
+
+    Raises:
+        ArithmeticError: the loss is not finite; its text is the value.
+    """
+    model.train()
+    total = 0.0
+    for rows, features in _loaded(train, order, variant.batch_size, device):
+        values = []
+        for loss in _losses(model, features, variant):
+            if not math.isfinite(value := loss.item()):
+                raise ArithmeticError(value)
+            optimiser.zero_grad()
+            loss.backward()
+            if variant.gradient_clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
+            optimiser.step()
+            values.append(value)
+        schedule.step()
+        total += fmean(values) * len(rows)
+    return total / len(order)
+
+
+def _evaluate(
+    model: Method,
+    history: History,
+    epoch: int,
+    train: Arrays,
+    held: NDArray[np.int64],
+    test: Arrays,
+    variant: Variant,
+    device: str,
+) -> None:
+    """Score the test images, and the held-out good ones, at this epoch."""
+    model.eval()
+    with precision(variant, device):
+        model.fit(train, device=device)
+    scores = scored(model, test, variant, device)
+    with torch.inference_mode():
+        losses = [
+            fmean(v.item() for v in _losses(model, _batch(train, rows, device), variant))
+            * len(rows)
+            for rows in _batches(held, variant.batch_size)
+        ]
+    if not scores.isfinite():
+        last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
+        raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
+    history.scores[epoch] = scores
+    history.bank_bytes = model.bank_bytes
+    if losses:
+        history.holdout[epoch] = sum(losses) / len(held)
+
+
+@torch.inference_mode()
+def scored(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Scores:
+    """What a model that has learnt says of images, features (N, C, H, W) per tap, in batches."""
+    parts = []
+    for rows in _batches(np.arange(len(test[0])), variant.batch_size):
+        with precision(variant, device):
+            parts.append(model.scores(_batch(test, rows, device)).cpu())
+    return Scores.join(parts)
+
+
+def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:
+    losses = model.losses(features)
+    while True:
+        with precision(variant, features[0].device.type):
+            loss = next(losses, None)
+        if loss is None:
+            return
+        yield loss
+
+
+def precision(variant: Variant, device: str) -> torch.autocast:
+    """The context of the variant's arithmetic: bfloat16 where it says so, else float32."""
+    kind = device.split(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=variant.precision == "bfloat16")
+
+
+def _split(
+    images: int, holdout: float, generator: torch.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on, and rows held out (none where the share is 0)."""
+    rows = torch.randperm(images, generator=generator).numpy()
+    held = round(holdout * images)
+    if holdout and not 0 < held < images:
+        raise RunFailed(
+            f"holdout: expected a share that leaves images on both sides; got {holdout} of "
+            f"{images} images"
+        )
+    return rows[held:], rows[:held]
+
+
+def _used(images: int, variant: Variant) -> int:
+    """Images of an epoch: all, or those of its whole batches."""
+    if not variant.drop_last:
+        return images
+    if images < variant.batch_size:
+        raise RunFailed(
+            f"drop_last: expected at least one whole batch of {variant.batch_size} images; got "
+            f"{images} training images; use a smaller batch_size or drop_last=false"
+        )
+    return images - images % variant.batch_size
+
+
+def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _batch(arrays: Arrays, rows: NDArray[np.int64], device: str) -> list[Tensor]:
+    """Rows of the memory-mapped features as float32 tensors."""
+    tensors = (torch.from_numpy(np.ascontiguousarray(a[rows], np.float32)) for a in arrays)
+    return [t.to(device).contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def _loaded(
+    arrays: Arrays, order: NDArray[np.int64], size: int, device: str
+) -> Iterator[tuple[NDArray[np.int64], list[Tensor]]]:
+    """Rows and features of every batch; an accelerator does not wait for them to be read."""
+
+    def load(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Tensor]]:
+        return rows, _batch(arrays, rows, device)
+
+    each = map if device == "cpu" else ahead  # the processor's cores are at work as it is
+    return each(load, _batches(order, size))
+
+
+def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
+    kind = torch.optim.Adam if variant.optimiser == "adam" else torch.optim.AdamW
+    rate, decay = variant.learning_rate, variant.weight_decay
+    return kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+
+
+def _factor(variant: Variant, images: int) -> Callable[[int], float]:
+    """The learning rate's factor at optimiser step n: linear warm-up, then the schedule."""
+    per_epoch = math.ceil(images / variant.batch_size)
+    warmup, total = variant.warmup_epochs * per_epoch, variant.epochs * per_epoch
+
+    def factor(n: int) -> float:
+        if n < warmup:
+            return (n + 1) / warmup
+        if variant.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (n - warmup) / max(1, total - warmup)))
+
+    return factor

@@ -1,0 +1,1 @@
+"""Energies to maps to figures."""

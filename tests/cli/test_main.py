@@ -1,0 +1,249 @@
+"""The command: what it prints, its exit codes, and bad input."""
+
+import json
+import re
+
+import pytest
+
+from harness.cli import main as cli
+from harness.paper import parameters
+from harness.run import estimate
+from harness.run import sweep as grid
+from harness.studies import STUDIES
+
+TINY = [
+    "--set", "image_size=64", "--set", "flow_steps=2", "--set", "taps=1,2",
+    "--set", "backbone=tf_efficientnet_lite0.pypi_in1k", "--set", "batch_size=8",
+    "--epochs", "1", "--seed", "0", "--category", "left",
+]  # fmt: skip
+
+
+def call(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+def tree(folder):
+    return sorted(str(p) for p in folder.rglob("*")) if folder.exists() else []
+
+
+def test_list(capsys):
+    assert call("list") == 0
+    text = capsys.readouterr().out
+    for name, study in STUDIES.items():
+        assert name in text
+        assert study.asks in text
+
+
+def test_list_json(capsys):
+    assert call("list", "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(STUDIES)
+
+
+def test_list_a_study(capsys):
+    assert call("list", "block_index") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 14
+    first = STUDIES["block_index"].variants[0]
+    assert lines[0] == f"{first.digest}  DeiT, block 7"
+    assert call("list", "reproductions", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["lelexx, ResNet18"]["flow_steps"] == 4
+    assert call("list", "blockindex") == 2
+    assert "did you mean 'block_index'?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The estimate without its probe, which takes seconds."""
+    given = estimate.Rates(1e-10, 1e-11, "a stopwatch")
+    monkeypatch.setattr(estimate, "measured_rates", lambda records, settings: given)
+
+
+@pytest.mark.parametrize(
+    ("study", "runs"),
+    [("table1", 13 * 15 * 3), ("table3", 9 * 3 * 3), ("table4", 7 * 10 * 3),
+     ("disturbed", 4 * 15 * 3)],
+)  # fmt: skip
+def test_plan_without_data(study, runs, tmp_path, capsys, rates, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("plan", study) == 0
+    text = capsys.readouterr().out
+    assert f"{runs} runs, {runs} to run" in text
+    assert re.search(r"about [\d.]+ (s|min|h) of training, \d runs at a time", text)
+    assert "GiB of features" in text
+    assert "rates from a stopwatch" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_without_data_in_json_and_in_part(tmp_path, capsys, rates):
+    asked = ["--results", tmp_path, "--category", "screw", "--variant", "DeiT", "--json"]
+    assert call("plan", "table1", *asked, "--seed", "4") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["categories"] == ["screw"]
+    assert [(r["variant"], r["seed"], r["recorded"]) for r in made["runs"]] == [("DeiT", 4, False)]
+    assert made["estimate"]["train_seconds"] > 0
+    whole = made["estimate"]["cache_bytes"]
+    assert whole == 4 * (320 + 160) * 768 * 24 * 24
+    assert call("plan", "table1", *asked, "--smoke") == 0
+    smoke = json.loads(capsys.readouterr().out)["estimate"]["cache_bytes"]
+    assert smoke == 4 * (8 + 16) * 768 * 24 * 24  # a smoke run looks at few images
+
+
+def test_params(capsys, monkeypatch):
+    few = [h for h in parameters.hypotheses() if h[0] == "ResNet18" and h[1] == "1.05·C/2"][::3]
+    monkeypatch.setattr(parameters, "hypotheses", lambda: iter(few))
+    assert call("params") == 0
+    text = capsys.readouterr().out
+    assert re.search(
+        r"ResNet18 +3 +one-sided +8 +1\.05·C/2 +4,871,760 +5,789,264 +4\.9 M +yes", text
+    )
+    assert "(?)" in text
+    assert call("params", "--json") == 0
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [(r["flow"], r["rounds"]) for r in rows] == [(4871760, True), (2712144, True)]
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        call("--help")
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "exit codes" in text
+
+
+def test_plan_run_report_cache(data, tmp_path, capsys):
+    places = ["--data", data, "--results", tmp_path / "results", *TINY]
+    assert call("plan", "kernels", *places) == 0
+    assert "2 runs, 2 to run" in capsys.readouterr().out
+    assert call("run", "kernels", *places, "--report") == 0
+    text = capsys.readouterr().out
+    assert "2 recorded" not in text
+    assert re.search(r"kernels=3,1\s+1/1\s+\d", text)
+    page = tmp_path / "results" / "reports" / "kernels.html"
+    assert f"report: {page}" in text
+    for part in (page, page.with_suffix(".ipynb"), page.with_name("index.html")):
+        assert part.is_file()
+    html = page.read_text()
+    assert STUDIES["kernels"].asks in html
+    assert html.count("data:image/png") >= 4  # metrics, differences, cost, gallery
+    assert "kernels=3,1" in html
+    assert STUDIES["kernels"].asks in page.with_name("index.html").read_text()
+    assert call("plan", "kernels", *places, "--json") == 0
+    assert all(r["recorded"] for r in json.loads(capsys.readouterr().out)["runs"])
+    assert call("run", "kernels", *places, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {r["label"] for r in rows} == {"kernels=3", "kernels=3,1"}
+    assert call("cache", "--results", tmp_path / "results", "--json") == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["category"] == "left"
+    assert call("cache", "--results", tmp_path / "results") == 0
+    assert "1 entries" in capsys.readouterr().out
+    assert call("cache", "--results", tmp_path / "results", "--clear") == 0
+    assert "cleared 1 entries" in capsys.readouterr().out
+
+
+def test_report_of_nothing_says_so(data, tmp_path, capsys):
+    places = ["--data", data, "--results", tmp_path / "results", *TINY]
+    assert call("report", "kernels", *places) == 0
+    page = tmp_path / "results" / "reports" / "kernels.html"
+    assert "0 of 2 runs are recorded" in page.read_text()
+    assert "Not answered" in page.read_text()
+
+
+def test_a_failed_run_is_exit_code_1(data, tmp_path, capsys, monkeypatch):
+    def fail(plan, settings, say):
+        return grid.Outcome(failed=[("left, base, seed 0", "the loss became nan")])
+
+    monkeypatch.setattr(grid, "run_study", fail)
+    assert call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY) == 1
+    assert "failed: left, base, seed 0: the loss became nan" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_exit_code_130(data, tmp_path, capsys, monkeypatch):
+    def interrupt(plan, settings, say):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid, "run_study", interrupt)
+    assert call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY) == 130
+    assert "goes on where it was" in capsys.readouterr().err
+
+
+BAD = {
+    "unknown study": (["run", "kernel"], "unknown study 'kernel'; did you mean 'kernels'"),
+    "unknown field": (["plan", "kernels", "--set", "kernel=3"], "unknown field 'kernel'"),
+    "bad value": (["plan", "kernels", "--set", "kernels=2"], "kernels: expected odd sizes"),
+    "bad epochs": (["plan", "kernels", "--epochs", "0"], "epochs: expected a number of at least"),
+    "no equals": (["plan", "kernels", "--set", "kernels"], "--set: expected FIELD=VALUE"),
+    "where nothing": (["plan", "kernels", "--where", "kernels=5"], "no variant of kernels has"),
+    "negative seed": (["plan", "kernels", "--seed", "-1"], "expected seeds in 0"),
+    "no data": (["run", "kernels"], "expected --data DIR"),
+    "data missing": (["run", "kernels", "--data", "nowhere"], "--data: expected a folder"),
+    "bad jobs": (["run", "surfaces", "--jobs", "-2"], "--jobs: expected a number of at least 1"),
+    "bad limit": (["run", "surfaces", "--cache-limit", "0"], "--cache-limit: expected more"),
+    "bad limit nan": (["run", "surfaces", "--cache-limit", "nan"], "--cache-limit: expected"),
+    "bad limit inf": (["run", "surfaces", "--cache-limit", "inf"], "--cache-limit: expected"),
+    "results a file": (
+        ["plan", "surfaces", "--results", __file__],
+        "--results: expected a folder",
+    ),
+    "field twice": (["plan", "kernels", *["--where", "kernels=3"] * 2], "every field once"),
+    "smoke set": (["plan", "kernels", "--set", "smoke=true"], "expected --smoke"),
+    "category": (["plan", "surfaces", "--category", "gras"], "did you mean 'grass'"),
+    "plan category": (["plan", "table1", "--category", "scrw"], "did you mean 'screw'"),
+    "plan variant": (["plan", "table1", "--variant", "Deit"], "did you mean 'DeiT'"),
+    "report of a file": (["report", "table1", "--results", __file__], "--results: expected a fol"),
+    "doctor data": (["doctor", "--data", "nowhere"], "--data: expected a folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    arguments, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.startswith("harness: ")
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_bad_usage_is_exit_code_2(capsys):
+    for arguments in (["nonsense"], ["run"], ["run", "kernels", "--jobs", "many"], []):
+        with pytest.raises(SystemExit) as exit_:
+            call(*arguments)
+        assert exit_.value.code == 2
+
+
+BAD_ON_DATA = {
+    "weights not there": (["--weights", "nowhere"], "--weights: expected a folder"),
+    "no such backbone": (["--set", "backbone=resnet999.x"], "unknown backbone 'resnet999'"),
+    "no such tap": (["--set", "taps=1,9"], "taps: tf_efficientnet_lite0.pypi_in1k has no tap 9"),
+    "wrong size": (
+        ["--set", "backbone=deit_base_distilled_patch16_384.fb_in1k", "--set", "taps=7"],
+        "expects 384; got 64",
+    ),
+    "no device": (["--device", "cuda:99"], "--device: expected auto, cpu or a device"),
+    "category": (["--category", "lefd"], "unknown category 'lefd'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_ON_DATA.values(), ids=BAD_ON_DATA)
+def test_bad_input_to_a_run(data, tmp_path, capsys, arguments, message):
+    results = tmp_path / "results"
+    assert call("run", "kernels", "--data", data, "--results", results, *TINY, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (results / "runs").exists()
+
+
+def test_doctor(data, tmp_path, capsys):
+    assert call("doctor", "--data", data, "--results", tmp_path / "results") == 0
+    text = capsys.readouterr().out
+    assert re.search(r"left +8 train, 8 test, 4 defective, 4 masks", text)
+    assert re.search(r"tf_efficientnet_lite0.pypi_in1k +package", text)
+    assert call("doctor", "--data", data, "--json", "--results", tmp_path / "results") == 0
+    assert "machine" in json.loads(capsys.readouterr().out)

@@ -1,0 +1,163 @@
+"""The MVTec AD layout, images and masks."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import SHARED, write_category
+
+from harness.data.contract import read_image, read_mask
+from harness.data.counts import OFFICIAL
+from harness.data.datasets import open_dataset
+from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.errors import InputError
+
+
+def test_counts_labels_and_masks(data):
+    dataset = MvtecAd(data)
+    assert dataset.categories() == ("left", "right")
+    category = dataset.load("left")
+    assert category.counts() == {"train": 8, "test": 8, "defective": 4, "masks": 4}
+    assert [s.label for s in category.test] == [1] * 4 + [0] * 4
+    assert {s.defect for s in category.test} == {"bright", "good"}
+    assert category.has_masks
+    assert all(s.mask is None for s in category.test if not s.label)
+
+
+def test_name_is_the_folder_unless_all_categories_are_mvtecs(data):
+    assert MvtecAd(data).name == "data"
+    (data / "left").rename(data / "bottle")
+    assert MvtecAd(data).name == "data"
+    (data / "right").rename(data / "screw")
+    assert MvtecAd(data).name == "mvtec_ad"
+
+
+def test_a_single_category_can_be_given(data):
+    dataset = MvtecAd(data / "left")
+    assert dataset.categories() == ("left",)
+    assert len(dataset.load("left").train) == 8
+
+
+def test_without_masks_there_are_none(data):
+    shutil.rmtree(data / "left" / "ground_truth")
+    category = MvtecAd(data).load("left")
+    assert not category.has_masks
+    assert category.counts()["masks"] == 0
+
+
+def test_digest_changes_with_content_alone(data):
+    before = MvtecAd(data).load("left").digest
+    (data / "left" / "readme.txt").write_text("not an image")
+    assert MvtecAd(data).load("left").digest == before
+    mask = next((data / "left" / "ground_truth").rglob("*.png"))
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(mask)
+    assert MvtecAd(data).load("left").digest != before
+
+
+def test_limited_keeps_good_and_defective(data):
+    category = MvtecAd(data).load("left").limited(2)
+    assert category.counts() == {"train": 2, "test": 4, "defective": 2, "masks": 2}
+
+
+def lose(path):
+    return lambda data: shutil.rmtree(data / path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: shutil.rmtree(data), "--data: expected a folder"),
+        (lambda data: [shutil.rmtree(p) for p in data.iterdir()], "found no such folder"),
+        (
+            lambda data: [p.unlink() for p in data.glob("left/train/good/*")],
+            "expected training images",
+        ),
+        (lose("left/test"), "expected <defect>/ folders of images"),
+        (
+            lambda data: next(data.glob("left/ground_truth/bright/*")).unlink(),
+            "expected a mask, as 3 other defective images of left have one; 1 lack it",
+        ),
+    ],
+)
+def test_damage_is_named(data, damage, message):
+    damage(data)
+    with pytest.raises(InputError, match=message):
+        MvtecAd(data).load("left")
+
+
+def test_unknown_category_has_a_near_match(data):
+    with pytest.raises(InputError, match="unknown category 'lefd'; did you mean 'left'"):
+        MvtecAd(data).load("lefd")
+
+
+def test_unreadable_image_is_named(tmp_path):
+    path = tmp_path / "a b ü.png"
+    path.write_bytes(b"\x89PNG nothing")
+    with pytest.raises(InputError, match=r"a b ü\.png: expected an image"):
+        read_image(path, 8)
+
+
+def test_image_is_resized_without_a_crop(tmp_path):
+    stripes = np.zeros((40, 80), np.uint8)
+    stripes[:, :8], stripes[:, -8:] = 200, 100
+    Image.fromarray(stripes).save(tmp_path / "x.png")
+    image = read_image(tmp_path / "x.png", 20)
+    assert image.shape == (20, 20, 3)
+    assert (image[:, 0] == 200).all()
+    assert (image[:, -1] == 100).all()
+
+
+def test_mask_any_non_zero_is_a_defect_and_nearest(tmp_path):
+    values = np.zeros((4, 4), np.uint8)
+    values[0, 0], values[3, 3] = 1, 255
+    Image.fromarray(values).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png", 8)
+    assert mask.dtype == bool
+    assert mask.sum() == 8
+    assert mask[:2, :2].all()
+    assert not read_mask(None, 8).any()
+
+
+def test_a_study_on_data_that_is_not_embedded_says_so(tmp_path):
+    with pytest.raises(InputError, match="not embedded; expected --data DIR"):
+        open_dataset("mvtec_ad", folder=None, cache=tmp_path)
+
+
+def test_surfaces_are_embedded(tmp_path):
+    dataset = open_dataset("surfaces", folder=None, cache=tmp_path)
+    assert dataset.name == "surfaces"
+    assert dataset.categories() == ("brick", "grass", "gravel")
+    counts = dataset.load("grass").counts()
+    assert counts["train"] >= 32
+    assert counts["masks"] == counts["defective"] > 0
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="no folder of real data beside this")
+@pytest.mark.parametrize(
+    ("name", "counts"), [("bottle", (209, 83, 63)), ("screw", (320, 160, 119))]
+)
+def test_real_mvtec_counts(name, counts):
+    dataset = MvtecAd(SHARED / "data" / "mvtec")
+    assert dataset.name == "mvtec_ad"
+    found = dataset.load(name).counts()
+    assert (found["train"], found["test"], found["masks"]) == counts
+
+
+def test_names_with_spaces_are_fine(tmp_path):
+    write_category(tmp_path / "my parts" / "left side")
+    dataset = MvtecAd(tmp_path / "my parts")
+    assert dataset.name == "my-parts"
+    assert dataset.load("left side").counts()["train"] == 8
+
+
+def test_the_official_totals():
+    """Bergmann et al. 2021: 3629 train, 1725 test images, 1258 of them defective; BTAD: 2540."""
+    assert [sum(c[i] for c in OFFICIAL["mvtec_ad"].values()) for i in range(3)] == [
+        3629, 1725, 1258,
+    ]  # fmt: skip
+    assert sum(c.train + c.test for c in OFFICIAL["btad"].values()) == 2540
+    assert len(OFFICIAL["mvtec_ad"]) == 15
+    visa = OFFICIAL["visa"].values()
+    assert sum(c.train + c.test - c.defective for c in visa) == 9621
+    assert sum(c.defective for c in visa) == 1200

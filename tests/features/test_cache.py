@@ -1,0 +1,230 @@
+"""The feature cache: one pass per image, whole entries, least recently used out first."""
+
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.data.contract import read_image
+from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.errors import InputError
+from harness.features.backbone import Backbone, load_backbone
+from harness.features.cache import (
+    FeatureCache,
+    FeatureKey,
+    _pass,
+    ahead,
+    entry_bytes,
+    normalise,
+    shapes_of,
+)
+
+TAPS, SIZE = (1, 2), 64
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_backbone("tf_efficientnet_lite0.pypi_in1k", taps=TAPS, image_size=SIZE)
+
+
+@pytest.fixture
+def category(data):
+    return MvtecAd(data).load("left")
+
+
+def key_of(loaded, images, **changes):
+    backbone, weights = loaded
+    key = FeatureKey(
+        backbone.name, weights["sha256"], "pretrained", TAPS, SIZE, backbone.mean, backbone.std,
+        "float32", images.dataset, images.name, images.digest,
+    )  # fmt: skip
+    return replace(key, **changes)
+
+
+def test_features_are_the_backbones_own(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    features = cache.ensure(key_of(loaded, category), backbone, category)
+    assert [f.shape for f in features.train] == [(8, 24, 16, 16), (8, 40, 8, 8)]
+    images = np.stack([read_image(s.path, SIZE) for s in category.test])
+    with torch.inference_mode():
+        expected = backbone(normalise(images, backbone))
+    for found, wanted in zip(features.test, expected, strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+
+
+def test_every_image_passes_once(tmp_path, loaded, category):
+    backbone, _ = loaded
+    seen = []
+    handle = backbone.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
+    cache = FeatureCache(tmp_path / "cache")
+    key = key_of(loaded, category)
+    for _ in range(3):
+        cache.ensure(key, backbone, category)
+    handle.remove()
+    assert sum(seen) == cache.passes == 16
+    assert cache.reused == 32
+
+
+def test_any_change_is_another_entry(loaded, category):
+    key = key_of(loaded, category)
+    changes = {
+        "backbone": "x", "weights_sha256": "x", "weights": "random", "taps": (1,),
+        "image_size": 32, "mean": (0.0,), "std": (1.0,), "dtype": "float16", "dataset": "x",
+        "category": "x", "data_digest": "x", "resize": "crop",
+        "views": 4,
+    }  # fmt: skip
+    assert set(changes) == set(FeatureKey.__dataclass_fields__)
+    digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
+    assert len(digests | {key.digest}) == len(changes) + 1
+
+
+def test_half_precision_is_stored(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    whole = cache.ensure(key_of(loaded, category), backbone, category)
+    half = cache.ensure(key_of(loaded, category, dtype="float16"), backbone, category)
+    assert half.train[0].dtype == np.float16
+    np.testing.assert_allclose(half.train[0], whole.train[0], rtol=1e-3, atol=1e-3)
+
+
+def test_a_crash_leaves_no_entry(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    key = key_of(loaded, category)
+    category.test[-1].path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="expected an image"):
+        cache.ensure(key, backbone, category)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / "cache" / "foreign.tmp").mkdir(parents=True)
+    dead = tmp_path / "cache" / "abc.99999999.tmp"
+    live = tmp_path / "cache" / f"abc.{os.getpid()}.tmp"
+    for folder in (dead, live):
+        folder.mkdir(parents=True)
+    FeatureCache(tmp_path / "cache").evict()
+    assert not dead.exists()
+    assert live.exists()
+
+
+def test_least_recently_used_goes_first_and_kept_entries_stay(tmp_path, loaded, category):
+    backbone, _ = loaded
+    keys = [key_of(loaded, category, category=name) for name in "abc"]
+    cache = FeatureCache(tmp_path / "cache")
+    for age, key in enumerate(keys):
+        cache.ensure(key, backbone, category)
+        os.utime(tmp_path / "cache" / key.digest / "meta.json", (age, age))
+    cache.open(keys[0])  # now the most recently used
+    size = cache.entries()[0][2]
+    cache.limit = 2 * size
+    assert [p.name for p in cache.evict()] == [keys[1].digest]
+    cache.limit = 0
+    assert [p.name for p in cache.evict(keep=[keys[2].digest])] == [keys[0].digest]
+    assert cache.open(keys[1]) is None
+    assert cache.clear() == size
+    assert cache.entries() == []
+
+
+def test_entry_bytes(tmp_path, loaded, category):
+    backbone, _ = loaded
+    cache = FeatureCache(tmp_path / "cache")
+    cache.ensure(key_of(loaded, category), backbone, category)
+    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
+    counted = sum(
+        np.load(f, mmap_mode="r").nbytes for f in tmp_path.rglob("t*.npy") if f.stem[-1].isdigit()
+    )
+    assert entry_bytes(shapes, 16, "float32") == counted
+
+
+# --- turned views -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def views(tmp_path, loaded, category):
+    cache = FeatureCache(tmp_path / "cache")
+    return cache.ensure(key_of(loaded, category, views=8), loaded[0], category)
+
+
+def test_views_are_pooled_features_of_three_sizes(loaded, category, views):
+    backbone, _ = loaded
+    assert [f.shape for f in views.train] == [(8, 72, 8, 1), (8, 120, 8, 1)]
+    assert shapes_of(backbone, 8) == [(72, 8, 1), (120, 8, 1)]
+    assert shapes_of(backbone) == [(24, 16, 16), (40, 8, 8)]
+    image = read_image(category.test[2].path, SIZE).copy()
+    x = normalise(image[None], backbone)
+    half = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        for entry, whole, small in zip(views.test, backbone(x), backbone(half), strict=True):
+            channels = whole.shape[1]
+            expected = torch.cat((whole, small.repeat(1, 1, 2, 2)), 1).mean((2, 3))[0]
+            np.testing.assert_allclose(entry[2, : 2 * channels, 0, 0], expected, atol=1e-5)
+
+
+def test_views_are_of_turned_images(tmp_path, loaded, category, views):
+    """The views of an image turned by 90 degrees are its own from the third on."""
+    for sample in (*category.train, *category.test):
+        image = Image.fromarray(read_image(sample.path, SIZE))
+        image.transpose(Image.Transpose.ROTATE_90).save(sample.path)
+    turned = FeatureCache(tmp_path / "turned").ensure(
+        key_of(loaded, category, views=4), loaded[0], category
+    )
+    for ours, theirs in zip(turned.test, views.test, strict=True):
+        np.testing.assert_allclose(ours, np.roll(theirs[:, :, ::2], -1, axis=2), atol=1e-5)
+
+
+def test_what_turns_in_is_black(loaded, category, monkeypatch):
+    """A white image turned by 45 degrees: the four corners show nothing."""
+    seen = []
+    backbone, _ = loaded
+    monkeypatch.setattr(backbone, "pooled", lambda x: seen.append(x) or [x.mean((2, 3))])
+    _pass(backbone, np.full((1, SIZE, SIZE, 3), 255, np.uint8), 8, "cpu")
+    black, white = (
+        normalise(np.full((1, SIZE, SIZE, 3), v, np.uint8), backbone) for v in (0, 255)
+    )
+    assert torch.equal(seen[0], white)
+    corners = seen[1][..., [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert torch.equal(corners, black[..., [0, 0, -1, -1], [0, -1, 0, -1]])
+    assert torch.equal(seen[1][..., 32, 32], white[..., 32, 32])
+    assert torch.equal(seen[2], white)
+
+
+def test_without_views_the_digest_is_what_it_was(loaded, category):
+    key = key_of(loaded, category)
+    assert "views" not in key.about()
+    assert replace(key, views=4).about() == {**key.about(), "views": 4}
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_tiny_patch16_224"])
+def test_views_need_a_convolutional_backbone(name):
+    with torch.device("meta"):
+        backbone = Backbone(name, taps=(7,), image_size=224)
+    with pytest.raises(InputError, match=f"views: expected a convolutional backbone.*{name}"):
+        shapes_of(backbone, 4)
+
+
+def test_ahead_keeps_the_order_and_reads_one_further():
+    started, seen = [], []
+    for result in ahead(lambda n: started.append(n) or 10 * n, range(4)):
+        deadline = time.monotonic() + 5
+        while len(started) < min(len(seen) + 2, 4) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        seen.append((result, len(started)))
+    assert seen == [(0, 2), (10, 3), (20, 4), (30, 4)]
+
+
+def test_ahead_raises_what_the_function_raises():
+    def half(n):
+        if n == 2:
+            raise OSError("gone")
+        return n
+
+    results = ahead(half, range(4))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(OSError, match="gone"):
+        next(results)

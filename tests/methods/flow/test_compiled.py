@@ -1,0 +1,118 @@
+"""The compiled pass gives what the plain steps give: energies, losses and gradients."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from harness.methods.fastflow import FastFlow
+from harness.methods.flow import compiled as native
+from harness.methods.flow.step import CLAMPS
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler here")
+TABLE = list(
+    product(
+        ("one-sided", "two-sided"), ("none", "affine", "data"), CLAMPS,
+        (("random", (3,), 5), ("reverse", (3, 1), 4), ("none", (1,), 3)),
+    )
+)  # fmt: skip
+
+
+def make(coupling, actnorm, clamp, rest, dtype):
+    """A generic model of three steps, and features of odd size."""
+    permutation, kernels, channels = rest
+    torch.manual_seed(0)
+    model = FastFlow(
+        [(channels, 4, 3)], norm="layer-affine", steps=3, kernels=kernels, coupling=coupling,
+        permutation=permutation, actnorm=actnorm, clamp=clamp,
+    ).to(dtype)  # fmt: skip
+    for parameter in model.parameters():
+        wide = parameter.dim() == 4 and channels > 8  # else what wide sums give explodes
+        parameter.data += (0.2 / channels if wide else 0.2) * torch.randn_like(parameter)
+    return model, torch.randn(2, channels, 4, 3, dtype=dtype, requires_grad=True)
+
+
+def results(model, x, monkeypatch, *, compiled):
+    with monkeypatch.context() as patch:
+        if not compiled:
+            patch.setattr(native, "usable", lambda x: False)
+        z, log_det = model([x])[0]
+        loss = 0.5 * z.square().sum() - log_det.sum()
+        with torch.inference_mode():
+            energies = model.energies([x])[0]
+        gradients = torch.autograd.grad(loss, [x, *model.parameters()])
+    return [z, log_det, loss], list(energies), gradients
+
+
+@pytest.mark.parametrize(("coupling", "actnorm", "clamp", "rest"), TABLE, ids=str)
+def test_float64_equals_the_plain_steps(coupling, actnorm, clamp, rest, monkeypatch):
+    model, x = make(coupling, actnorm, clamp, rest, torch.float64)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    for i in (0, 2):  # not the energies, which are float32
+        torch.testing.assert_close(compiled[i], plain[i], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("coupling", "actnorm", "clamp", "rest"), TABLE, ids=str)
+def test_float32_energies_equal_the_plain_steps(coupling, actnorm, clamp, rest, monkeypatch):
+    model, x = make(coupling, actnorm, clamp, rest, torch.float32)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    torch.testing.assert_close(compiled[1], plain[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [32, 64, 96, 128, 160, 256, 40])
+@pytest.mark.parametrize("coupling", ["one-sided", "two-sided"])
+def test_whole_vectors_equal_the_plain_steps(channels, coupling, monkeypatch):
+    """Widths of whole vectors, permuted in registers or one by one; 40 does not divide."""
+    model, x = make(coupling, "affine", "tanh", ("random", (1,), channels), torch.float32)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    torch.testing.assert_close(compiled[0], plain[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(compiled[1], plain[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [5, 32, 40, 160])
+@pytest.mark.parametrize("coupling", ["one-sided", "two-sided"])
+def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeypatch):
+    model, x = make(coupling, "affine", "tanh", ("random", (3, 1), channels), torch.float32)
+    (exact, *_), _, expected = results(model, x, monkeypatch, compiled=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        (z, *_), _, gradients = results(model, x, monkeypatch, compiled=True)
+    assert z.dtype == torch.float32
+    assert (z - exact).norm() <= 0.01 * exact.norm()
+    for got, wanted in zip(gradients, expected, strict=True):  # a ReLU near 0 may switch
+        assert (got - wanted).norm() <= 0.15 * wanted.norm()
+
+
+def test_features_are_left_as_they_were(monkeypatch):
+    model = FastFlow([(4, 3, 3)], norm="none", steps=2, kernels=(3,))
+    x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
+    before = x.clone()
+    model.energies([x])
+    assert torch.equal(x, before)
+
+
+def test_threads_change_nothing(monkeypatch):
+    model, x = make("two-sided", "affine", "tanh", ("random", (1,), 6), torch.float64)
+    one = results(model, x, monkeypatch, compiled=True)[2]
+    torch.set_num_threads(2)
+    two = results(model, x, monkeypatch, compiled=True)[2]
+    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+def test_switched_off_it_is_the_plain_path(monkeypatch):
+    monkeypatch.setenv("HARNESS_NATIVE", "0")
+    assert native.library.__wrapped__() is None
+    monkeypatch.delenv("HARNESS_NATIVE")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert native.library.__wrapped__() is None
+
+
+def test_a_failing_compiler_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    assert native.library.__wrapped__() is None
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

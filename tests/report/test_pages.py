@@ -1,0 +1,173 @@
+"""Notebooks: parameters are checked, sources are clean, Markdown and HTML come out whole."""
+
+import json
+
+import IPython.display
+import matplotlib.pyplot as plt
+import pytest
+from handmade import write_run
+
+from harness.bundled import shipped
+from harness.cli import main as cli
+from harness.data.counts import OFFICIAL
+from harness.errors import InputError
+from harness.report import pages as reports
+from harness.studies import STUDIES
+from harness.studies.paper import CAIT, RESNET18
+
+NOTEBOOKS = sorted(p.stem for p in shipped("notebooks").glob("*.ipynb"))
+
+
+def cells(name):
+    source = shipped("notebooks", f"{name}.ipynb")
+    return [c for c in json.loads(source.read_text())["cells"] if c["cell_type"] == "code"]
+
+
+def test_every_notebook_is_somebodys():
+    assert set(NOTEBOOKS) == {
+        "table1_complexity", "table2_mvtec", "table3_btad", "table4_cifar10", "ablations",
+        "methods", "parameters", "qualitative", "gap",
+    }  # fmt: skip
+    assert set(reports.NOTEBOOKS) <= set(STUDIES)
+    assert {*reports.NOTEBOOKS.values(), *reports.PAGES} <= set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_sources_have_no_outputs_and_a_parameters_cell(name):
+    code = cells(name)
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
+    assert code[0]["metadata"]["tags"] == ["parameters"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_never_train(name):
+    text = shipped("notebooks", f"{name}.ipynb").read_text()
+    for word in (
+        "torch",
+        "harness.run.job",
+        "harness.run.sweep",
+        "harness.run.train",
+        "run_study",
+        "fit(",
+    ):
+        assert word not in text
+
+
+@pytest.mark.parametrize(("study", "name"), reports.NOTEBOOKS.items())
+def test_a_tables_notebook_is_about_all_of_its_data_set(study, name):
+    declared = {}
+    exec("".join(cells(name)[0]["source"]), declared)
+    assert declared["study"] == study
+    assert declared["dataset"] == STUDIES[study].dataset
+    assert declared["categories"] == list(OFFICIAL[declared["dataset"]])
+
+
+def test_an_undeclared_parameter_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"unknown parameter of ablations\.ipynb 'studdy'"):
+        reports.execute("ablations", "x", tmp_path, {"studdy": "surfaces"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_notebook_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"expected notebooks/nothing\.ipynb beside the harness"):
+        reports.execute("nothing", "x", tmp_path, {})
+
+
+@pytest.fixture
+def show(monkeypatch):
+    """What a notebook displays, as text; its cells run here, without a kernel's seconds."""
+    monkeypatch.setattr(plt, "show", lambda: None)
+    with plt.rc_context():  # the notebooks set a style
+        yield lambda name, results, **given: _text(monkeypatch, name, results, given)
+    plt.close("all")
+
+
+def _text(monkeypatch, name, results, given):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda *objects: shown.extend(objects))
+    first, *rest = ("".join(c["source"]) for c in cells(name))
+    names = {}
+    exec(first, names)
+    names |= {"results": str(results), **given}
+    for source in rest:
+        exec(source, names)
+    parts = []
+    for part in shown:
+        parts.append(getattr(part, "data", None) or (
+            part.to_string() if hasattr(part, "to_string") else "[figure]"))  # fmt: skip
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_notebook_renders_on_nothing_and_says_so(name, show, tmp_path):
+    text = show(name, tmp_path)
+    said = {
+        "parameters": "**Answer.** No single reading gives all 5",  # needs no run
+        "gap": " not run, ",  # parameters are judged without a run
+    }
+    assert said.get(name, "**Nothing has been run**: every figure of ours is missing.") in text
+    assert "nan" not in text.lower()
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """The table of MVTec AD whole for ResNet18 with three seeds; one category of CaiT."""
+    for i, category in enumerate(OFFICIAL["mvtec_ad"]):
+        for seed in range(3):
+            write_run(tmp_path, RESNET18, category, seed, 0.97 + 0.001 * (i % 3) + 0.002 * seed)
+    write_run(tmp_path, CAIT, "screw", 0, 0.5)
+    return tmp_path
+
+
+def test_table2_on_records(show, recorded):
+    text = show("table2_mvtec", recorded)
+    assert "46 of 405 runs are recorded" in text
+    assert "97.3 ± 0.2" in text  # the mean of ResNet18: 97.1, 97.3, 97.5
+    assert "gathierry, last epoch" in text
+    assert "anomalib, best epoch on test" in text
+    assert "2 gap" in text  # screw of CaiT, image and pixel
+    assert "-47.80" in text
+
+
+def test_table2_on_a_part_of_the_data_has_no_mean(show, recorded):
+    text = show("table2_mvtec", recorded, categories=["bottle", "screw"])
+    row = next(line for line in text.splitlines() if line.startswith("mean"))
+    assert row.split()[1] == "–"
+
+
+def test_table1_on_records(show, recorded):
+    text = show("table1_complexity", recorded)
+    assert "97.9 | 97.30 (n=3)" in text
+    assert "4.9 | 4.657" in text
+
+
+def test_gap_on_records(show, recorded):
+    text = show("gap", recorded)
+    assert "[figure]" in text
+    assert "Nothing that can be judged" not in text
+
+
+def test_changed_settings_are_said(show, tmp_path):
+    changed = RESNET18.replace(epochs=20)
+    for category in OFFICIAL["mvtec_ad"]:
+        write_run(tmp_path, changed, category, 0, 0.97)
+    text = show("table1_complexity", tmp_path, set={"epochs": 20}, seeds=[0])
+    assert "epochs 20 instead of 500" in text
+    assert "not comparable" in text
+
+
+def test_a_page_and_a_tables_report_by_kernel(recorded, capsys):
+    """The two that a reader opens first, executed as papermill does."""
+    page = reports.write_page("parameters", recorded)
+    html = page.read_text()
+    assert "Which reading of the paper gives its parameter counts?" in html
+    assert "The count cannot tell the couplings apart" in html
+    assert "41,337,856" in html
+    assert cli.main(["report", "table2", "--results", str(recorded)]) == 0
+    page = recorded / "reports" / "table2.html"
+    assert f"report: {page}" in capsys.readouterr().out
+    assert STUDIES["table2"].asks in page.read_text()
+    index = (recorded / "reports" / "index.html").read_text()
+    assert STUDIES["table2"].asks in index
+    assert reports.PAGES["parameters"] in index
+    assert not list((recorded / "reports").glob(".*"))

@@ -1,0 +1,227 @@
+"""Tables, differences and words from records made by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade import record, write_rows
+
+from harness.experiment.record import Place, write_failure, write_record
+from harness.experiment.study import Study, one_factor
+from harness.experiment.variant import Variant
+from harness.report import sentences as prose
+from harness.report import tables
+from harness.studies import get_study
+
+STUDY = Study(
+    name="s", asks="Better?", bases={"base": Variant()}, seeds=(0, 1),
+    vary=one_factor(kernels=((3, 1),), coupling=("two-sided",)),
+)  # fmt: skip
+WHERE = {"dataset": "d", "categories": ["a", "b"]}
+
+
+BASE, KERNELS, TWO = STUDY.variants
+ROWS = [
+    (BASE, "a", 0, 0.90), (BASE, "a", 1, 0.92), (BASE, "b", 0, 0.80), (BASE, "b", 1, 0.82),
+    (KERNELS, "a", 0, 0.95), (KERNELS, "a", 1, 0.96), (KERNELS, "b", 0, 0.86),
+    (KERNELS, "b", 1, 0.87), (TWO, "a", 0, 0.91),
+]  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    write_rows(tmp_path, ROWS)
+    return tmp_path
+
+
+def test_load_takes_the_studys_runs_in_its_order(results):
+    stranger = Variant(epochs=7)
+    write_rows(results, [(stranger, "a", 0, 0.1), (BASE, "c", 0, 0.1), (BASE, "a", 9, 0.1)])
+    frame = tables.load(STUDY, results, **WHERE)
+    assert len(frame) == len(ROWS)
+    assert frame["label"].tolist() == ["base"] * 4 + ["kernels=3,1"] * 4 + ["coupling=two-sided"]
+    assert (frame["additional_params"] == 1024).all()
+    assert frame["aupro"].isna().all()
+
+
+def test_summary_by_hand(results):
+    table = tables.summary(tables.load(STUDY, results, **WHERE), STUDY).set_index("variant")
+    base = table.loc["base"]
+    assert base["runs"] == 4
+    assert base["image_auroc"] == pytest.approx((0.90 + 0.92 + 0.80 + 0.82) / 4)
+    # means over categories: seed 0 0.85, seed 1 0.87; standard deviation 0.02 / sqrt(2)
+    assert base["image_auroc_sd_seeds"] == pytest.approx(0.02 / np.sqrt(2))
+    assert base["image_auroc_min"] == pytest.approx(0.81)
+    assert np.isnan(table.loc["coupling=two-sided", "image_auroc_sd_seeds"])
+    assert "aupro" not in table
+
+
+def test_differences_by_hand(results):
+    table = tables.differences(tables.load(STUDY, results, **WHERE), STUDY).set_index("variant")
+    kernels = table.loc["kernels=3,1"]
+    # paired: a 5 and 4, b 6 and 5 points
+    assert kernels["pairs"] == 4
+    assert kernels["difference"] == pytest.approx(5.0)
+    # 1 resample in 16 takes each category's lower pair twice, 1 in 16 the higher: 2.5 % and 97.5 %
+    assert (kernels["low"], kernels["high"]) == pytest.approx((4.5, 5.5))
+    two = table.loc["coupling=two-sided"]
+    assert two["pairs"] == 1
+    assert two["difference"] == pytest.approx(1.0)
+    assert np.isnan(two["low"])
+
+
+def test_bootstrap_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(300):
+        groups = [rng.normal(0.0, 1.0, 25) for _ in range(3)]
+        low, high = tables.bootstrap(groups, resamples=400)
+        hits += low <= 0 <= high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_bootstrap_is_reproducible_and_stratified():
+    groups = [np.array([0.0, 0.0]), np.array([10.0, 10.0])]
+    assert tables.bootstrap(groups) == (5.0, 5.0)  # no resample mixes the groups
+    assert np.isnan(tables.bootstrap([np.array([1.0]), np.array([2.0])])).all()
+    noisy = [np.arange(5.0)]
+    assert tables.bootstrap(noisy) == tables.bootstrap(noisy)
+
+
+def test_oracle_is_the_best_epoch_of_each_run(tmp_path):
+    write_rows(tmp_path, [(BASE, "a", 0, 0.6), (BASE, "a", 1, 0.8)], best=0.9)
+    table = tables.oracle(tables.epochs(STUDY, tmp_path, **WHERE), STUDY, ["image_auroc"])
+    assert table.loc["base"].tolist() == [70.0, 90.0]
+
+
+def test_answer_says_what_is_clear_and_what_is_not(results):
+    write_rows(results, [(TWO, "a", 1, 0.91), (TWO, "b", 0, 0.81), (TWO, "b", 1, 0.81)])
+    said = prose.answer(tables.load(STUDY, results, **WHERE), STUDY)
+    assert "The reference (base) has a mean image AUROC of 86.0." in said
+    assert "kernels=3,1 gains 5.0 points" in said
+    assert "No clear difference: coupling=two-sided." in said
+
+
+def test_answer_with_one_seed_claims_nothing(results):
+    one = replace(STUDY, seeds=(0,))
+    said = prose.answer(tables.load(one, results, **WHERE), one)
+    assert "gains" not in said
+    assert "Not enough seeds to tell: kernels=3,1, coupling=two-sided." in said
+
+
+def test_opening_names_what_is_missing_and_what_failed(results):
+    write_failure(Place.of(results, TWO, "d", "b", 0), "the loss became nan")
+    text = prose.opening(tables.load(STUDY, results, **WHERE), STUDY, results, **WHERE)
+    assert "9 of 12 runs are recorded" in text
+    assert "**3 runs are missing**" in text
+    assert "A run **failed**: the loss became nan" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("smoke", True, "A smoke run"),
+        ("random_weights", True, "Random backbone weights"),
+        ("selection", {"rule": "best-on-test", "epoch": 5, "oracle": True}, "**Oracle**"),
+    ],
+)
+def test_opening_marks_what_is_no_plain_result(tmp_path, key, value, words):
+    made = record(BASE, "a", 0, 0.9) | {key: value}
+    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
+    text = prose.opening(tables.load(STUDY, tmp_path, **WHERE), STUDY, tmp_path, **WHERE)
+    assert words in text
+
+
+def test_protocol_is_read_off_the_records(results):
+    text = prose.protocol(STUDY, results, **WHERE)
+    for words in ("false-positive rate of 0.3", "a, b 9 train, 8 test (7 defective, 6 masks)",
+                  "seeds 0, 1", "batches of 8, 2 threads, chip", "last (10)"):  # fmt: skip
+        assert words in text
+
+
+def test_protocol_says_what_a_copy_is(tmp_path):
+    made = record(BASE, "a", 0, 0.9)
+    made["data"] |= {"form": "JPEG 9x9", "official": False, "copy": "a part", "disturbance": "±1°"}
+    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
+    text = prose.protocol(STUDY, tmp_path, **WHERE)
+    assert "6 masks; JPEG 9x9; a part; ±1°)" in text
+    assert "(images r, masks nearest)" in text
+
+
+def test_a_test_set_of_one_kind_has_no_answer(tmp_path):
+    made = record(BASE, "a", 0, 0.9) | {"metrics": {}}
+    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
+    frame = tables.load(STUDY, tmp_path, **WHERE)
+    assert "all good or all defective" in prose.answer(frame, STUDY)
+
+
+def test_nothing_run_yet(tmp_path):
+    frame = tables.load(STUDY, tmp_path, **WHERE)
+    assert "0/4" in tables.as_text(tables.summary(frame, STUDY))
+    assert prose.answer(frame, STUDY) == "Not answered: the reference has not been run."
+    assert "0 of 12 runs" in prose.opening(frame, STUDY, tmp_path, **WHERE)
+    assert "Nothing has been run" in prose.protocol(STUDY, tmp_path, **WHERE)
+    assert isinstance(tables.styled(tables.summary(frame, STUDY)), pd.DataFrame)
+
+
+def test_report_tables_by_hand(results):
+    table = tables.summary(tables.load(STUDY, results, **WHERE), STUDY)
+    row = tables.styled(table).loc["base"].to_dict()
+    assert row == {
+        "runs": 4, "image AUROC": "86.0\u00a0±\u00a01.4", "pixel AUROC": "90.0\u00a0±\u00a00.0",
+        "lowest category": "81.0", "A.d. params": "0.001 M", "FPS": "50.0",
+    }  # fmt: skip
+    assert tables.styled_rest(table).columns.tolist() == []
+    cost = tables.cost(tables.load(STUDY, results, **WHERE), STUDY).loc["base"]
+    assert (cost["flow params"], cost["FPS"]) == ("1,000", "50.0")
+
+
+def test_text_table_without_pixel_metrics(tmp_path):
+    write_rows(tmp_path, ROWS, pixel=None)
+    text = tables.as_text(tables.summary(tables.load(STUDY, tmp_path, **WHERE), STUDY))
+    assert "86.0\u00a0±\u00a01.4" in text
+    assert "pixel" not in text
+    assert "4/4" in text
+    assert "1/4" in text
+
+
+def test_percent():
+    assert tables.percent(0.9214, 0.0123) == "92.1\u00a0±\u00a01.2"
+    assert tables.percent(0.9214) == "92.1"
+    assert tables.percent(np.nan) == "–"
+
+
+def test_base_settings_mark_what_differs_from_the_defaults():
+    study = replace(STUDY, bases={"base": Variant(flow_steps=3)})
+    table = tables.base_settings(study)
+    assert table.loc["flow_steps"].tolist() == ["3", True]
+    assert table["changed"].sum() == 1
+    json.dumps(table["value"].tolist())
+
+
+def test_other_settings_are_said():
+    study = get_study("kernels", set={"epochs": 20})
+    assert prose.other_settings(study, "mvtec_ad") == "epochs 20 instead of 500"
+    assert prose.other_settings(get_study("kernels"), "mvtec_ad") == ""
+    assert "data set x instead of mvtec_ad" in prose.other_settings(get_study("kernels"), "x")
+    assert prose.other_settings(STUDY, "d") == ""
+
+
+def test_oracles_are_marked(tmp_path):
+    oracle = BASE.replace(epoch_selection="best-on-test")
+    study = Study(name="s", asks="?", bases={"a": BASE, "b": oracle}, seeds=(0,))
+    for variant in (BASE, oracle):
+        made = record(variant, "a", 0, 0.9)
+        made["selection"] = {
+            "rule": variant.epoch_selection, "epoch": 10, "oracle": variant is oracle,
+        }  # fmt: skip
+        write_record(Place.of(tmp_path, variant, "d", "a", 0), made)
+    frame = tables.load(study, tmp_path, **WHERE)
+    text = tables.as_text(tables.summary(frame, study))
+    assert "b (oracle)" in text
+    assert "a (oracle)" not in text
+    assert "test labels: b." in prose.opening(frame, study, tmp_path, **WHERE)
+    said = prose.protocol(study, tmp_path, **WHERE)
+    assert "last (10) for a; best-on-test (10) for b" in said

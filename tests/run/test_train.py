@@ -1,0 +1,191 @@
+"""The training core."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from harness.errors import RunFailed
+from harness.experiment.variant import Variant
+from harness.run.model import make_model
+from harness.run.train import fit
+
+SHAPES = ((6, 4, 4), (8, 2, 2))
+BASE = Variant(flow_steps=2, kernels=(3, 1), epochs=4, batch_size=4, learning_rate=1e-2)
+
+
+def arrays(images, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(images, *shape)).astype(np.float32) for shape in SHAPES]
+
+
+def train(variant, seed=0, images=10, **options):
+    model = make_model(variant, SHAPES, seed)
+    history = fit(model, arrays(images), arrays(3, 1), variant=variant, seed=seed, **options)
+    return model, history
+
+
+VARIANTS = {
+    "base": {},
+    "two-sided": {"coupling": "two-sided"},
+    "data actnorm": {"actnorm": "data"},
+    "no norm": {"norm": "none"},
+    "affine norm": {"norm": "layer-affine"},
+    "batch norm": {"norm": "batch"},
+    "mean loss": {"loss": "mean"},
+    "adamw, cosine, warm-up": {"optimiser": "adamw", "schedule": "cosine", "warmup_epochs": 1},
+    "clipped": {"gradient_clip": 1.0},
+    "bfloat16": {"precision": "bfloat16"},
+    "holdout": {"holdout": 0.2, "eval_every": 2},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_loss_falls_and_every_parameter_moves(changes):
+    variant = BASE.replace(**changes)
+    before = make_model(variant, SHAPES, 0).state_dict()
+    model, history = train(variant)
+    assert len(history.loss) == 4
+    assert history.loss[-1] < history.loss[0]
+    still = [n for n, p in model.named_parameters() if torch.equal(p.cpu(), before[n])]
+    assert still == []
+
+
+def test_same_seed_same_result_bit_for_bit():
+    (_, a), (_, b), (_, c) = train(BASE), train(BASE), train(BASE, seed=1)
+    assert a.loss == b.loss != c.loss
+    for (e1, j1), (e2, j2) in zip(a.scores[4].taps, b.scores[4].taps, strict=True):
+        assert torch.equal(e1, e2)
+        assert torch.equal(j1, j2)
+
+
+def test_variants_with_one_seed_see_the_same_batches(monkeypatch):
+    seen = []
+    original = np.ascontiguousarray
+
+    def spy(rows, kind):
+        seen.append(rows[..., 0, 0].sum())
+        return original(rows, kind)
+
+    monkeypatch.setattr("harness.run.train.np.ascontiguousarray", spy)
+    train(BASE)
+    first = list(seen)
+    seen.clear()
+    train(BASE.replace(coupling="two-sided", kernels=(1,)))
+    assert seen == first
+
+
+def test_test_images_do_not_change_the_training():
+    model, history = train(BASE)
+    other = make_model(BASE, SHAPES, 0)
+    changed = fit(other, arrays(10), arrays(7, 5), variant=BASE, seed=0)
+    assert changed.loss == history.loss
+    assert all(
+        torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True)
+    )
+
+
+def test_evaluation_epochs():
+    assert list(train(BASE)[1].scores) == [4]
+    assert list(train(BASE.replace(eval_every=3))[1].scores) == [3, 4]
+    assert list(train(BASE.replace(eval_every=2))[1].scores) == [2, 4]
+
+
+def test_evaluation_does_not_change_the_training():
+    assert train(BASE)[1].loss == train(BASE.replace(eval_every=1))[1].loss
+
+
+def test_energies_are_those_of_the_trained_model():
+    model, history = train(BASE)
+    features = [torch.from_numpy(a) for a in arrays(3, 1)]
+    for (found, _), (wanted, _) in zip(
+        history.scores[4].taps, model.eval().energies(features), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_holdout_is_left_out_of_training_and_measured():
+    _, history = train(BASE.replace(holdout=0.3, eval_every=2))
+    assert sorted(history.holdout) == [2, 4]
+    _, whole = train(BASE)
+    assert whole.holdout == {}
+    assert whole.loss != history.loss
+
+
+def test_a_holdout_that_leaves_nothing_is_refused():
+    with pytest.raises(RunFailed, match="expected a share that leaves images on both sides"):
+        train(BASE.replace(holdout=0.01))
+
+
+def test_non_finite_loss_stops_with_epoch_and_last_good_loss():
+    variant = BASE.replace(learning_rate=1e6, clamp="none", epochs=50)
+    with pytest.raises(RunFailed, match=r"in epoch \d+ of 50; last good epoch's loss: \S+"):
+        train(variant)
+
+
+def test_non_finite_energy_of_a_test_image_stops_the_run():
+    bad = arrays(3, 1)
+    bad[0][0, 0, 0, 0] = np.inf
+    with pytest.raises(RunFailed, match="energy is not finite at epoch 4"):
+        fit(make_model(BASE, SHAPES, 0), arrays(10), bad, variant=BASE, seed=0)
+
+
+def test_schedule_and_warm_up(monkeypatch):
+    rates = []
+    variant = BASE.replace(schedule="cosine", warmup_epochs=1, epochs=3, batch_size=5)
+    step = torch.optim.Adam.step
+
+    def spy(self, *arguments, **named):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    train(variant)
+    half = [0.5 * (1 + math.cos(math.pi * n / 4)) for n in range(4)]
+    assert rates == pytest.approx([0.01 * f for f in [0.5, 1.0, *half]])
+
+
+def test_progress_tells_every_epoch():
+    told = []
+    _, history = train(BASE, progress=lambda epoch, loss: told.append((epoch, loss)))
+    assert told == list(zip([1, 2, 3, 4], history.loss, strict=True))
+
+
+def test_half_precision_features_are_trained_on_in_float32():
+    half = [a.astype(np.float16) for a in arrays(10)]
+    history = fit(make_model(BASE, SHAPES, 0), half, arrays(3, 1), variant=BASE, seed=0)
+    assert history.loss == pytest.approx(train(BASE)[1].loss, rel=1e-3)
+
+
+def test_drop_last_leaves_out_the_smaller_batch(monkeypatch):
+    seen = []
+    original = np.ascontiguousarray
+
+    def spy(rows, kind):
+        seen.append(len(rows))
+        return original(rows, kind)
+
+    monkeypatch.setattr("harness.run.train.np.ascontiguousarray", spy)
+    _, history = train(BASE.replace(drop_last=True, batch_size=4, epochs=1, actnorm="none"))
+    taps = len(SHAPES)
+    first, *rest = seen[::taps]
+    assert first == 4  # what ActNorm would be initialised from
+    assert rest == [4, 4, 3]  # 10 training images: two whole batches; then 3 test images
+    assert np.isfinite(history.loss[0])
+
+
+def test_drop_last_without_a_whole_batch_is_a_failure():
+    with pytest.raises(RunFailed, match="expected at least one whole batch of 32 images; got 10"):
+        train(BASE.replace(drop_last=True, batch_size=32))
+
+
+def test_enough_ends_the_training_at_an_evaluation():
+    model = make_model(BASE, SHAPES, 0)
+    variant = BASE.replace(eval_every=2, epochs=9)
+    history = fit(
+        model, arrays(10), arrays(3, 1), variant=variant, seed=0,
+        enough=lambda h: len(h.loss) >= 3,
+    )  # fmt: skip
+    assert len(history.loss) == 4
+    assert list(history.scores) == [2, 4]

@@ -85,7 +85,7 @@ def side(options: Options) -> Step:
 
 def _variant(options: Options, kernels: Sequence[int]) -> Variant:
     steps = 2 if options.quick else 8
-    return VARIANT.replace(kernels=tuple(kernels), image_size=options.size, flow_steps=steps)
+    return VARIANT.replace(kernels=tuple(kernels), image_size=options.size, flow_steps=flow_steps)
 
 
 def _shapes(options: Options) -> tuple[Shape, ...]:

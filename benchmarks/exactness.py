@@ -22,9 +22,9 @@ from harness.detect.inference import fused
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone, load_backbone
 from harness.features.cache import FeatureCache, FeatureKey, Features, normalise
-from harness.methods.contract import Method, Scores
+from harness.methods.contract import Method, Energies
 from harness.methods.fastflow import FastFlow
-from harness.methods.flow import compiled as native
+from harness.methods import fastflow
 from harness.run.job import score, truth
 from harness.run.model import make_model
 from harness.run.train import fit, scored
@@ -41,7 +41,7 @@ def measure(options: Options) -> Part:
         protocol=[
             f"resnet18, 8 steps of 3×3, {options.size} px, {_variant(options).epochs} epochs, "
             "seed 0; last epoch. Plain: FrEIA's contract step by step (flow.py); compiled: "
-            "native.py; inferred: harness.detect.inference from the images.",
+            "compiled.py; inferred: harness.detect.inference from the images.",
             "Energy difference: the largest, as a share of the energy where that is above 1.",
         ]
     )
@@ -72,7 +72,7 @@ def _of_category(part: Part, options: Options) -> None:
         labels, masks = truth(variant, category)
         test = features.test
         model = _trained(variant, features, options)
-        ways: dict[str, Scores] = {}
+        ways: dict[str, Energies] = {}
         with plain():
             ways["trained and scored in float32, plain"] = scored(model, test, variant, device)
         ways["the same, compiled"] = scored(model, test, variant, device)
@@ -102,7 +102,7 @@ def _of_category(part: Part, options: Options) -> None:
     part.tables[f"Metrics of {name}, %"] = rows
 
 
-def _inferred(backbone: Backbone, model: Method, category: Category, options: Options) -> Scores:
+def _inferred(backbone: Backbone, model: Method, category: Category, options: Options) -> Energies:
     """Energies of the test images by the fast inference path."""
     assert isinstance(model, FastFlow)
     path = fused(backbone, model, precision="bfloat16")
@@ -111,18 +111,19 @@ def _inferred(backbone: Backbone, model: Method, category: Category, options: Op
         batch = category.test[start : start + 32]
         images = np.stack([read_image(s, options.size, VARIANT.resize) for s in batch])
         energies = path(normalise(images, backbone).to(options.device))
-        parts.append(Scores([(e.cpu(), j.cpu()) for e, j in energies]))
-    return Scores.join(parts)
+        parts.append(Energies([(e.cpu(), j.cpu()) for e, j in energies]))
+    return Energies.join(parts)
 
 
 @contextmanager
 def plain() -> Iterator[None]:
     """The compiled pass is not used inside."""
-    usual, native.usable = native.usable, lambda x: False
+    usual = fastflow.can_run_compiled
+    fastflow.can_run_compiled = lambda x: False
     try:
         yield
     finally:
-        native.usable = usual
+        fastflow.can_run_compiled = usual
 
 
 def _open(options: Options, variant: Variant, folder: Path) -> tuple[Backbone, Category, Features]:
@@ -148,7 +149,7 @@ def _trained(variant: Variant, features: Features, options: Options) -> Method:
     return model
 
 
-def _metrics(variant: Variant, scores: Scores, labels: Any, masks: Any) -> dict[str, float]:
+def _metrics(variant: Variant, scores: Energies, labels: Any, masks: Any) -> dict[str, float]:
     maps, images = score(variant, scores)
     assert maps is not None
     metrics = image_metrics(images.numpy(), labels)
@@ -156,7 +157,7 @@ def _metrics(variant: Variant, scores: Scores, labels: Any, masks: Any) -> dict[
     return {k: metrics[k] for k in ("image_auroc", "pixel_auroc", "aupro") if k in metrics}
 
 
-def _difference(one: Scores, two: Scores) -> float:
+def _difference(one: Energies, two: Energies) -> float:
     """The largest difference of two energies, as a share of the larger of 1 and the first."""
     pairs = [(a, b) for (a, _), (b, _) in zip(one.taps, two.taps, strict=True)]
     return max(float(((a - b).abs() / a.clamp_min(1)).max()) for a, b in pairs)

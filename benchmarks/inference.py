@@ -23,7 +23,7 @@ from benchmarks.turns import WARMUP, Side, own_processes, take_turns
 from harness.detect.inference import fused
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
-from harness.methods.contract import Scores
+from harness.methods.contract import Energies
 from harness.methods.fastflow import FastFlow
 from harness.run.job import score
 from harness.run.measure import count_macs
@@ -119,7 +119,7 @@ def paths(options: Options, only: str = "") -> dict[str, Path_]:
 def _variant(options: Options) -> Variant:
     weights = "pretrained" if options.weights else "random"
     steps = 2 if options.quick else 8
-    return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=steps)
+    return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=flow_steps)
 
 
 def _macs(options: Options) -> int:
@@ -138,13 +138,13 @@ def our_paths(
         def run(images: Tensor) -> list[tuple[Tensor, Tensor]]:
             features = backbone(images)
             with precision(v, device):
-                return model.energies(features)
+                return model.energies(features).taps
 
         return run
 
     def scored(energies: Energies) -> Path_:
         def path(images: Tensor) -> tuple[Tensor, Tensor]:
-            maps, scores = score(variant, Scores(energies(images)))
+            maps, scores = score(variant, Energies(energies(images)))
             assert maps is not None
             return maps, scores
 

@@ -18,10 +18,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import epoch, inference
 from benchmarks.common import Options, Part, Row, cores, has_peer, in_child
 from benchmarks.turns import WARMUP, clocked, wait
-from harness.methods.flow import compiled as native
+from harness.methods.flow import compiled
 
 PASSES = [
-    name for name, kind in vars(native).items()
+    name for name, kind in vars(compiled).items()
     if isinstance(kind, type) and issubclass(kind, torch.autograd.Function)
 ]  # fmt: skip
 KINDS = {  # the first that matches an operator's name

@@ -348,7 +348,7 @@ def test_anomalib_with_our_weights_gives_our_maps(options, kernels):
     theirs = peer.peer_model(variant, backbone, flow)
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64))).float()
     with torch.inference_mode():
-        maps, scores = score(variant, flow.scores(backbone(images)))
+        maps, scores = score(variant, flow.energies(backbone(images)))
         out = theirs(images)
     assert maps.std() > 1e-3
     torch.testing.assert_close(out.anomaly_map[:, 0], maps, rtol=0, atol=1e-5)

@@ -1,97 +1,187 @@
-"""What there is to choose of each method, and what its own paper chose.
+"""What there is to choose: the values of every named choice, and the methods.
 
-A method's fields are those of its own and those that every method has (backbone, images, masks,
-seeds). Its recipe are its paper's values where they are not the variant's defaults; where a
-paper is silent, its authors' code is followed and named.
+A choice's values are the keys of the table that implements it (a test holds the two together). A
+method is one entry of :data:`METHODS`: adding one is its file and that entry. Its recipe are its
+paper's values where they are not the variant's defaults; where a paper is silent, its authors'
+code is followed and named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-TRAINED = frozenset({
-    "optimiser", "learning_rate", "weight_decay", "schedule", "warmup_epochs", "epochs",
-    "batch_size", "drop_last", "gradient_clip", "precision", "holdout", "eval_every", "patience",
-    "epoch_selection",
-})  # fmt: skip
-MAP = frozenset({"smoothing", "align_corners", "image_score", "top_k"})
-TAPS = frozenset({"score_map", "scale_aggregation"})  # of methods with a map for every tap
+Weights = Literal["pretrained", "random"]
+FeatureDtype = Literal["float32", "float16"]
+Resize = Literal["square", "crop"]
+Norm = Literal["none", "layer", "layer-affine", "batch"]
+Coupling = Literal["one-sided", "two-sided"]
+Permutation = Literal["none", "random", "reverse"]
+Affine = Literal["none", "affine", "data"]
+Clamp = Literal["none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid"]
+Loss = Literal["sum", "mean"]
+Optimiser = Literal["adam", "adamw"]
+Schedule = Literal["constant", "cosine"]
+Precision = Literal["float32", "bfloat16"]
+MaskResize = Literal["nearest", "covered"]
+Leaks = Literal["refuse", "allow"]
+ScoreMap = Literal["exp-mean", "nll", "nll-log-det", "likelihood"]
+ScaleAggregation = Literal["mean", "sum", "max"]
+ImageScore = Literal["max", "top-k", "mean", "own"]
+EpochSelection = Literal["last", "label-free", "best-on-test", "best-pixel-on-test"]
+
+# Who has a field of a variant: every method; FastFlow's flow; what is trained by gradient; what
+# gives a map; what gives one for every tap; or none but those that name it.
+Kind = Literal["every", "flow", "trained", "map", "taps", "own"]
+
+SUBJECT = "fastflow"  # the method that the paper is about; the others are compared with it
 
 
 @dataclass(frozen=True)
-class Choices:
-    """A method as a value.
+class MethodEntry:
+    """Describe a method as a value; nothing of torch is imported for it.
 
     Attributes:
         name: as it is printed, and as the ledger of published figures spells it.
-        fields: the variant's fields that only some methods have, and this one does.
+        where: its class, ``module:Class``; its constructor takes the shapes at the taps and the
+            method's own fields by their names.
+        kinds: of the variant's fields that it has.
+        fields: further ones, by name.
         recipe: field → its paper's value.
+        draws: whether its constructor takes a ``generator``.
+
+    >>> METHODS["padim"].trained, METHODS["differnet"].localises
+    (False, False)
     """
 
     name: str
+    where: str
+    kinds: frozenset[str]
     fields: frozenset[str]
     recipe: Mapping[str, Any]
+    draws: bool
 
     @property
     def trained(self) -> bool:
-        """By gradient, over epochs; else fitted in one pass."""
-        return "epochs" in self.fields
+        """Tell whether it is trained by gradient, over epochs; else it is fitted in one pass."""
+        return "trained" in self.kinds
 
     @property
     def localises(self) -> bool:
-        """Gives an anomaly map, not an image score alone."""
-        return "smoothing" in self.fields
+        """Tell whether it gives an anomaly map, not an image score alone."""
+        return "map" in self.kinds
+
+    @property
+    def has_own_score(self) -> bool:
+        """Tell whether it gives an image score of its own."""
+        return self.recipe.get("image_score") == "own"
+
+    def has(self, field: str, kind: str) -> bool:
+        """Tell whether it has this field of a variant, which is of this kind."""
+        return kind == "every" or kind in self.kinds or field in self.fields
+
+    def load(self) -> Any:  # noqa: ANN401 -- a subclass of Method, whose module imports torch
+        """Import its class."""
+        module, _, name = self.where.partition(":")
+        return getattr(import_module(module), name)
 
 
-def _choices(name: str, fields: frozenset[str], **recipe: Any) -> Choices:  # noqa: ANN401
-    return Choices(name, fields, MappingProxyType(recipe))
+def method_entry(
+    name: str,
+    where: str,
+    *kinds: Kind,
+    fields: Iterable[str] = (),
+    draws: bool = True,
+    **recipe: Any,  # noqa: ANN401
+) -> MethodEntry:
+    """Make a method's entry; see :class:`MethodEntry`."""
+    recipe_ = MappingProxyType(recipe)
+    return MethodEntry(name, where, frozenset(kinds), frozenset(fields), recipe_, draws)
 
 
-METHODS: dict[str, Choices] = {
-    "fastflow": _choices(
-        "FastFlow",
-        TRAINED | MAP | TAPS | {
-            "norm", "flow_steps", "kernels", "hidden_ratio", "hidden_channels", "coupling",
-            "permutation", "actnorm", "clamp", "clamp_value", "subnet_scale", "init_gain", "loss",
-        },
+METHODS: dict[str, MethodEntry] = {
+    "fastflow": method_entry(
+        "FastFlow", "harness.methods.fastflow:FastFlow", "flow", "trained", "map", "taps"
     ),
     # Cohen & Hoshen 2020, arXiv 2005.02357: K = 50 neighbours, kappa = 1, sigma = 4.
-    "spade": _choices(
-        "SPADE", MAP | {"neighbours"},
-        epochs=1, neighbours=50, score_map="nll", smoothing=4.0, image_score="own",
+    "spade": method_entry(
+        "SPADE",
+        "harness.methods.spade:SPADE",
+        "map",
+        fields=("neighbours",),
+        draws=False,
+        epochs=1,
+        neighbours=50,
+        score_map="nll",
+        smoothing=4.0,
+        image_score="own",
     ),
     # Defard et al. 2020, arXiv 2011.08785: 100 channels of a ResNet18, 550 of a Wide-ResNet50.
-    "padim": _choices(
-        "PaDiM", MAP | {"channels"}, epochs=1, score_map="nll", smoothing=4.0,
+    "padim": method_entry(
+        "PaDiM",
+        "harness.methods.padim:PaDiM",
+        "map",
+        fields=("channels",),
+        epochs=1,
+        score_map="nll",
+        smoothing=4.0,
     ),
     # Roth et al. 2022, arXiv 2106.08265; the share of its middle row, 10 %.
-    "patchcore": _choices(
-        "PatchCore", MAP | {"coreset", "neighbours"},
-        epochs=1, score_map="nll", smoothing=4.0, image_score="own",
+    "patchcore": method_entry(
+        "PatchCore",
+        "harness.methods.patchcore:PatchCore",
+        "map",
+        fields=("coreset", "neighbours"),
+        epochs=1,
+        score_map="nll",
+        smoothing=4.0,
+        image_score="own",
     ),
     # Gudovskiy et al. 2022, arXiv 2107.12571; training and map are those of the authors' code:
     # 25 epochs of 8 passes each, warm-up over the first two. There the last batch is dropped,
     # the warm-up starts at a tenth of the rate, and the cosine ends at a thousandth.
-    "cflow": _choices(
-        "CFLOW-AD", TRAINED | MAP | TAPS | {"flow_steps", "clamp_value"},
-        epochs=200, learning_rate=2e-4, weight_decay=0.0, schedule="cosine", warmup_epochs=16,
-        clamp_value=1.9, score_map="likelihood", scale_aggregation="sum", align_corners=True,
+    "cflow": method_entry(
+        "CFLOW-AD",
+        "harness.methods.cflow:CFLOW",
+        "trained",
+        "map",
+        "taps",
+        fields=("flow_steps", "clamp_value"),
+        epochs=200,
+        learning_rate=2e-4,
+        weight_decay=0.0,
+        schedule="cosine",
+        warmup_epochs=16,
+        clamp_value=1.9,
+        score_map="likelihood",
+        scale_aggregation="sum",
+        align_corners=True,
     ),
     # Rudolph et al. 2021, arXiv 2008.12577; the training is that of the authors' code: 24
     # epochs of 8 passes each, 24 images in 4 turns to a batch; 64 turns of a test image. Adam's
     # betas (0.8, 0.8) and epsilon (1e-4) there are not taken over.
-    "differnet": _choices(
-        "DifferNet", TRAINED | {"flow_steps", "clamp_value", "hidden_channels", "views"},
-        epochs=192, batch_size=24, learning_rate=2e-4, clamp_value=3.0, hidden_channels=2048,
-        views=64, score_map="nll", image_score="own",
+    "differnet": method_entry(
+        "DifferNet",
+        "harness.methods.differnet:DifferNet",
+        "trained",
+        fields=("flow_steps", "clamp_value", "hidden_channels", "views"),
+        epochs=192,
+        batch_size=24,
+        learning_rate=2e-4,
+        clamp_value=3.0,
+        hidden_channels=2048,
+        views=64,
+        score_map="nll",
+        image_score="own",
     ),
-}  # fmt: skip
-# Fields that only some methods have.
-PARTIAL = frozenset[str]().union(*(m.fields for m in METHODS.values()))
-OWN_SCORE = frozenset(k for k, m in METHODS.items() if m.recipe.get("image_score") == "own")
+}
 
 
 def method_of(name: str) -> str | None:
-    """The method that a ledger's row is about; None where it is none of ours."""
-    return next((key for key, m in METHODS.items() if name == m.name), None)
+    """Find the method that a ledger's row is about; None where it is none of ours.
+
+    >>> method_of("CFLOW-AD"), method_of("US")
+    ('cflow', None)
+    """
+    return next((key for key, method in METHODS.items() if name == method.name), None)

@@ -4,133 +4,189 @@ The digest of the fields that differ from their defaults names the variant, so a
 keeps every old record valid. Changing a default does not: it changes what old digests mean.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from itertools import pairwise
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 
 from harness.errors import InputError, unknown
-from harness.experiment.choices import METHODS, OWN_SCORE, PARTIAL
-
-Check = tuple[str, Callable[[Any], bool]]  # what is expected, in words, and the test for it
-
-
-def _one_of(*choices: str) -> Check:
-    return "one of " + ", ".join(choices), lambda v: v in choices
+from harness.experiment import choices as c
+from harness.experiment.choices import METHODS
+from harness.experiment.feature_spec import FeatureSpec
+from harness.experiment.values import Rule, checked, parsed, show
 
 
-def _at_least(low: float) -> Check:
-    return f"a number of at least {low}", lambda v: low <= v < float("inf")
+def _at_least(low: float) -> Rule:
+    return Rule(f"a number of at least {low}", lambda v: low <= v < float("inf"))
 
 
-def _above(low: float) -> Check:
-    return f"a number above {low}", lambda v: low < v < float("inf")
+def _above(low: float) -> Rule:
+    return Rule(f"a number above {low}", lambda v: low < v < float("inf"))
 
 
-_SHARE: Check = ("a share in [0, 1)", lambda v: 0 <= v < 1)
-_TAGGED: Check = (
-    "a timm model with its weights tag, as in resnet18.tv_in1k",
-    lambda v: v.count(".") == 1 and all(v.split(".")) and v.replace(".", "_").isidentifier(),
-)
-_TAPS: Check = (
-    "strictly increasing indices of at least 0, as in (1, 2, 3)",
-    lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in pairwise(v)),
-)
-_KERNELS: Check = (
-    "odd sizes, as in (3, 1)",
-    lambda v: bool(v) and all(k > 0 and k % 2 for k in v),
-)
-_FLAG: Check = ("true or false", lambda v: isinstance(v, bool))
-_COUNT: Check = ("a whole number of at least 0", lambda v: v >= 0)
-_WIDTH: Check = ("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
+Count = Annotated[int, _at_least(0)]
+Positive = Annotated[int, _at_least(1)]
+Amount = Annotated[float, _at_least(0)]
+Factor = Annotated[float, _above(0)]
+Share = Annotated[float, Rule("a share in (0, 1]", lambda v: 0 < v <= 1)]
+Part = Annotated[float, Rule("a share in [0, 1)", lambda v: 0 <= v < 1)]
+Width = Annotated[
+    int | None, Rule("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
+]
+MethodName = Annotated[str, Rule("one of " + ", ".join(METHODS), lambda v: v in METHODS)]
+Tagged = Annotated[
+    str,
+    Rule(
+        "a timm model with its weights tag, as in resnet18.tv_in1k",
+        lambda v: v.count(".") == 1 and all(v.split(".")) and v.replace(".", "_").isidentifier(),
+    ),
+]
+Taps = Annotated[
+    tuple[int, ...],
+    Rule(
+        "strictly increasing indices of at least 0, as in (1, 2, 3)",
+        lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in pairwise(v)),
+    ),
+]
+Kernels = Annotated[
+    tuple[int, ...],
+    Rule("odd sizes, as in (3, 1)", lambda v: bool(v) and all(k > 0 and k % 2 for k in v)),
+]
 
 
-def _field(default: Any, check: Check, group: str = "training") -> Any:  # noqa: ANN401
-    return field(default=default, metadata={"check": check, "group": group})
+def _field(
+    default: Any,  # noqa: ANN401
+    says: str,
+    paper: str = "",
+    *,
+    kind: c.Kind = "every",
+    stage: str = "training",
+) -> Any:  # noqa: ANN401
+    """Declare a choice; ``stage`` says what is done anew when it changes."""
+    about = {"says": says, "paper": paper, "kind": kind, "stage": stage}
+    return field(default=default, metadata=about)
+
+
+_feature = partial(_field, stage="features")
+_flow = partial(_field, kind="flow")
+_own = partial(_field, kind="own")
+_trained = partial(_field, kind="trained")
+_scoring = partial(_field, stage="scoring")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to build, train and score a method; the defaults follow FastFlow's ResNet18.
+    """Describe one way to build, train and score a method.
+
+    The defaults follow the paper's ResNet18.
 
     A field that a method does not have stays at its default, so that equal work has one digest;
     see :mod:`harness.experiment.choices`. Where the paper is silent (``norm``, ``permutation``,
-    ``actnorm``, ``clamp``, ``loss``, the score rule), the default is the reproductions' habit, and a study
-    varies it.
+    ``actnorm``, ``clamp``, ``loss``, the score rule), the default is the reproductions' habit,
+    and a study varies it.
 
     >>> Variant(coupling="both")
     Traceback (most recent call last):
     harness.errors.InputError: coupling: expected one of one-sided, two-sided; got 'both'
     """
 
-    method: str = _field("fastflow", _one_of(*METHODS))
-    # the frozen backbone and what is cached of it
-    backbone: str = _field("resnet18.tv_in1k", _TAGGED, "features")
-    weights: str = _field("pretrained", _one_of("pretrained", "random"), "features")
-    image_size: int = _field(256, _at_least(32), "features")
-    taps: tuple[int, ...] = _field((1, 2, 3), _TAPS, "features")
-    feature_dtype: str = _field("float32", _one_of("float32", "float16"), "features")
-    resize: str = _field("square", _one_of("square", "crop"), "features")
-    views: int = _field(0, _COUNT, "features")  # turned copies, pooled; 0: the image as it is
-    # the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)
-    norm: str = _field("layer", _one_of("none", "layer", "layer-affine", "batch"))
-    flow_steps: int = _field(8, _at_least(1))
-    kernels: tuple[int, ...] = _field((3,), _KERNELS)
-    hidden_ratio: float = _field(1.0, _above(0))
-    hidden_channels: int | None = _field(None, _WIDTH)
-    coupling: str = _field("one-sided", _one_of("one-sided", "two-sided"))
-    permutation: str = _field("random", _one_of("none", "random", "reverse"))
-    actnorm: str = _field("affine", _one_of("none", "affine", "data"))
-    clamp: str = _field(
-        "tanh", _one_of("none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid")
+    method: MethodName = _field("fastflow", "the method", "FastFlow")
+    # The frozen backbone, and what is cached of it.
+    backbone: Tagged = _feature(
+        "resnet18.tv_in1k", "a timm model with its tag", "four backbones; no ResNet tag"
     )
-    clamp_value: float = _field(2.0, _above(0))
-    subnet_scale: float = _field(0.1, _above(0))
-    init_gain: float = _field(0.0, _at_least(0))  # Xavier with this gain; 0: torch's own
-    # the compared methods' own
-    coreset: float = _field(0.1, ("a share in (0, 1]", lambda v: 0 < v <= 1))
-    neighbours: int = _field(9, _at_least(1))
-    channels: int = _field(100, _at_least(1))
-    # training (facts of the paper: Adam, 1e-3, 1e-5, 500 epochs, batch 32)
-    loss: str = _field("sum", _one_of("sum", "mean"))
-    optimiser: str = _field("adam", _one_of("adam", "adamw"))
-    learning_rate: float = _field(1e-3, _above(0))
-    weight_decay: float = _field(1e-5, _at_least(0))
-    schedule: str = _field("constant", _one_of("constant", "cosine"))
-    warmup_epochs: int = _field(0, _at_least(0))
-    epochs: int = _field(500, _at_least(1))
-    batch_size: int = _field(32, _at_least(1))
-    drop_last: bool = _field(default=False, check=_FLAG)
-    gradient_clip: float = _field(0.0, _at_least(0))
-    precision: str = _field("float32", _one_of("float32", "bfloat16"))
-    holdout: float = _field(0.0, _SHARE)
-    eval_every: int = _field(0, _at_least(0))
-    patience: int = _field(0, _at_least(0))  # evaluations without a better epoch; 0: no end
-    smoke: bool = _field(default=False, check=_FLAG)
-    # scoring: needs no new training
-    mask_resize: str = _field("nearest", _one_of("nearest", "covered"), "scoring")
-    leaks: str = _field("refuse", _one_of("refuse", "allow"), "scoring")
-    score_map: str = _field(
-        "exp-mean", _one_of("exp-mean", "nll", "nll-log-det", "likelihood"), "scoring"
+    weights: c.Weights = _feature("pretrained", "the backbone's weights", "pretrained")
+    image_size: Annotated[int, _at_least(32)] = _feature(
+        256, "side of the square input, pixels", "256; 384 (DeiT); 448 (CaiT)"
     )
-    scale_aggregation: str = _field("mean", _one_of("mean", "sum", "max"), "scoring")
-    align_corners: bool = _field(False, _FLAG, "scoring")  # of the taps' upsampling
-    smoothing: float = _field(0.0, _at_least(0), "scoring")
-    image_score: str = _field("max", _one_of("max", "top-k", "mean", "own"), "scoring")
-    top_k: float = _field(0.01, ("a share in (0, 1]", lambda v: 0 < v <= 1), "scoring")
-    epoch_selection: str = _field(
-        "last", _one_of("last", "label-free", "best-on-test", "best-pixel-on-test"), "scoring"
+    taps: Taps = _feature(
+        (1, 2, 3),
+        "feature stages of a CNN, or block indices from 0 of a transformer",
+        "stages 1–3; block 7 (DeiT), 40 (CaiT), without saying where it counts from",
+    )
+    feature_dtype: c.FeatureDtype = _feature("float32", "number format of the cached features")
+    resize: c.Resize = _feature(
+        "square",
+        "how an image becomes a square: stretched; or its short side to 256/224 of the size, "
+        "then the centre",
+    )
+    views: Count = _own(
+        0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
+    )
+    # The flow on each tap (paper section 3.2, Fig. 2, Eq. 3).
+    norm: c.Norm = _flow("layer", "norm of the features before the flow", "nothing")
+    flow_steps: Positive = _flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
+    kernels: Kernels = _flow(
+        (3,), "the subnets' kernels, cycled over the steps", "3 for ResNet18, else 3,1"
+    )
+    hidden_ratio: Factor = _flow(
+        1.0, "hidden channels of a subnet as a share of its input's", "disputed"
+    )
+    hidden_channels: Width = _flow(None, "hidden channels; in place of the ratio", "disputed")
+    coupling: c.Coupling = _flow(
+        "one-sided",
+        "halves that a step transforms; nothing else changes with it",
+        "both readings exist (Eq. 3, Fig. 2)",
+    )
+    permutation: c.Permutation = _flow("random", "of the channels", "“channel permute”")
+    actnorm: c.Affine = _flow(
+        "affine",
+        "per-channel affine: learned after the coupling, or before it from a batch",
+        "Fig. 2 draws an ActNorm; no initialisation",
+    )
+    clamp: c.Clamp = _flow("tanh", "how the log-scale is bounded", "plain exp")
+    clamp_value: Factor = _flow(2.0, "the bound of the log-scale")
+    subnet_scale: Factor = _flow(0.1, "factor on a subnet's output")
+    init_gain: Amount = _flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
+    # The compared methods' own.
+    coreset: Share = _own(0.1, "share of the patches in the bank")
+    neighbours: Positive = _own(9, "nearest neighbours")
+    channels: Positive = _own(100, "channels drawn at random")
+    # Training.
+    loss: c.Loss = _flow("sum", "over a tap's dimensions", "Eq. 1; no reduction")
+    optimiser: c.Optimiser = _trained("adam", "the optimiser", "Adam")
+    learning_rate: Factor = _trained(1e-3, "learning rate", "1e-3")
+    weight_decay: Amount = _trained(1e-5, "weight decay", "1e-5")
+    schedule: c.Schedule = _trained("constant", "of the learning rate")
+    warmup_epochs: Count = _trained(0, "epochs of linear warm-up")
+    epochs: Positive = _trained(500, "passes over the training images", "500")
+    batch_size: Positive = _trained(32, "images of an optimiser step", "32")
+    drop_last: bool = _trained(default=False, says="leave out a batch that is not full")
+    gradient_clip: Amount = _trained(0.0, "largest norm of the gradient; 0: any")
+    precision: c.Precision = _trained("float32", "arithmetic of the convolutions")
+    holdout: Part = _trained(0.0, "share of the good images held out")
+    eval_every: Count = _trained(0, "epochs between evaluations; 0: the last alone")
+    patience: Count = _trained(0, "evaluations without a better epoch to stop after; 0: never")
+    smoke: bool = _field(default=False, says="a smoke run, never a result")
+    # Scoring: needs no new training.
+    mask_resize: c.MaskResize = _scoring(
+        "nearest",
+        "how masks are resized; covered: only pixels that the defect covers whole",
+        "nothing",
+    )
+    leaks: c.Leaks = _scoring("refuse", "the same file in training and test")
+    score_map: c.ScoreMap = _scoring(
+        "exp-mean", "which map a tap gives", "“likelihood map”", kind="taps"
+    )
+    scale_aggregation: c.ScaleAggregation = _scoring(
+        "mean", "how the taps' maps are joined", "upsampled and averaged", kind="taps"
+    )
+    align_corners: bool = _scoring(default=False, says="of the maps' upsampling", kind="map")
+    smoothing: Amount = _scoring(0.0, "deviation of a Gaussian on the map, pixels", kind="map")
+    image_score: c.ImageScore = _scoring(
+        "max", "how a map becomes an image score; own: the method's", "nothing", kind="map"
+    )
+    top_k: Share = _scoring(0.01, "share of the highest pixels for top-k", kind="map")
+    epoch_selection: c.EpochSelection = _scoring(
+        "last", "which epoch counts; the best-… ones are oracles", "nothing", kind="trained"
     )
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name)))
-            expected, holds = f.metadata["check"]
-            if not holds(getattr(self, f.name)):
-                raise InputError(f"{f.name}: expected {expected}; got {getattr(self, f.name)!r}")
+        for name in FIELDS:
+            object.__setattr__(self, name, checked(name, getattr(self, name), HINTS[name]))
         self._check_method()
         if self.epoch_selection == "label-free" and self.holdout == 0:
             raise InputError(
@@ -144,7 +200,7 @@ class Variant:
             )
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401
-        """A copy with some fields changed; an unknown field is an error.
+        """Copy it with some fields changed; an unknown field is an error.
 
         Another method keeps the images, the backbone and the rules for masks and leaks, and
         brings its own settings for the rest.
@@ -163,56 +219,66 @@ class Variant:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The fields that its method has."""
-        return tuple(n for n in FIELDS if n not in PARTIAL or n in METHODS[self.method].fields)
+        """List the fields that its method has."""
+        method = METHODS[self.method]
+        return tuple(name for name in FIELDS if method.has(name, ABOUT[name]["kind"]))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Give its method's own fields as its constructor takes them.
+
+        >>> Variant().replace(method="padim").arguments
+        {'channels': 100}
+        """
+        return {name: getattr(self, name) for name in self.choices if name in _ARGUMENTS}
 
     def changes(self, base: "Variant | None" = None) -> dict[str, Any]:
-        """The fields that differ from ``base`` (from the defaults, if none is given)."""
+        """List the fields that differ from ``base`` (from the defaults, if none is given)."""
         other = base or Variant()
         return {k: v for k, v in asdict(self).items() if v != getattr(other, k)}
 
     @property
     def digest(self) -> str:
-        """12 hexadecimal digits that name the variant; stable over versions and machines."""
+        """Name the variant by 12 hexadecimal digits, the same in all versions and machines."""
         text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def features(self) -> tuple[Any, ...]:
-        """What decides the cached features: backbone, weights, size, taps, dtype, resize."""
-        names = (f.name for f in fields(self) if f.metadata["group"] == "features")
-        return tuple(getattr(self, name) for name in names)
+    def feature_spec(self) -> FeatureSpec:
+        """Give what decides its cached features."""
+        names = (name for name in FIELDS if ABOUT[name]["stage"] == "features")
+        return FeatureSpec(**{n.removeprefix("feature_"): getattr(self, n) for n in names})
 
     @property
     def training(self) -> Self:
-        """The variant without its scoring choices: what has to be trained.
+        """Leave out the scoring choices: the variant that has to be trained.
 
         Early stopping looks at the scores, so with ``patience`` they are part of the training.
         """
         if self.patience:
             return self
-        scoring = {f.name: f.default for f in fields(self) if f.metadata["group"] == "scoring"}
+        scoring = {n: DEFAULTS[n] for n in FIELDS if ABOUT[n]["stage"] == "scoring"}
         own = {k: v for k, v in METHODS[self.method].recipe.items() if k in scoring}
         return self.replace(**scoring | own)
 
     def _check_method(self) -> None:
         method = METHODS[self.method]
-        for f in fields(self):
-            expected = method.recipe.get(f.name, f.default)
-            value = getattr(self, f.name)
-            if f.name in PARTIAL - method.fields and value != expected:
+        choices = self.choices
+        for name in FIELDS:
+            wanted = method.recipe.get(name, DEFAULTS[name])
+            if name not in choices and (value := getattr(self, name)) != wanted:
                 raise InputError(
-                    f"{f.name}: {method.name} has no such choice; expected {show(expected)}; got "
+                    f"{name}: {method.name} has no such choice; expected {show(wanted)}; got "
                     f"{show(value)} (method={self.method} alone brings what it needs)"
                 )
-        if "views" in method.fields and not self.views:
+        if "views" in choices and not self.views:
             raise InputError(f"views: {method.name} expected at least 1; got 0")
         if self.epoch_selection == "best-pixel-on-test" and not method.localises:
             raise InputError(
                 f"epoch_selection: {method.name} gives no map; expected another rule than "
                 "best-pixel-on-test"
             )
-        if self.image_score == "own" and self.method not in OWN_SCORE:
+        if self.image_score == "own" and not method.has_own_score:
             raise InputError(
                 f"image_score: {method.name} has no image score of its own; expected max, top-k "
                 "or mean; got own"
@@ -220,66 +286,34 @@ class Variant:
 
     @classmethod
     def from_fields(cls, settings: Mapping[str, Any]) -> Self:
-        """The variant that a record's ``variant`` block describes (JSON lists become tuples)."""
+        """Make the variant that a record's ``variant`` block describes (lists become tuples)."""
         return cls().replace(**settings)
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Variant))
+ABOUT: dict[str, Mapping[str, Any]] = {f.name: f.metadata for f in fields(Variant)}
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Variant)}
+HINTS: dict[str, Any] = {
+    name: hint
+    for name, hint in get_type_hints(Variant, include_extras=True).items()
+    if name in FIELDS
+}
+# What a method's constructor takes, where the method has it.
+_ARGUMENTS = {
+    n for n, a in ABOUT.items() if a["kind"] in ("flow", "own") and a["stage"] == "training"
+}
 # What another method brings anew: its own fields, and every other choice of the training.
-_OF_METHOD = PARTIAL | {f.name for f in fields(Variant) if f.metadata["group"] == "training"} - {
+_OF_METHOD = {n for n, a in ABOUT.items() if a["kind"] != "every" or a["stage"] == "training"} - {
     "smoke"
 }
-_HINTS = get_type_hints(Variant)
 
 
 def parse(name: str, text: str) -> Any:  # noqa: ANN401
-    """The value of field ``name`` written on a command line.
+    """Read the value of field ``name`` as it is written on a command line.
 
     >>> parse("kernels", "3,1"), parse("hidden_channels", "none"), parse("coupling", "two-sided")
     ((3, 1), None, 'two-sided')
     """
     if name not in FIELDS:
         raise unknown("field", name, FIELDS)
-    if _HINTS[name] is str:
-        return _typed(name, text)
-    try:
-        value = ast.literal_eval(
-            {"none": "None", "true": "True", "false": "False"}.get(text, text)
-        )
-    except (ValueError, SyntaxError):
-        value = text  # _typed says what was expected
-    return _typed(name, value)
-
-
-def show(value: Any) -> str:  # noqa: ANN401
-    """A value as one would write it on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
-
-
-def _typed(name: str, value: Any) -> Any:  # noqa: ANN401
-    """``value`` in the declared type of field ``name``; no silent change of meaning."""
-    hint = _HINTS[name]
-    wrong = InputError(f"{name}: expected {_words(hint)}; got {value!r}")
-    if get_origin(hint) is tuple:
-        items = (value,) if _is(value, int) else value
-        if not isinstance(items, (tuple, list)) or not all(_is(i, int) for i in items):
-            raise wrong
-        return tuple(items)
-    if hint is float and _is(value, int):
-        return float(value)
-    kinds = get_args(hint) or (hint,)
-    if not any(_is(value, kind) for kind in kinds):
-        raise wrong
-    return value
-
-
-def _is(value: Any, kind: type) -> bool:  # noqa: ANN401
-    """Like isinstance, but True is not a whole number."""
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _words(hint: Any) -> str:  # noqa: ANN401
-    if get_origin(hint) is tuple:
-        return "whole numbers, as in 3,1"
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return " or ".join(names.get(k, "none") for k in get_args(hint) or (hint,))
+    return parsed(name, text, HINTS[name])

@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import InputError, unknown
 from harness.features.weights import PACKAGES, WeightsFile, check_state_dict, find_weights
 
-SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: S, S/2 and S/4
-
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """What one tap gives: channels, size in positions, and pixels per position."""
+    """Describe what a tap gives: channels, size in positions, and pixels per position."""
 
     channels: int
     height: int
@@ -27,7 +24,7 @@ class FeatureShape:
 
 
 class Backbone(nn.Module):
-    """A frozen timm model that returns the features at its taps.
+    """Return the features at the taps of a frozen timm model.
 
     CNN taps count timm's feature stages (1, 2, 3 are strides 4, 8 and 16); transformer taps are
     0-based block indices, taken after the model's own final norm, as in the reproductions.
@@ -64,11 +61,11 @@ class Backbone(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: FBT001, FBT002 -- nn.Module's own
-        """Stays in eval mode, whatever is asked: its batch statistics are frozen."""
+        """Stay in eval mode, whatever is asked: its batch statistics are frozen."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features (B, C, H, W) of normalised images (B, 3, S, S), fine to coarse."""
+        """Give features (B, C, H, W) of normalised images (B, 3, S, S), fine to coarse."""
         features = self.model.forward_intermediates(
             images, indices=self.indices, norm=self.norm, stop_early=True,
             output_fmt="NCHW", intermediates_only=True,
@@ -76,46 +73,14 @@ class Backbone(nn.Module):
         return list(features)
 
     def shapes(self) -> list[FeatureShape]:
-        """The shape at each tap, computed by the model itself without weights or arithmetic."""
+        """Find the shape at each tap, by the model itself without weights or arithmetic."""
         size = self.image_size
         features = self.twin()(torch.empty(1, 3, size, size, device="meta"))
         shapes = [f.shape[1:] for f in features]
         return [FeatureShape(c, h, w, stride=round(size / h)) for c, h, w in shapes]
 
-    def pooled(self, images: Tensor) -> list[Tensor]:
-        """Features of images (B, 3, S, S) at S, S/2 and S/4, averaged over the positions.
-
-        Returns:
-            (B, 3C) per tap, the sizes' channels one after the other.
-        """
-        sizes = []
-        for divisor in SHRUNK:
-            side = images.shape[-1] // divisor
-            small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-            sizes.append([f.mean((2, 3)) for f in self(images if divisor == 1 else small)])
-        return [torch.cat(tap, dim=1) for tap in zip(*sizes, strict=True)]
-
-    def view_shapes(self, views: int) -> list[tuple[int, int, int]]:
-        """(3C, views, 1) at each tap: :meth:`pooled` of so many turned copies of an image.
-
-        Raises:
-            InputError: the model takes images of one size alone.
-        """
-        size = self.image_size
-        try:
-            if self.norm:
-                raise RuntimeError("a transformer")
-            taps = self.twin().pooled(torch.empty(1, 3, size, size, device="meta"))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"views: expected a convolutional backbone, which takes images of {size}, "
-                f"{size // 2} and {size // 4} pixels; got {self.name} ({error}); use another "
-                "backbone or image_size"
-            ) from None
-        return [(f.shape[1], views, 1) for f in taps]
-
     def twin(self) -> "Backbone":
-        """The same network on the meta device: shapes and counts, no weights."""
+        """Make the same network on the meta device: shapes and counts, no weights."""
         with torch.device("meta"):
             return Backbone(self.name, taps=self.taps, image_size=self.image_size)
 
@@ -135,7 +100,7 @@ def load_backbone(
     weights: str = "pretrained",
     folder: Path | None = None,
 ) -> tuple[Backbone, dict[str, str]]:
-    """A backbone with its weights, and where they came from.
+    """Load a backbone with its weights, and say where they came from.
 
     Args:
         name: ``architecture.tag``.

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.methods.batches import batches
-from harness.methods.contract import Arrays, Method, Scores
-from harness.methods.flow.step import FlowStep, make_flow, through
+from harness.methods.contract import Arrays, Energies, Method
+from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 
 class CFLOW(Method):
@@ -28,7 +28,7 @@ class CFLOW(Method):
 
     Args:
         shapes: (C, H, W) at each tap.
-        steps: coupling blocks a flow.
+        flow_steps: coupling blocks a flow.
         clamp_value: bound of the log-scale, in the form c·tanh.
         condition: channels of the positional encoding; a multiple of 4.
         fibers: feature vectors an optimiser step.
@@ -42,7 +42,7 @@ class CFLOW(Method):
         self,
         shapes: Sequence[tuple[int, int, int]],
         *,
-        steps: int = 8,
+        flow_steps: int = 8,
         clamp_value: float = 1.9,
         condition: int = 128,
         fibers: int = 256,
@@ -52,8 +52,8 @@ class CFLOW(Method):
         self.fibers, self.generator = fibers, generator
         self.flows = nn.ModuleList(
             make_flow(
-                channels, 1, 1, steps=steps, kernels=(1,), condition=condition, hidden_ratio=2.0,
-                clamp="tanh", clamp_value=clamp_value, generator=generator,
+                channels, 1, 1, flow_steps=flow_steps, kernels=(1,), condition=condition,
+                hidden_ratio=2.0, clamp="tanh", clamp_value=clamp_value, generator=generator,
             )
             for channels, _, _ in shapes
         )  # fmt: skip
@@ -77,7 +77,7 @@ class CFLOW(Method):
             whole = max(1, len(order) // self.fibers) * self.fibers
             for rows in order[:whole].to(x.device).split(self.fibers):
                 given = _row(positions[rows % len(positions)])
-                energy, log_det = _per_channel(*through(flow, _row(vectors[rows]), given))
+                energy, log_det = _per_channel(*run_chain(flow, _row(vectors[rows]), given))
                 log_p = log_det - energy - 0.5 * math.log(2 * math.pi)
                 yield -F.logsigmoid(log_p).mean()
 
@@ -91,18 +91,18 @@ class CFLOW(Method):
         self.largest.zero_()
         tops = []
         for _, batch in batches(train, device=device):
-            tops.append(torch.stack([(j - e).amax() for e, j in self.scores(batch).taps]))
+            tops.append(torch.stack([(j - e).amax() for e, j in self.energies(batch).taps]))
         self.largest.copy_(torch.stack(tops).amax(0))
 
     @torch.inference_mode()
-    def scores(self, features: Sequence[Tensor]) -> Scores:
+    def energies(self, features: Sequence[Tensor]) -> Energies:
         """Energy ½·mean_c z², and log_det / C less the tap's largest log-likelihood."""
         taps = []
         for (flow, code), largest, x in zip(self._taps(), self.largest, features, strict=True):
             given = code.expand(len(x), -1, -1, -1)
-            energy, log_det = _per_channel(*through(flow, x, given))
+            energy, log_det = _per_channel(*run_chain(flow, x, given))
             taps.append((energy, log_det - largest))
-        return Scores(taps=taps)
+        return Energies(taps=taps)
 
     def _taps(self) -> Iterator[tuple[Iterable[FlowStep], Tensor]]:
         for i, flow in enumerate(self.flows):

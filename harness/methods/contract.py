@@ -1,4 +1,4 @@
-"""What a compared method is to the harness, FastFlow being one of them.
+"""What a method is to the harness: features in, energies out.
 
 A method is built for the shapes at the taps, learns from the cached features of good images, and
 scores features. It is *trained* by gradient in the shared training core (``losses``), or
@@ -18,8 +18,8 @@ Arrays = Sequence[NDArray[np.floating]]  # features of N images, (N, C, H, W) pe
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a method says of B images.
+class Energies:
+    """Hold what a method says of B images.
 
     Attributes:
         taps: per map ``(energy, log_det)``, each (B, h, w), float32; larger energy = more
@@ -31,13 +31,13 @@ class Scores:
     images: Tensor | None = None
 
     def cpu(self) -> Self:
-        """The same on the CPU."""
+        """Copy them to the CPU."""
         images = None if self.images is None else self.images.cpu()
         return type(self)([(e.cpu(), j.cpu()) for e, j in self.taps], images)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """The scores of several batches as those of one."""
+        """Join those of several batches."""
         taps = zip(*(p.taps for p in parts), strict=True)
         images = [p.images for p in parts if p.images is not None]
         return cls(
@@ -46,29 +46,34 @@ class Scores:
         )
 
     def isfinite(self) -> bool:
-        """Whether every energy, log-determinant and image score is."""
+        """Tell whether every energy, log-determinant and image score is."""
         images = [] if self.images is None else [self.images]
         tensors = [t for tap in self.taps for t in tap] + images
         return all(bool(t.isfinite().all()) for t in tensors)
 
 
 class Method(nn.Module):
-    """The contract; a method overrides what it has."""
+    """Keep the contract of a method, which overrides what it has.
+
+    Its constructor takes the shapes (C, H, W) at the taps, and its own fields of a variant by
+    their names (see :class:`harness.experiment.choices.MethodEntry`).
+    """
 
     trained = False  # by gradient; else fitted once
+    norms: nn.Module | None = None  # of the features, before the flow
 
     def initialise(self, features: Sequence[Tensor]) -> None:
-        """Before training: take from a first batch what is initialised from data."""
+        """Before training, take from a first batch what is initialised from data."""
 
     def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Losses of a batch, (B, C, H, W) per tap, to be minimised one after the other.
+        """Yield losses of a batch, (B, C, H, W) per tap, to be minimised one after the other.
 
         The parameters are updated between two of them, so each is computed when it is asked for.
         """
         raise NotImplementedError
 
     def step_share(self, features: Sequence[Tensor]) -> float:
-        """What a training step looks at, as a share of what scoring these features does."""
+        """Tell what a training step looks at, as a share of what scoring these features does."""
         return 1.0
 
     def fit(self, train: Arrays, *, device: str = "cpu") -> None:
@@ -87,11 +92,29 @@ class Method(nn.Module):
         """
 
     @torch.inference_mode()
-    def scores(self, features: Sequence[Tensor]) -> Scores:
-        """Scores of a batch, features (B, C, H, W) per tap."""
+    def energies(self, features: Sequence[Tensor]) -> Energies:
+        """Score a batch, features (B, C, H, W) per tap."""
         raise NotImplementedError
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes kept of the good images (a memory bank, Gaussians); 0 for parameters alone."""
+        """Count the bytes kept of the good images (a bank, Gaussians); 0 for parameters alone."""
         return 0
+
+    def count_parameters(self) -> dict[str, int]:
+        """Count parameters by kind; the paper's "A.d. params" are ``flow`` and ``norm``.
+
+        A memory bank is none of them: see :attr:`bank_bytes`.
+
+        Returns:
+            ``flow`` and ``norm`` (before the flow): trainable. ``frozen``: the permutations'
+            indices, drawn once.
+        """
+        norm = count_trainable(self.norms) if self.norms is not None else 0
+        frozen = sum(getattr(m, "frozen", 0) for m in self.modules())
+        return {"flow": count_trainable(self) - norm, "norm": norm, "frozen": frozen}
+
+
+def count_trainable(module: nn.Module) -> int:
+    """Count the numbers that training changes."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

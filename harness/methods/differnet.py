@@ -17,8 +17,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from harness.methods.contract import Method, Scores
-from harness.methods.flow.step import FlowStep, make_flow, through
+from harness.methods.contract import Energies, Method
+from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 
 class DifferNet(Method):
@@ -26,7 +26,7 @@ class DifferNet(Method):
 
     Args:
         shapes: (3C, V, 1) at each tap, V turned copies; the last tap is used, as in the paper.
-        steps: coupling blocks.
+        flow_steps: coupling blocks.
         hidden_channels: width of the subnets' three hidden layers.
         clamp_value: bound of the log-scale, in the form 0.636·c·arctan(./c).
         views_per_step: copies of an image in an optimiser step; all where there are fewer.
@@ -39,7 +39,7 @@ class DifferNet(Method):
         self,
         shapes: Sequence[tuple[int, int, int]],
         *,
-        steps: int = 8,
+        flow_steps: int = 8,
         hidden_channels: int = 2048,
         clamp_value: float = 3.0,
         views_per_step: int = 4,
@@ -49,8 +49,8 @@ class DifferNet(Method):
         self.views_per_step, self.generator = views_per_step, generator
         # A copy is a position to the flow, which with 1×1 kernels sees each alone.
         self.flow = make_flow(
-            shapes[-1][0], 1, 1, steps=steps, kernels=(1,), coupling="two-sided", actnorm="none",
-            clamp="atan-unit", clamp_value=clamp_value, subnet_scale=1.0,
+            shapes[-1][0], 1, 1, flow_steps=flow_steps, kernels=(1,), coupling="two-sided",
+            actnorm="none", clamp="atan-unit", clamp_value=clamp_value, subnet_scale=1.0,
             hidden_channels=hidden_channels, hidden_layers=3, generator=generator,
         )  # fmt: skip
 
@@ -65,14 +65,14 @@ class DifferNet(Method):
         drawn = torch.rand(images, views, generator=self.generator, device="cpu")
         chosen = drawn.argsort(1)[:, : self.views_per_step].to(x.device)
         x = x.gather(2, chosen[:, None, :, None].expand(-1, channels, -1, -1))
-        z, log_det = self._through(x)
+        z, log_det = self._latent(x)
         yield (0.5 * z.float().square().sum(1) - log_det.float()).mean() / channels
 
     @torch.inference_mode()
-    def scores(self, features: Sequence[Tensor]) -> Scores:
+    def energies(self, features: Sequence[Tensor]) -> Energies:
         """Image scores alone: the mean of z² over the copies and channels."""
-        z, _ = self._through(features[-1])
-        return Scores(images=z.float().square().mean((1, 2, 3)))
+        z, _ = self._latent(features[-1])
+        return Energies(images=z.float().square().mean((1, 2, 3)))
 
-    def _through(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return through(cast(Iterable[FlowStep], self.flow), x)
+    def _latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return run_chain(cast(Iterable[FlowStep], self.flow), x)

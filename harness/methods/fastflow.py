@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from harness.methods.contract import Method, Scores
-from harness.methods.flow import compiled as native
-from harness.methods.flow.step import ActNorm, FlowStep, make_flow, through
+from harness.methods.contract import Energies, Method
+from harness.methods.flow.compiled import can_run_compiled, run_chain_compiled
+from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
 
 
 class LayerNorm(nn.LayerNorm):
@@ -74,7 +74,7 @@ class FastFlow(Method):
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
         return [
-            _through(cast(Iterable[FlowStep], flow), norm(x))
+            _run(cast(Iterable[FlowStep], flow), norm(x))
             for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
         ]
 
@@ -98,17 +98,15 @@ class FastFlow(Method):
         """The mean negative log-likelihood of the batch, alone."""
         yield self.nll(features, reduction=self.loss).mean()
 
-    def scores(self, features: Sequence[Tensor]) -> Scores:
-        """Energies of every tap."""
-        return Scores(self.energies(features))
-
     @torch.inference_mode()
-    def energies(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Per tap: energy ½·mean_c z², and log_det / C, each (B, H, W), float32."""
-        return [
-            (_HalfSquares.apply(z.float()) / z.shape[1], log_det.float() / z.shape[1])
-            for z, log_det in self(features)
-        ]
+    def energies(self, features: Sequence[Tensor]) -> Energies:
+        """Give per tap the energy ½·mean_c z², and log_det / C, each (B, H, W), float32."""
+        return Energies(
+            [
+                (_HalfSquares.apply(z.float()) / z.shape[1], log_det.float() / z.shape[1])
+                for z, log_det in self(features)
+            ]
+        )
 
     @torch.no_grad()
     def initialise(self, features: Sequence[Tensor]) -> None:
@@ -137,6 +135,6 @@ class _HalfSquares(torch.autograd.Function):
         return grad[:, None] * cast(Tensor, z)
 
 
-def _through(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
+def _run(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
     """The chain with its log-determinant per position, compiled where that can be."""
-    return native.through(flow, x) if native.usable(x) else through(flow, x)
+    return run_chain_compiled(flow, x) if can_run_compiled(x) else run_chain(flow, x)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.methods.contract import Arrays, Method, Scores
+from harness.methods.contract import Arrays, Energies, Method
 
 REGULARISER = 0.01  # epsilon of Eq. 1, on the covariance's diagonal
 CHUNK = 2**28  # bytes of covariances worked on at a time
@@ -80,7 +80,7 @@ class PaDiM(Method):
         self._allocate()
 
     @torch.inference_mode()
-    def scores(self, features: Sequence[Tensor]) -> Scores:
+    def energies(self, features: Sequence[Tensor]) -> Energies:
         """See :class:`Method`."""
         taps = [
             F.interpolate(x[:, kept].float(), self.size)  # nearest
@@ -89,7 +89,7 @@ class PaDiM(Method):
         x = torch.cat(taps, dim=1).flatten(2).permute(2, 0, 1) - self.mean[:, None]
         distances = (x @ self.whitening.mT).norm(dim=2)
         energy = distances.T.reshape(-1, *self.size)
-        return Scores([(energy, torch.zeros_like(energy))])
+        return Energies([(energy, torch.zeros_like(energy))])
 
     @property
     def bank_bytes(self) -> int:

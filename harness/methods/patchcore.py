@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.methods.batches import batches
-from harness.methods.contract import Arrays, Method, Scores
+from harness.methods.contract import Arrays, Energies, Method
 from harness.methods.memory.coreset import greedy_coreset
 from harness.methods.memory.nearest import nearest
 
@@ -80,7 +80,7 @@ class PatchCore(Method):
         """Which patches of all, and these, (patches, channels)."""
         positions = self.size[0] * self.size[1]
         for images, features in batches(train, device=device):
-            part = slice(images.start * positions, images.stop * positions)
+            part = slice(int(images[0]) * positions, (int(images[-1]) + 1) * positions)
             yield part, self.patches(features).flatten(0, 1)
 
     def fill(self, images: int) -> None:
@@ -94,7 +94,7 @@ class PatchCore(Method):
         return total, max(1, int(total * self.coreset))
 
     @torch.inference_mode()
-    def scores(self, features: Sequence[Tensor]) -> Scores:
+    def energies(self, features: Sequence[Tensor]) -> Energies:
         """See :class:`Method`."""
         patches = self.patches(features)
         found, where = nearest(patches.flatten(0, 1), self.bank)
@@ -108,7 +108,7 @@ class PatchCore(Method):
             distances = (patch - self.bank[around]).norm(dim=2)
             images = images * (1 - torch.exp(images - distances.logsumexp(1)))
         energy = energies.view(-1, *self.size)
-        return Scores([(energy, torch.zeros_like(energy))], images)
+        return Energies([(energy, torch.zeros_like(energy))], images)
 
     @property
     def bank_bytes(self) -> int:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.methods.batches import batches
-from harness.methods.contract import Arrays, Method, Scores
+from harness.methods.contract import Arrays, Energies, Method
 from harness.methods.memory.nearest import nearest
 
 GALLERY = 8  # images compared with at a time
@@ -54,7 +54,8 @@ class SPADE(Method):
         """See :class:`Method`."""
         self.to(device)
         self._allocate(len(train[0]))
-        for part, features in batches(train, device=device):
+        for rows, features in batches(train, device=device):
+            part = torch.from_numpy(rows).to(device)
             self.pooled[part] = features[-1].mean((2, 3))
             for bank, x in zip(self.banks, features, strict=False):
                 bank[part] = x
@@ -64,14 +65,14 @@ class SPADE(Method):
         self._allocate(images)
 
     @torch.inference_mode()
-    def scores(self, features: Sequence[Tensor]) -> Scores:
+    def energies(self, features: Sequence[Tensor]) -> Energies:
         """See :class:`Method`."""
         count = min(self.neighbours, len(self.pooled))
         distances, images = nearest(features[-1].float().mean((2, 3)), self.pooled, count)
         queries = self._positions(features[: self.local])
         energies = [self._energy(x, near) for x, near in zip(queries, images, strict=True)]
         energy = torch.stack(energies).view(-1, *self.size)
-        return Scores([(energy, torch.zeros_like(energy))], distances.square().mean(1))
+        return Energies([(energy, torch.zeros_like(energy))], distances.square().mean(1))
 
     @property
     def bank_bytes(self) -> int:

@@ -6,18 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.experiment.record import read_records
 from harness.experiment.study import Study
 from harness.experiment.variant import show
 
-METRICS = (
-    "image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro",
-)  # fmt: skip
-SPELT = {"auroc": "AUROC", "aupro": "AUPRO", "ap": "AP", "f1max": "F1-max"}
-NAMES = {m: " ".join(SPELT.get(word, word) for word in m.split("_")) for m in METRICS}
-RESAMPLES = 10_000
 ORACLE = "(oracle)"  # behind a variant whose epochs were chosen with the test's labels
 
 
@@ -144,22 +137,6 @@ def differences(frame: pd.DataFrame, study: Study, metric: str = "image_auroc") 
             "low": low, "high": high,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=["variant", "pairs", "difference", "low", "high"])
-
-
-def bootstrap(
-    groups: Sequence[NDArray[np.floating]], *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling within each group.
-
-    With one value in every group nothing can be resampled: the interval is (nan, nan).
-    """
-    if all(len(g) < 2 for g in groups):
-        return np.nan, np.nan
-    generator = np.random.default_rng(seed)
-    total = sum(g[generator.integers(0, len(g), (resamples, len(g)))].sum(axis=1) for g in groups)
-    means = total / sum(len(g) for g in groups)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def cost(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def _probe(device: str, threads: int) -> Rates:
     features = [f.contiguous(memory_format=torch.channels_last) for f in features]
     train = _seconds(lambda: next(model.losses(features)).backward())
     torch.set_num_threads(cores())
-    infer = _seconds(lambda: model.scores(features))
+    infer = _seconds(lambda: model.energies(features))
     torch.set_num_threads(before)
     return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
 

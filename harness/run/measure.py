@@ -5,83 +5,138 @@ Parameters and MACs are counted on the meta device, so they need neither weights
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.features.backbone import Backbone
+from harness.experiment.choices import METHODS
+from harness.experiment.feature_spec import FeatureSpec
+from harness.experiment.record import Macs, Parameters, Speed
+from harness.experiment.variant import Variant
+from harness.features.extractor import Extractor
+from harness.features.views import Shapes
 from harness.methods.contract import Method
-from harness.methods.fastflow import FastFlow
-from harness.methods.flow.step import FlowStep
+from harness.run.machine import cores
+from harness.run.model import make_model
+from harness.run.train import precision
+from harness.score.rule import score
 
 WARMUP, ROUNDS = 1, 5
 BUDGET_SECONDS = 1.5  # per path: a slow one gets fewer rounds, and its record says so
+SPEED_BATCH = 8
+KEPT = 400  # training images in a bank whose speed is measured
+MEASURES = (
+    "normalised image in memory to map, or to score where there is none: "
+    "backbone, method, map; no cache, no turning of views"
+)
+Path = Callable[[Tensor], object]  # from images (B, 3, S, S) to whatever is timed
 
 
-def count_parameters(model: Method, backbone: Backbone) -> dict[str, int]:
-    """Parameters by kind; the paper's "A.d. params" are flow + norm.
+@dataclass(frozen=True)
+class Cost:
+    """Hold what a variant costs; ``shapes``: (C, H, W) of its features at the taps."""
 
-    A memory bank is none of them: see :attr:`Method.bank_bytes`.
-
-    Returns:
-        ``flow`` and ``norm``: trainable. ``frozen``: the permutations' indices, drawn once.
-        ``backbone``: the frozen network up to its last tap.
-    """
-    steps = [m for m in model.modules() if isinstance(m, FlowStep)]
-    norm = _trainable(model.norms) if isinstance(model, FastFlow) else 0
-    return {
-        "flow": _trainable(model) - norm,
-        "norm": norm,
-        "frozen": sum(s.perm.numel() for s in steps if s.permutes),
-        "backbone": sum(p.numel() for p in backbone.parameters()),
-    }
+    parameters: Parameters
+    macs: Macs
+    shapes: Shapes
+    speed: Speed = field(default_factory=Speed)
 
 
-def count_macs(model: Method, backbone: Backbone, *, views: int = 0) -> dict[str, int]:
-    """Multiply-accumulates of one image in {backbone, flow}: convolutions and matrix products.
-
-    ``flow`` is whatever the method does with the features; ``step``, where it is less, what a
-    training step does forward. All arguments live on the meta device.
+def measure(variant: Variant, kept: int = 0) -> Cost:
+    """Count a variant's parameters and multiply-accumulates, built on the meta device.
 
     Args:
-        model: fitted or filled, where it keeps a bank.
-        backbone: the frozen network.
-        views: see :func:`look`.
+        variant: any.
+        kept: training images that its bank stands for, where its method has one.
+
+    >>> measure(Variant(flow_steps=1, image_size=64)).parameters.additional
+    582176
     """
-    size = backbone.image_size
+    extractor = Extractor.on_meta(variant.feature_spec)
+    model = _on_meta(variant, extractor.shapes, kept)
+    size = variant.image_size
     with FlopCounterMode(display=False) as counter:
-        features = look(backbone, torch.empty(1, 3, size, size, device="meta"), views)
-    flow = flow_macs(model, features)
-    macs = {"backbone": counter.get_total_flops() // 2, "flow": flow}
-    share = model.step_share(features)
-    return macs if share == 1 else {**macs, "step": round(share * flow)}
+        features = extractor.look(torch.empty(1, 3, size, size, device="meta"))
+    flow, share = flow_macs(model, features), model.step_share(features)
+    backbone = sum(p.numel() for p in extractor.backbone.parameters())
+    return Cost(
+        Parameters(**model.count_parameters(), backbone=backbone),
+        Macs(
+            backbone=counter.get_total_flops() // 2,
+            flow=flow,
+            step=None if share == 1 else round(share * flow),
+        ),
+        extractor.shapes,
+    )
 
 
-def look(backbone: Backbone, images: Tensor, views: int) -> list[Tensor]:
-    """What a method is given of images (B, 3, S, S), at its cost: a turned view costs a pass.
-
-    ``views``: copies of an image that are pooled; 0: the features themselves.
-    """
-    if not views:
-        return list(backbone(images))
-    copies = [backbone.pooled(images) for _ in range(views)]
-    return [torch.stack(tap, dim=2)[..., None] for tap in zip(*copies, strict=True)]
+def count_parameters(variant: Variant) -> Parameters:
+    """Count a variant's parameters by kind, and nothing else."""
+    extractor = Extractor.on_meta(variant.feature_spec)
+    model = _on_meta(variant, extractor.shapes, 0)
+    backbone = sum(p.numel() for p in extractor.backbone.parameters())
+    return Parameters(**model.count_parameters(), backbone=backbone)
 
 
 def flow_macs(model: Method, features: Sequence[Tensor]) -> int:
-    """Multiply-accumulates of scoring features (B, C, H, W), all on the meta device."""
+    """Count multiply-accumulates of scoring features (B, C, H, W), all on the meta device.
+
+    Counted are convolutions and matrix products.
+    """
     with FlopCounterMode(display=False) as counter:
-        model.scores(features)
+        model.energies(features)
     return int(counter.get_total_flops()) // 2
 
 
-def measure_speed(
-    paths: Mapping[Any, Callable[[Tensor], object]], images: Mapping[Any, Tensor], *, device: str
-) -> dict[Any, dict[str, float | int | str]]:
-    """Latency and FPS of several image → map paths, side by side.
+def measure_speeds(
+    variants: Sequence[Variant],
+    extractors: Mapping[FeatureSpec, Extractor],
+    *,
+    kept: int,
+    device: str,
+) -> dict[str, Speed]:
+    """Time every variant from image to map, in turns, and each backbone on its own too.
+
+    Args:
+        variants: those to time.
+        extractors: with weights, of every variant's recipe.
+        kept: training images in a bank.
+        device: as in torch.
+
+    Returns:
+        digest → speed.
+    """
+    paths: dict[Any, Path] = {}
+    images: dict[Any, Tensor] = {}
+    for v in variants:
+        spec, size = v.feature_spec, v.image_size
+        extractor = extractors[spec]
+        extractor.backbone.to(device)
+        paths[v.digest] = _image_to_map(v, extractor, kept, device)
+        paths[spec] = extractor.backbone
+        images[v.digest] = torch.zeros(SPEED_BATCH, 3, size, size, device=device)
+        images[spec] = images[v.digest]
+    torch.set_num_threads(cores())
+    with torch.inference_mode():
+        speeds = time_in_turns(paths, images, device=device)
+    for v in variants:  # what the flow and the map add to the backbone (the paper's "A.d. time")
+        whole, alone = speeds[v.digest].latency_ms, speeds[v.feature_spec].latency_ms
+        assert whole is not None
+        assert alone is not None
+        speeds[v.digest].additional_ms = round(whole - alone, 4)
+        if not METHODS[v.method].trained:
+            speeds[v.digest].images_kept = kept
+    return {v.digest: speeds[v.digest] for v in variants}
+
+
+def time_in_turns(
+    paths: Mapping[Any, Path], images: Mapping[Any, Tensor], *, device: str
+) -> dict[Any, Speed]:
+    """Time several paths from image to map side by side.
 
     The paths take turns (A B C, A B C, …), so that a machine that slows down slows them all.
 
@@ -91,31 +146,50 @@ def measure_speed(
         device: as in torch.
 
     Returns:
-        name → ``latency_ms`` (median time of one image alone), ``fps`` (images a second in
-        batches), and the protocol.
+        name → the median time of one image alone, images a second in batches, and the protocol.
     """
     singles = {name: batch[:1] for name, batch in images.items()}
     latency = _take_turns(paths, singles, device)
     batched = _take_turns(paths, images, device)
     return {
-        name: {
-            "latency_ms": round(1e3 * median(latency[name]), 4),
-            "latency_ms_min": round(1e3 * min(latency[name]), 4),
-            "latency_ms_max": round(1e3 * max(latency[name]), 4),
-            "fps": round(len(images[name]) / median(batched[name]), 4),
-            "fps_batch_size": len(images[name]),
-            "rounds": len(batched[name]),
-            "threads": torch.get_num_threads(),
-            "device": device,
-            "measures": "normalised image in memory to map, or to score where there is none: "
-            "backbone, method, map; no cache, no turning of views",
-        }
+        name: Speed(
+            latency_ms=round(1e3 * median(latency[name]), 4),
+            latency_ms_min=round(1e3 * min(latency[name]), 4),
+            latency_ms_max=round(1e3 * max(latency[name]), 4),
+            fps=round(len(images[name]) / median(batched[name]), 4),
+            fps_batch_size=len(images[name]),
+            rounds=len(batched[name]),
+            threads=torch.get_num_threads(),
+            device=device,
+            measures=MEASURES,
+        )
         for name in paths
     }
 
 
+def _on_meta(variant: Variant, shapes: Shapes, kept: int) -> Method:
+    with torch.device("meta"):
+        model = make_model(variant, shapes, 0)
+        model.fill(kept)
+    return model
+
+
+def _image_to_map(variant: Variant, extractor: Extractor, kept: int, device: str) -> Path:
+    model = make_model(variant, extractor.shapes, 0)
+    model.fill(kept)
+    model.eval().to(device).to(memory_format=torch.channels_last)
+
+    def path(images: Tensor) -> object:
+        features = extractor.look(images)
+        with precision(variant, device):
+            energies = model.energies(features)
+        return score(variant, energies)
+
+    return path
+
+
 def _take_turns(
-    paths: Mapping[Any, Callable[[Tensor], object]], images: Mapping[Any, Tensor], device: str
+    paths: Mapping[Any, Path], images: Mapping[Any, Tensor], device: str
 ) -> dict[Any, list[float]]:
     """Seconds of every path in every round after the warm-up, within the time budget."""
     seconds: dict[Any, list[float]] = {name: [] for name in paths}
@@ -131,10 +205,6 @@ def _take_turns(
         if turn >= WARMUP and time.perf_counter() - began > BUDGET_SECONDS * len(paths):
             break
     return seconds
-
-
-def _trainable(modules: nn.Module) -> int:
-    return sum(p.numel() for p in modules.parameters() if p.requires_grad)
 
 
 def _synchronise(device: str) -> None:

@@ -195,7 +195,7 @@ def _path(
     def path(images: Tensor) -> object:
         features = look(backbone, images, variant.views)
         with precision(variant, device):
-            scores = model.scores(features)
+            scores = model.energies(features)
         return score(variant, scores)
 
     return path

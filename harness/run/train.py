@@ -1,9 +1,9 @@
-"""The shared training core: one ``fit`` for every variant of every method."""
+"""The shared training core, for every variant of every method."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,32 +12,26 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
-from harness.features.cache import ahead
-from harness.methods.contract import Arrays, Method, Scores
+from harness.methods.batches import batches, read_batch
+from harness.methods.contract import Arrays, Energies, Method
+from harness.run.energies import History
 
 CHUNK = 32  # images read at a time where all are looked at
 
-
-@dataclass
-class History:
-    """What training leaves beside the weights.
-
-    Attributes:
-        loss: mean training loss of every epoch; empty for what is fitted, not trained.
-        holdout: mean loss of the held-out good images at every evaluated epoch.
-        scores: epoch → what the method says of the test images.
-        bank_bytes: kept of the training images, beside parameters.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    holdout: dict[int, float] = field(default_factory=dict)
-    scores: dict[int, Scores] = field(default_factory=dict)
-    bank_bytes: int = 0
+OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+SCHEDULES: dict[str, Callable[[int, int], float]] = {  # of the steps done, and of all
+    "constant": lambda done, total: 1.0,
+    "cosine": lambda done, total: 0.5 * (1 + math.cos(math.pi * done / total)),
+}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
-def fit(
+def train(
     model: Method,
-    train: Arrays,
+    good: Arrays,
     test: Arrays,
     *,
     variant: Variant,
@@ -53,7 +47,7 @@ def fit(
 
     Args:
         model: freshly built.
-        train: features of the good images, (N, C, H, W) per tap.
+        good: features of the good images, (N, C, H, W) per tap.
         test: features of the test images; only scored, never trained on.
         variant: its training fields are used.
         seed: of the batches' order and the held-out images; independent of the model's
@@ -70,35 +64,35 @@ def fit(
     model.to(device).to(memory_format=torch.channels_last)
     history = History()
     if not model.trained:
-        _finite(train)
+        _finite(good)
         nobody = np.arange(0)
-        _evaluate(model, history, 1, train, nobody, test, variant, device)
+        _evaluate(model, history, 1, good, nobody, test, variant, device)
         progress(1, math.nan)
         return history
-    kept, held = _split(len(train[0]), variant.holdout, generator)
+    kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
-    model.initialise(_batch(train, kept[: variant.batch_size], device))
+    model.initialise(read_batch(good, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
     for epoch in range(1, variant.epochs + 1):
         order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
         try:
-            loss = _epoch(model, train, order, optimiser, schedule, variant, device)
+            loss = _epoch(model, good, order, optimiser, schedule, variant, device)
         except ArithmeticError as error:
             raise _diverged(error, epoch, variant, history) from None
         history.loss.append(loss)
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
         if evaluated or epoch == variant.epochs:
-            _evaluate(model, history, epoch, train, held, test, variant, device)
+            _evaluate(model, history, epoch, good, held, test, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
     return history
 
 
-def _finite(train: Arrays) -> None:
+def _finite(good: Arrays) -> None:
     """Refuse features that no distance can be taken of; a training would notice by its loss."""
-    for array in train:
+    for array in good:
         for start in range(0, len(array), CHUNK):
             if not np.isfinite(array[start : start + CHUNK]).all():
                 raise RunFailed(
@@ -116,7 +110,7 @@ def _diverged(error: object, epoch: int, variant: Variant, history: History) -> 
 
 def _epoch(
     model: Method,
-    train: Arrays,
+    good: Arrays,
     order: NDArray[np.int64],
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -130,7 +124,7 @@ def _epoch(
     """
     model.train()
     total = 0.0
-    for rows, features in _loaded(train, order, variant.batch_size, device):
+    for rows, features in batches(good, order, size=variant.batch_size, device=device):
         values = []
         for loss in _losses(model, features, variant):
             if not math.isfinite(value := loss.item()):
@@ -150,7 +144,7 @@ def _evaluate(
     model: Method,
     history: History,
     epoch: int,
-    train: Arrays,
+    good: Arrays,
     held: NDArray[np.int64],
     test: Arrays,
     variant: Variant,
@@ -159,31 +153,30 @@ def _evaluate(
     """Score the test images, and the held-out good ones, at this epoch."""
     model.eval()
     with precision(variant, device):
-        model.fit(train, device=device)
-    scores = scored(model, test, variant, device)
+        model.fit(good, device=device)
+    energies = energies_of(model, test, variant, device)
     with torch.inference_mode():
         losses = [
-            fmean(v.item() for v in _losses(model, _batch(train, rows, device), variant))
-            * len(rows)
-            for rows in _batches(held, variant.batch_size)
+            fmean(v.item() for v in _losses(model, features, variant)) * len(rows)
+            for rows, features in batches(good, held, size=variant.batch_size, device=device)
         ]
-    if not scores.isfinite():
+    if not energies.isfinite():
         last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
         raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
-    history.scores[epoch] = scores
+    history.energies[epoch] = energies
     history.bank_bytes = model.bank_bytes
     if losses:
         history.holdout[epoch] = sum(losses) / len(held)
 
 
 @torch.inference_mode()
-def scored(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Scores:
-    """What a model that has learnt says of images, features (N, C, H, W) per tap, in batches."""
+def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Energies:
+    """Ask a model that has learnt about images, features (N, C, H, W) per tap, in batches."""
     parts = []
-    for rows in _batches(np.arange(len(test[0])), variant.batch_size):
+    for _, features in batches(test, size=variant.batch_size, device=device):
         with precision(variant, device):
-            parts.append(model.scores(_batch(test, rows, device)).cpu())
-    return Scores.join(parts)
+            parts.append(model.energies(features).cpu())
+    return Energies.join(parts)
 
 
 def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:
@@ -197,9 +190,9 @@ def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator
 
 
 def precision(variant: Variant, device: str) -> torch.autocast:
-    """The context of the variant's arithmetic: bfloat16 where it says so, else float32."""
-    kind = device.split(":")[0]
-    return torch.autocast(kind, torch.bfloat16, enabled=variant.precision == "bfloat16")
+    """Enter the variant's arithmetic: bfloat16 where it says so, else float32."""
+    reduced = PRECISIONS[variant.precision]
+    return torch.autocast(device.split(":")[0], reduced, enabled=reduced is not None)
 
 
 def _split(
@@ -228,45 +221,24 @@ def _used(images: int, variant: Variant) -> int:
     return images - images % variant.batch_size
 
 
-def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-
-
-def _batch(arrays: Arrays, rows: NDArray[np.int64], device: str) -> list[Tensor]:
-    """Rows of the memory-mapped features as float32 tensors."""
-    tensors = (torch.from_numpy(np.ascontiguousarray(a[rows], np.float32)) for a in arrays)
-    return [t.to(device).contiguous(memory_format=torch.channels_last) for t in tensors]
-
-
-def _loaded(
-    arrays: Arrays, order: NDArray[np.int64], size: int, device: str
-) -> Iterator[tuple[NDArray[np.int64], list[Tensor]]]:
-    """Rows and features of every batch; an accelerator does not wait for them to be read."""
-
-    def load(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Tensor]]:
-        return rows, _batch(arrays, rows, device)
-
-    each = map if device == "cpu" else ahead  # the processor's cores are at work as it is
-    return each(load, _batches(order, size))
-
-
 def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
-    kind = torch.optim.Adam if variant.optimiser == "adam" else torch.optim.AdamW
+    kind: Any = OPTIMISERS[variant.optimiser]
     rate, decay = variant.learning_rate, variant.weight_decay
-    return kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+    optimiser: torch.optim.Optimizer = kind(
+        model.parameters(), lr=rate, weight_decay=decay, fused=True
+    )
+    return optimiser
 
 
 def _factor(variant: Variant, images: int) -> Callable[[int], float]:
     """The learning rate's factor at optimiser step n: linear warm-up, then the schedule."""
     per_epoch = math.ceil(images / variant.batch_size)
     warmup, total = variant.warmup_epochs * per_epoch, variant.epochs * per_epoch
+    schedule = SCHEDULES[variant.schedule]
 
     def factor(n: int) -> float:
         if n < warmup:
             return (n + 1) / warmup
-        if variant.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (n - warmup) / max(1, total - warmup)))
+        return schedule(n - warmup, max(1, total - warmup))
 
     return factor

@@ -1,7 +1,7 @@
-"""Score rules: from per-tap energies to anomaly maps and image scores, without training.
+"""From energies of every tap to anomaly maps, without training.
 
-The paper "upsamples the summed 2D likelihood map"; which map, how the taps are joined and what
-the image score is are open (facts: one implementation each is named below).
+The paper "upsamples the summed 2D likelihood map"; which map and how the taps are joined is
+open: one implementation of each is named below.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def anomaly_maps(
     smoothing: float,
     align_corners: bool = False,
 ) -> Tensor:
-    """Anomaly maps, larger = more anomalous.
+    """Make anomaly maps, larger = more anomalous.
 
     Args:
         energies: per tap ``(energy, log_det)``, each (B, H, W).
@@ -61,22 +61,8 @@ def anomaly_maps(
     return maps
 
 
-def image_scores(maps: Tensor, *, image_score: str, top_k: float) -> Tensor:
-    """One score an image, (B,), from maps (B, H, W).
-
-    ``max`` (gathierry's and anomalib's reading), ``mean``, or ``top-k``: the mean of the share
-    ``top_k`` of highest pixels.
-    """
-    pixels = maps.flatten(1)
-    if image_score == "max":
-        return pixels.amax(1)
-    if image_score == "mean":
-        return pixels.mean(1)
-    return pixels.topk(max(1, round(top_k * pixels.shape[1])), dim=1).values.mean(1)
-
-
 def gaussian(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of maps (B, 1, H, W), reflected at the border, cut at 4 sigma."""
+    """Blur maps (B, 1, H, W) by a Gaussian, reflected at the border, cut at 4 sigma."""
     if sigma == 0:
         return maps
     radius = min(int(4 * sigma + 0.5), maps.shape[-1] - 1)

@@ -12,13 +12,15 @@ score higher. So both sides are sorted once (`_Ranking`) and the rest is binary 
   false positives).
 
 All values are fractions in [0, 1]. A metric is undefined, and nan, where one class is missing.
+A metric is one entry of `METRICS`: records, tables and reports follow that table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +29,7 @@ from scipy import ndimage
 _CHUNK = 1 << 20  # positives counted at a time: bounds each 8-byte temporary to 8 MiB
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
-Scores = NDArray[Any]  # any real dtype; never converted, float32 stays float32
+Values = NDArray[Any]  # any real dtype; never converted, float32 stays float32
 Floats = NDArray[np.float64]
 Counts = NDArray[np.intp]
 Truth = NDArray[np.bool_]
@@ -51,8 +53,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     >>> image_metrics([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])["image_auroc"]  # 3 pairs of 4
     0.75
     """
-    ranking = _Ranking.of(*_checked(scores, labels, dims="N"))
-    return {f"image_{name}": value for name, value in _summary(ranking).items()}
+    return _measure("image", Detection(*_checked(scores, labels, dims="N")))
 
 
 def pixel_metrics(
@@ -84,21 +85,63 @@ def pixel_metrics(
     """
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"expected 0 < fpr_limit <= 1; got {fpr_limit}")
-    scores, truth = _checked(maps, masks, dims="NHW")
-    ranking = _Ranking.of(scores, truth)
-    values = {f"pixel_{name}": value for name, value in _summary(ranking).items()}
-    return values | {"aupro": _aupro(ranking, scores, truth, fpr_limit)}
+    return _measure("pixel", Detection(*_checked(maps, masks, dims="NHW"), fpr_limit))
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Hold what a metric is computed from: scores with the truth of the same shape.
+
+    Args:
+        scores: (N,) of images, or (N, H, W) of their pixels; larger = more anomalous.
+        truth: bool, true = anomalous.
+        fpr_limit: where AUPRO ends.
+
+    >>> Detection(np.array([0.1, 0.9]), np.array([False, True])).summary["auroc"]
+    1.0
+    """
+
+    scores: Values
+    truth: Truth
+    fpr_limit: float = 0.3
+
+    @cached_property
+    def ranking(self) -> _Ranking:
+        """Sort the scores of both classes, once for all metrics."""
+        return _Ranking.of(self.scores, self.truth)
+
+    @cached_property
+    def summary(self) -> dict[str, float]:
+        """Compute AUROC, AP and F1-max in one pass; all nan where one class is missing."""
+        return _summary(self.ranking)
+
+
+class Metric(NamedTuple):
+    """Describe a metric: as it is printed, of images or pixels, and how it is computed."""
+
+    label: str
+    level: Literal["image", "pixel"]
+    compute: Callable[[Detection], float]
+
+
+def _measure(level: str, detection: Detection) -> dict[str, float]:
+    """Every metric of a level."""
+    return {
+        name: metric.compute(detection)
+        for name, metric in METRICS.items()
+        if metric.level == level
+    }
 
 
 @dataclass(frozen=True)
 class _Ranking:
     """The scores of the negatives (n,) and of the positives (p,), each ascending."""
 
-    negatives: Scores
-    positives: Scores
+    negatives: Values
+    positives: Values
 
     @classmethod
-    def of(cls, scores: Scores, truth: Truth) -> _Ranking:
+    def of(cls, scores: Values, truth: Truth) -> _Ranking:
         """Split scores by the truth of the same shape, and sort both sides in place."""
         ranking = cls(scores[~truth], scores[truth])
         ranking.negatives.sort()
@@ -161,13 +204,14 @@ def _summary(ranking: _Ranking) -> dict[str, float]:
     return {"auroc": credit / p, "ap": precision / p, "f1max": f1max}
 
 
-def _aupro(ranking: _Ranking, maps: Scores, masks: Truth, limit: float) -> float:
+def _aupro(detection: Detection) -> float:
     """Mean over the regions of all masks of their mean credit; nan where one class is missing."""
+    ranking, maps, masks = detection.ranking, detection.scores, detection.truth
     if not ranking.is_defined:
         return float("nan")
     credit = np.empty(ranking.positives.size)
     for part, _, above, reached in ranking.counts():
-        credit[part] = ranking.credit(above, reached, limit)
+        credit[part] = ranking.credit(above, reached, detection.fpr_limit)
     overlaps: list[Floats] = []
     for scores, mask in zip(maps, masks, strict=True):
         if mask.any():
@@ -178,8 +222,8 @@ def _aupro(ranking: _Ranking, maps: Scores, masks: Truth, limit: float) -> float
     return float(np.concatenate(overlaps).mean())
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike, *, dims: str) -> tuple[Scores, Truth]:
-    """Scores and labels as arrays of one shape with the named dimensions: finite, and bool."""
+def _checked(scores: ArrayLike, labels: ArrayLike, *, dims: str) -> tuple[Values, Truth]:
+    """Values and labels as arrays of one shape with the named dimensions: finite, and bool."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != len(dims):
         raise ValueError(f"expected scores of shape ({', '.join(dims)}); got {scores.shape}")
@@ -192,3 +236,14 @@ def _checked(scores: ArrayLike, labels: ArrayLike, *, dims: str) -> tuple[Scores
     if bad:
         raise ValueError(f"expected finite scores; got {bad} non-finite of {scores.size}")
     return scores, truth
+
+
+METRICS: dict[str, Metric] = {
+    "image_auroc": Metric("image AUROC", "image", lambda d: d.summary["auroc"]),
+    "image_ap": Metric("image AP", "image", lambda d: d.summary["ap"]),
+    "image_f1max": Metric("image F1-max", "image", lambda d: d.summary["f1max"]),
+    "pixel_auroc": Metric("pixel AUROC", "pixel", lambda d: d.summary["auroc"]),
+    "pixel_ap": Metric("pixel AP", "pixel", lambda d: d.summary["ap"]),
+    "pixel_f1max": Metric("pixel F1-max", "pixel", lambda d: d.summary["f1max"]),
+    "aupro": Metric("AUPRO", "pixel", _aupro),
+}

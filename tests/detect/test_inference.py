@@ -38,10 +38,10 @@ def test_resnet_has_no_batch_norm_left():
 @pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 0.05)])
 def test_energies_equal_the_plain_path(backbone, precision, error):
     shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
-    model = FastFlow(shapes, norm="layer", steps=3, kernels=(3, 1)).eval()
+    model = FastFlow(shapes, norm="layer", flow_steps=3, kernels=(3, 1)).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        plain = model.energies(backbone(images))
+        plain = model.energies(backbone(images)).taps
     for (e, j), (e_fast, j_fast) in zip(plain, fused(backbone, model, precision=precision)(images),
                                         strict=True):  # fmt: skip
         torch.testing.assert_close(e_fast, e, rtol=error, atol=error)
@@ -82,7 +82,7 @@ def test_packed_convolutions_at_several_shapes():
 
 def test_the_path_keeps_the_weights_that_it_was_made_of(backbone):
     shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
-    model = FastFlow(shapes, norm="layer", steps=2, kernels=(3,)).eval()
+    model = FastFlow(shapes, norm="layer", flow_steps=2, kernels=(3,)).eval()
     path, images = fused(backbone, model), torch.randn(2, 3, 64, 64)
     before = path(images)
     with torch.no_grad():

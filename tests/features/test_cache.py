@@ -12,23 +12,17 @@ from PIL import Image
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
-from harness.features.backbone import Backbone, load_backbone
-from harness.features.cache import (
-    FeatureCache,
-    FeatureKey,
-    _pass,
-    ahead,
-    entry_bytes,
-    normalise,
-    shapes_of,
-)
+from harness.experiment.feature_spec import FeatureSpec
+from harness.features.cache import FeatureCache, FeatureKey, ahead, entry_bytes
+from harness.features.extractor import Extractor, normalise
 
-TAPS, SIZE = (1, 2), 64
+SIZE = 64
+SPEC = FeatureSpec(backbone="tf_efficientnet_lite0.pypi_in1k", taps=(1, 2), image_size=SIZE)
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_backbone("tf_efficientnet_lite0.pypi_in1k", taps=TAPS, image_size=SIZE)
+    return Extractor.load(SPEC)
 
 
 @pytest.fixture
@@ -36,35 +30,33 @@ def category(data):
     return MvtecAd(data).load("left")
 
 
-def key_of(loaded, images, **changes):
-    backbone, weights = loaded
-    key = FeatureKey(
-        backbone.name, weights["sha256"], "pretrained", TAPS, SIZE, backbone.mean, backbone.std,
-        "float32", images.dataset, images.name, images.digest,
-    )  # fmt: skip
-    return replace(key, **changes)
+def key_of(extractor, images, **changes):
+    return replace(FeatureKey.of(extractor, images), **changes)
+
+
+def of(extractor, **changes):
+    """The same network with another recipe."""
+    return replace(extractor, spec=replace(extractor.spec, **changes))
 
 
 def test_features_are_the_backbones_own(tmp_path, loaded, category):
-    backbone, _ = loaded
     cache = FeatureCache(tmp_path / "cache")
-    features = cache.ensure(key_of(loaded, category), backbone, category)
+    features = cache.ensure(key_of(loaded, category), loaded, category)
     assert [f.shape for f in features.train] == [(8, 24, 16, 16), (8, 40, 8, 8)]
     images = np.stack([read_image(s.path, SIZE) for s in category.test])
     with torch.inference_mode():
-        expected = backbone(normalise(images, backbone))
+        expected = loaded.backbone(normalise(images, loaded.backbone))
     for found, wanted in zip(features.test, expected, strict=True):
         np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
 
 
 def test_every_image_passes_once(tmp_path, loaded, category):
-    backbone, _ = loaded
     seen = []
-    handle = backbone.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
+    handle = loaded.backbone.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
     cache = FeatureCache(tmp_path / "cache")
     key = key_of(loaded, category)
     for _ in range(3):
-        cache.ensure(key, backbone, category)
+        cache.ensure(key, loaded, category)
     handle.remove()
     assert sum(seen) == cache.passes == 16
     assert cache.reused == 32
@@ -72,33 +64,36 @@ def test_every_image_passes_once(tmp_path, loaded, category):
 
 def test_any_change_is_another_entry(loaded, category):
     key = key_of(loaded, category)
-    changes = {
-        "backbone": "x", "weights_sha256": "x", "weights": "random", "taps": (1,),
-        "image_size": 32, "mean": (0.0,), "std": (1.0,), "dtype": "float16", "dataset": "x",
-        "category": "x", "data_digest": "x", "resize": "crop",
-        "views": 4,
+    recipe = {
+        "backbone": "x", "weights": "random", "taps": (1,), "image_size": 32, "dtype": "float16",
+        "resize": "crop", "views": 4,
     }  # fmt: skip
-    assert set(changes) == set(FeatureKey.__dataclass_fields__)
+    changes = {
+        "weights_sha256": "x", "mean": (0.0,), "std": (1.0,), "dataset": "x", "category": "x",
+        "data_digest": "x",
+    }  # fmt: skip
+    assert set(recipe) == set(FeatureSpec.__dataclass_fields__)
+    assert {"spec", *changes} == set(FeatureKey.__dataclass_fields__)
     digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
-    assert len(digests | {key.digest}) == len(changes) + 1
+    digests |= {replace(key, spec=replace(SPEC, **{k: v})).digest for k, v in recipe.items()}
+    assert len(digests | {key.digest}) == len(changes) + len(recipe) + 1
 
 
 def test_half_precision_is_stored(tmp_path, loaded, category):
-    backbone, _ = loaded
     cache = FeatureCache(tmp_path / "cache")
-    whole = cache.ensure(key_of(loaded, category), backbone, category)
-    half = cache.ensure(key_of(loaded, category, dtype="float16"), backbone, category)
+    whole = cache.ensure(key_of(loaded, category), loaded, category)
+    other = of(loaded, dtype="float16")
+    half = cache.ensure(key_of(other, category), other, category)
     assert half.train[0].dtype == np.float16
     np.testing.assert_allclose(half.train[0], whole.train[0], rtol=1e-3, atol=1e-3)
 
 
 def test_a_crash_leaves_no_entry(tmp_path, loaded, category):
-    backbone, _ = loaded
     cache = FeatureCache(tmp_path / "cache")
     key = key_of(loaded, category)
     category.test[-1].path.write_bytes(b"no image")
     with pytest.raises(InputError, match="expected an image"):
-        cache.ensure(key, backbone, category)
+        cache.ensure(key, loaded, category)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -114,11 +109,10 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 
 
 def test_least_recently_used_goes_first_and_kept_entries_stay(tmp_path, loaded, category):
-    backbone, _ = loaded
     keys = [key_of(loaded, category, category=name) for name in "abc"]
     cache = FeatureCache(tmp_path / "cache")
     for age, key in enumerate(keys):
-        cache.ensure(key, backbone, category)
+        cache.ensure(key, loaded, category)
         os.utime(tmp_path / "cache" / key.digest / "meta.json", (age, age))
     cache.open(keys[0])  # now the most recently used
     size = cache.entries()[0][2]
@@ -132,14 +126,12 @@ def test_least_recently_used_goes_first_and_kept_entries_stay(tmp_path, loaded, 
 
 
 def test_entry_bytes(tmp_path, loaded, category):
-    backbone, _ = loaded
     cache = FeatureCache(tmp_path / "cache")
-    cache.ensure(key_of(loaded, category), backbone, category)
-    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
+    cache.ensure(key_of(loaded, category), loaded, category)
     counted = sum(
         np.load(f, mmap_mode="r").nbytes for f in tmp_path.rglob("t*.npy") if f.stem[-1].isdigit()
     )
-    assert entry_bytes(shapes, 16, "float32") == counted
+    assert entry_bytes(loaded.shapes, 16, "float32") == counted
 
 
 # --- turned views -------------------------------------------------------------------------------
@@ -148,14 +140,15 @@ def test_entry_bytes(tmp_path, loaded, category):
 @pytest.fixture
 def views(tmp_path, loaded, category):
     cache = FeatureCache(tmp_path / "cache")
-    return cache.ensure(key_of(loaded, category, views=8), loaded[0], category)
+    eight = of(loaded, views=8)
+    return cache.ensure(key_of(eight, category), eight, category)
 
 
 def test_views_are_pooled_features_of_three_sizes(loaded, category, views):
-    backbone, _ = loaded
+    backbone = loaded.backbone
     assert [f.shape for f in views.train] == [(8, 72, 8, 1), (8, 120, 8, 1)]
-    assert shapes_of(backbone, 8) == [(72, 8, 1), (120, 8, 1)]
-    assert shapes_of(backbone) == [(24, 16, 16), (40, 8, 8)]
+    assert of(loaded, views=8).shapes == ((72, 8, 1), (120, 8, 1))
+    assert loaded.shapes == ((24, 16, 16), (40, 8, 8))
     image = read_image(category.test[2].path, SIZE).copy()
     x = normalise(image[None], backbone)
     half = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
@@ -171,19 +164,20 @@ def test_views_are_of_turned_images(tmp_path, loaded, category, views):
     for sample in (*category.train, *category.test):
         image = Image.fromarray(read_image(sample.path, SIZE))
         image.transpose(Image.Transpose.ROTATE_90).save(sample.path)
-    turned = FeatureCache(tmp_path / "turned").ensure(
-        key_of(loaded, category, views=4), loaded[0], category
-    )
+    four = of(loaded, views=4)
+    turned = FeatureCache(tmp_path / "turned").ensure(key_of(four, category), four, category)
     for ours, theirs in zip(turned.test, views.test, strict=True):
         np.testing.assert_allclose(ours, np.roll(theirs[:, :, ::2], -1, axis=2), atol=1e-5)
 
 
 def test_what_turns_in_is_black(loaded, category, monkeypatch):
     """A white image turned by 45 degrees: the four corners show nothing."""
-    seen = []
-    backbone, _ = loaded
-    monkeypatch.setattr(backbone, "pooled", lambda x: seen.append(x) or [x.mean((2, 3))])
-    _pass(backbone, np.full((1, SIZE, SIZE, 3), 255, np.uint8), 8, "cpu")
+    seen, eight = [], of(loaded, views=8)
+    backbone = eight.backbone
+    monkeypatch.setattr(
+        eight.recipe, "take", lambda network, x: seen.append(x) or [x.mean((2, 3))]
+    )
+    eight.extract(np.full((1, SIZE, SIZE, 3), 255, np.uint8))
     black, white = (
         normalise(np.full((1, SIZE, SIZE, 3), v, np.uint8), backbone) for v in (0, 255)
     )
@@ -195,17 +189,16 @@ def test_what_turns_in_is_black(loaded, category, monkeypatch):
 
 
 def test_without_views_the_digest_is_what_it_was(loaded, category):
-    key = key_of(loaded, category)
+    key, four = key_of(loaded, category), key_of(of(loaded, views=4), category)
     assert "views" not in key.about()
-    assert replace(key, views=4).about() == {**key.about(), "views": 4}
+    assert four.about() == {**key.about(), "views": 4}
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_tiny_patch16_224"])
 def test_views_need_a_convolutional_backbone(name):
-    with torch.device("meta"):
-        backbone = Backbone(name, taps=(7,), image_size=224)
+    spec = FeatureSpec(backbone=f"{name}.x", taps=(7,), image_size=224, views=4)
     with pytest.raises(InputError, match=f"views: expected a convolutional backbone.*{name}"):
-        shapes_of(backbone, 4)
+        _ = Extractor.on_meta(spec).shapes
 
 
 def test_ahead_keeps_the_order_and_reads_one_further():

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.methods.cflow import CFLOW, positional_encoding
-from harness.methods.flow.step import FlowStep, make_flow, through
+from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 SHAPES = ((4, 4, 6), (6, 2, 3))
 SMALL = {"steps": 2, "condition": 8, "fibers": 16}
@@ -47,7 +47,7 @@ def build(seed=0, deviation=0.3, **changes):
 
 def conditional(channels, coupling="one-sided", **settings):
     flow = make_flow(
-        channels, 1, 1, steps=3, kernels=(1,), condition=5, coupling=coupling,
+        channels, 1, 1, flow_steps=3, kernels=(1,), condition=5, coupling=coupling,
         hidden_ratio=2.0, generator=generator(), **settings,
     ).double()  # fmt: skip
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_it_scores_on_the_meta_device():
         model = CFLOW(SHAPES, **SMALL)
         model.fill(10)
         with FlopCounterMode(display=False) as counter:
-            taps = model.scores([torch.empty(2, *s) for s in SHAPES]).taps
+            taps = model.energies([torch.empty(2, *s) for s in SHAPES]).taps
     assert [tuple(e.shape) for e, _ in taps] == [(2, 4, 6), (2, 2, 3)]
     # Two 1x1 convolutions a step: 10 -> 20 -> 4 at 24 positions, 11 -> 22 -> 6 at 6.
     macs = 2 * 2 * (24 * (10 * 20 + 20 * 4) + 6 * (11 * 22 + 22 * 6))
@@ -169,7 +169,7 @@ def test_losses_are_of_whole_chunks_of_every_tap():
 def test_losses_of_all_positions_are_those_of_the_scores():
     model, batch = build(fibers=1000), features()
     losses = list(model.losses(batch))
-    for loss, (energy, log_det) in zip(losses, model.scores(batch).taps, strict=True):
+    for loss, (energy, log_det) in zip(losses, model.energies(batch).taps, strict=True):
         log_p = log_det - energy - 0.5 * math.log(2 * math.pi)
         torch.testing.assert_close(loss.detach(), torch.log1p(torch.exp(-log_p)).mean())
 
@@ -177,7 +177,7 @@ def test_losses_of_all_positions_are_those_of_the_scores():
 def test_every_position_is_used_once_with_its_own_encoding():
     """Features that are their position's encoding: vector and condition must agree."""
     code = positional_encoding(8, 4, 6)
-    model = CFLOW([(8, 4, 6)], steps=1, condition=8, fibers=16, generator=generator())
+    model = CFLOW([(8, 4, 6)], flow_steps=1, condition=8, fibers=16, generator=generator())
     seen = []
     model.flows[0][0].subnet.register_forward_pre_hook(lambda m, x: seen.append(x[0]))
     list(model.losses([code.repeat(2, 1, 1, 1)]))
@@ -212,26 +212,26 @@ def test_training_lowers_the_loss_and_reaches_every_parameter():
 
 def test_scores_are_the_flows_per_channel():
     model, batch = build(), features()
-    for i, (energy, log_det) in enumerate(model.scores(batch).taps):
+    for i, (energy, log_det) in enumerate(model.energies(batch).taps):
         code = model.get_buffer(f"encoding_{i}").expand(3, -1, -1, -1)
-        z, expected = through(model.flows[i], batch[i], code)
+        z, expected = run_chain(model.flows[i], batch[i], code)
         torch.testing.assert_close(energy, 0.5 * z.detach().square().mean(1))
         torch.testing.assert_close(log_det, expected.detach() / z.shape[1])
 
 
 def test_scores_by_pencil():
     """Without subnets a flow is its permutations: energy ½·mean x², and no log-determinant."""
-    model = CFLOW([(2, 1, 2)], steps=3, condition=4, generator=generator())
+    model = CFLOW([(2, 1, 2)], flow_steps=3, condition=4, generator=generator())
     with torch.no_grad():
         for step in model.flows[0]:
             for p in step.subnet.parameters():
                 p.zero_()
     x = torch.tensor([[[[1.0, 0.0]], [[3.0, 2.0]]]])
-    ((energy, log_det),) = model.scores([x]).taps
+    ((energy, log_det),) = model.energies([x]).taps
     torch.testing.assert_close(energy, torch.tensor([[[2.5, 1.0]]]))
     torch.testing.assert_close(log_det, torch.zeros(1, 1, 2), rtol=0, atol=1e-5)
     model.fit([x.numpy()])  # the best training position: energy 1
-    ((energy, log_det),) = model.scores([x]).taps
+    ((energy, log_det),) = model.energies([x]).taps
     likelihood = torch.exp(log_det - energy)
     torch.testing.assert_close(likelihood, torch.tensor([[[math.exp(-1.5), 1.0]]]))
 
@@ -241,16 +241,16 @@ def test_fit_makes_one_the_largest_likelihood_of_the_training_images():
     train = [x.numpy() for x in features(images=35)]
     for _ in range(2):  # again: from the beginning
         model.fit(train)
-        for energy, log_det in model.scores([torch.from_numpy(x) for x in train]).taps:
+        for energy, log_det in model.energies([torch.from_numpy(x) for x in train]).taps:
             assert (log_det - energy).amax().item() == pytest.approx(0.0, abs=1e-5)
-    test = model.scores(features(seed=7))
+    test = model.energies(features(seed=7))
     assert test.images is None
     assert "largest" in model.state_dict()
 
 
 def test_the_loss_is_the_authors():
     """-log sigmoid of the log-likelihood per channel, constant included."""
-    model = CFLOW([(2, 1, 1)], steps=1, condition=4, generator=generator())
+    model = CFLOW([(2, 1, 1)], flow_steps=1, condition=4, generator=generator())
     with torch.no_grad():
         for p in model.flows[0][0].subnet.parameters():
             p.zero_()

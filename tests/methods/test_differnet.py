@@ -56,7 +56,7 @@ def test_it_scores_on_the_meta_device():
         model = DifferNet(SHAPES, **SMALL)
         model.fill(10)
         with FlopCounterMode(display=False) as counter:
-            scores = model.scores([torch.empty(2, *s) for s in SHAPES])
+            scores = model.energies([torch.empty(2, *s) for s in SHAPES])
     assert scores.images.shape == (2,)
     subnets = (5 * 7 + 2 * 49 + 7 * 8) + (4 * 7 + 2 * 49 + 7 * 10)
     assert counter.get_total_flops() == 2 * 2 * 2 * 8 * subnets
@@ -70,7 +70,7 @@ def test_scores_by_pencil():
             p.zero_()
     x = torch.zeros(2, 9, 4, 1)
     x[1, :, 0] = 2.0  # one copy of four
-    scores = model.scores([x[:, :6], x])
+    scores = model.energies([x[:, :6], x])
     assert scores.taps == []
     assert scores.images.tolist() == [0.0, 1.0]
 

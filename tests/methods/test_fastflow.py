@@ -73,7 +73,7 @@ def test_forward_is_freias_chain(norm):
 def test_energies():
     model = make("layer")
     for shape, (z, log_det), (energy, share) in zip(
-        SHAPES, model(features()), model.energies(features()), strict=True
+        SHAPES, model(features()), model.energies(features()).taps, strict=True
     ):
         assert energy.shape == share.shape == (3, *shape[1:])
         assert energy.dtype == share.dtype == torch.float32
@@ -85,15 +85,15 @@ def test_energies_add_up_to_the_nll():
     model = make("layer")
     total = sum(
         shape[0] * (energy - log_det).sum((1, 2))
-        for shape, (energy, log_det) in zip(SHAPES, model.energies(features()), strict=True)
+        for shape, (energy, log_det) in zip(SHAPES, model.energies(features()).taps, strict=True)
     )
     torch.testing.assert_close(total, model.nll(features(), reduction="sum"))
 
 
 def test_energies_build_no_graph_and_are_float32_in_any_precision():
     with torch.autocast("cpu", torch.bfloat16):
-        energies = make("layer").energies(features())
-    energies += make("none").bfloat16().energies([x.bfloat16() for x in features()])
+        energies = make("layer").energies(features()).taps
+    energies += make("none").bfloat16().energies([x.bfloat16() for x in features()]).taps
     assert all(t.dtype == torch.float32 and not t.requires_grad for pair in energies for t in pair)
 
 
@@ -162,14 +162,14 @@ def test_parameters_of_the_norms(norm, count):
 def test_parameters_equal_gathierrys_printout():
     shapes = ((64, 64, 64), (128, 32, 32), (256, 16, 16))
     with torch.device("meta"):
-        model = FastFlow(shapes, norm="layer-affine", steps=8, kernels=(3,))
+        model = FastFlow(shapes, norm="layer-affine", flow_steps=8, kernels=(3,))
     assert sum(p.numel() for p in model.parameters()) == 5_574_912
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_initialise_normalises_the_input_of_every_step(norm):
     """Step after step: each ActNorm sees what the steps before it, initialised, give."""
-    model = make(norm, steps=3, actnorm="data").eval()
+    model = make(norm, flow_steps=3, actnorm="data").eval()
     inputs = features(64)
     model.initialise(inputs)
     for norm_, flow, x in zip(model.norms, model.flows, inputs, strict=True):

@@ -108,7 +108,7 @@ def test_filled_stands_as_fitted(name, taps):
         method.fill(9) if method is not fitted else None
         x = [f.to(next(method.buffers()).device) for f in features]
         with FlopCounterMode(display=False) as counter:
-            scores = method.scores(x)
+            scores = method.energies(x)
         macs.append(counter.get_total_flops())
         height, width = shapes[0 if name != "patchcore" else max(0, taps - 2)][1:]
         ((energy, log_det),) = scores.taps
@@ -126,7 +126,7 @@ def test_the_order_of_the_good_images_does_not_matter(name):
     one, other = METHODS[name](), METHODS[name]()
     one.fit(train)
     other.fit([a[::-1] for a in train])
-    same(one.scores(test), other.scores(test))
+    same(one.energies(test), other.energies(test))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -134,14 +134,14 @@ def test_parts_do_not_change_the_scores(name, monkeypatch):
     train, test = images(9), tensors(images(3, seed=1))
     whole, parts = METHODS[name](), METHODS[name]()
     whole.fit(train)
-    expected = whole.scores(test)
+    expected = whole.energies(test)
     monkeypatch.setattr(reading, "BATCH", 2)
     monkeypatch.setattr(neighbours, "CHUNK", 64)
     monkeypatch.setattr(padim, "CHUNK", 1)
     monkeypatch.setattr(spade, "GALLERY", 2)
     parts.fit(train)
-    same(parts.scores(test), expected)
-    singles = [parts.scores([x[i : i + 1] for x in test]) for i in range(3)]
+    same(parts.energies(test), expected)
+    singles = [parts.energies([x[i : i + 1] for x in test]) for i in range(3)]
     for i, single in enumerate(singles):
         torch.testing.assert_close(single.taps[0][0][0], expected.taps[0][0][i])
 
@@ -153,7 +153,7 @@ def test_half_precision_and_read_only_features(name):
         array.setflags(write=False)
     method = METHODS[name]()
     method.fit(train)
-    scores = method.scores([x.half() for x in tensors(images(3, seed=1))])
+    scores = method.energies([x.half() for x in tensors(images(3, seed=1))])
     assert scores.taps[0][0].isfinite().all()
 
 
@@ -169,7 +169,7 @@ def test_spade_by_pencil():
         np.float32([0, 1, 10, 11, 5, 5]).reshape(3, 1, 1, 2),
         np.float32([0, 1, 100]).reshape(3, 1, 1, 1),
     ])  # fmt: skip
-    scores = method.scores([torch.tensor([[[[3.0, 12.0]]]]), torch.tensor([[[[3.0]]]])])
+    scores = method.energies([torch.tensor([[[[3.0, 12.0]]]]), torch.tensor([[[[3.0]]]])])
     assert scores.images.tolist() == [(3**2 + 2**2) / 2]  # images 0 and 1 are the nearest
     assert scores.taps[0][0].tolist() == [[[2.0, 1.0]]]  # so the third one's 5 is out of reach
 
@@ -183,7 +183,7 @@ def test_spade_upsamples_and_joins():
         return torch.cat([torch.from_numpy(taps[0]), up], 1).permute(0, 2, 3, 1).flatten(0, 2)
 
     expected = torch.cdist(positions(test).double(), positions(train).double()).amin(1)
-    energy = method.scores(tensors(test)).taps[0][0]
+    energy = method.energies(tensors(test)).taps[0][0]
     torch.testing.assert_close(energy.flatten().double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_padim_is_the_mahalanobis_distance():
         wide = [t.repeat(8 // t.shape[2], axis=2).repeat(8 // t.shape[3], axis=3) for t in taps]
         return np.concatenate([w[:, k] for w, k in zip(wide, method.kept, strict=True)], 1)
 
-    energy = method.scores(tensors(test)).taps[0][0]
+    energy = method.energies(tensors(test)).taps[0][0]
     good, x = joined(train).astype(float), joined(test).astype(float)
     assert good.shape[1] == 15
     for row, column in ((0, 0), (3, 5), (7, 7)):
@@ -217,7 +217,7 @@ def test_patchcore_knows_its_good_images():
     train = images(6)
     method = PatchCore(SHAPES, coreset=1.0, generator=generator())
     method.fit(train)
-    scores = method.scores(tensors(train))
+    scores = method.energies(tensors(train))
     assert scores.taps[0][0].abs().max() == scores.images.abs().max() == 0
     assert len(method.bank) == 6 * 16
     assert len(method.bank.unique(dim=0)) == 6 * 16
@@ -228,18 +228,18 @@ def test_the_order_of_the_good_images_does_not_matter_to_a_whole_bank():
     one, other = (PatchCore(SHAPES, coreset=1.0, generator=generator(s)) for s in (1, 2))
     one.fit(train)
     other.fit([a[::-1] for a in train])
-    same(one.scores(test), other.scores(test))
+    same(one.energies(test), other.energies(test))
 
 
 def test_patchcore_by_pencil():
     method = PatchCore([(1, 1, 1)], coreset=1.0, neighbours=2)
     method.fit([np.float32([0, 9, 18, 90]).reshape(4, 1, 1, 1)])  # a lone patch's pool is a ninth
-    scores = method.scores([torch.tensor([[[[27.0]]]])])
+    scores = method.energies([torch.tensor([[[[27.0]]]])])
     assert scores.taps[0][0].item() == 1  # 3 to its nearest, 2
     weight = 1 - np.exp(1) / (np.exp(1) + np.exp(2))  # of b = 2: 2 itself and 1
     assert scores.images.item() == pytest.approx(weight)
     method.neighbours = 1
-    assert method.scores([torch.tensor([[[[27.0]]]])]).images.item() == 1
+    assert method.energies([torch.tensor([[[[27.0]]]])]).images.item() == 1
 
 
 def test_patchcore_repeats_with_its_generator():

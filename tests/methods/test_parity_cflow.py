@@ -115,7 +115,7 @@ def rank_correlation(a, b):
 
 
 def our_taps(ours, test):
-    parts = [ours.scores([f[i : i + 8] for f in test]).taps for i in range(0, len(test[0]), 8)]
+    parts = [ours.energies([f[i : i + 8] for f in test]).taps for i in range(0, len(test[0]), 8)]
     return [tuple(map(torch.cat, zip(*tap, strict=True))) for tap in zip(*parts, strict=True)]
 
 
@@ -139,7 +139,7 @@ def test_the_decoders_and_the_map_equal_anomalibs():
 
     likelihoods = []
     for (energy, log_det), decoder, x in zip(
-        ours.scores(test).taps, theirs.model.decoders, test, strict=True
+        ours.energies(test).taps, theirs.model.decoders, test, strict=True
     ):
         channels, height, width = x.shape[1:]
         code = positional_encoding_2d(128, height, width).flatten(1).T.repeat(2, 1)

@@ -40,7 +40,7 @@ def ours(method, test):
     """Anomaly maps as a run makes them, and image scores."""
     maps, images = [], []
     for batch in batches(test):
-        scores = method.scores(batch)
+        scores = method.energies(batch)
         maps.append(
             anomaly_maps(
                 scores.taps, size=SIZE, score_map="nll", scale_aggregation="mean", smoothing=4.0
@@ -124,7 +124,7 @@ def test_patchcore(data, monkeypatch):
     maps, images, found = (
         torch.cat(t) for t in zip(*(score(b) for b in batches(test)), strict=True)
     )
-    mine = [method.scores(batch) for batch in batches(test)]
+    mine = [method.energies(batch) for batch in batches(test)]
     torch.testing.assert_close(
         torch.cat([s.taps[0][0] for s in mine]), found, rtol=1e-3, atol=1e-3
     )

@@ -55,7 +55,7 @@ def test_frozen_parameters_do_not_count_as_additional():
 
 
 def test_parameters_of_the_paper():
-    model, backbone = build(size=256, norm="layer-affine", steps=8)
+    model, backbone = build(size=256, norm="layer-affine", flow_steps=8)
     assert count_parameters(model, backbone) == {
         "flow": 4_657_408,
         "norm": 917_504,
@@ -92,7 +92,7 @@ def test_macs_of_the_backbone_equal_timms_features_only():
 
 def test_macs_of_a_transformer_by_pencil():
     """DeiT-tiny up to block 7: patches, then linear layers and both products of the attention."""
-    model, backbone = build("deit_tiny_distilled_patch16_224.fb_in1k", (7,), 224, steps=1)
+    model, backbone = build("deit_tiny_distilled_patch16_224.fb_in1k", (7,), 224, flow_steps=1)
     tokens, width = 14 * 14 + 2, 192
     patches = 14 * 14 * 3 * 16 * 16 * width
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
@@ -170,7 +170,7 @@ def test_a_slow_path_gets_fewer_rounds_and_its_record_says_so(clock):
 
 
 def test_speed_of_a_real_flow_on_a_real_clock():
-    model = FastFlow([(4, 8, 8)], norm="layer", steps=1, kernels=(3,))
+    model = FastFlow([(4, 8, 8)], norm="layer", flow_steps=1, kernels=(3,))
     paths = {"flow": lambda images: model([images.repeat(1, 2, 1, 1)[:, :4]])}
     (speed,) = measure_speed(paths, {"flow": torch.rand(2, 3, 8, 8)}, device="cpu").values()
     assert 0 < speed["latency_ms_min"] <= speed["latency_ms"] <= speed["latency_ms_max"]

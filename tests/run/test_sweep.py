@@ -19,7 +19,7 @@ from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
 from harness.features.cache import FeatureCache
-from harness.methods.contract import Scores
+from harness.methods.contract import Energies
 from harness.report import sentences as prose
 from harness.report import tables
 from harness.run import job as run
@@ -155,7 +155,7 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
             tuple(torch.from_numpy(raw[f"3/{name}-{i}"]) for name in ("energy", "log_det"))
             for i in range(2)
         ]
-    maps, scores = score(TINY, Scores(taps))
+    maps, scores = score(TINY, Energies(taps))
     labels, masks = truth(TINY, make_plan(only, there).categories["left"])
     expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
     assert record["metrics"] == expected
@@ -353,7 +353,7 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     )  # fmt: skip
     variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
     enough = _patience(variant, None, None)
-    said = [enough(History(scores={e: Scores()})) for e in (5, 10, 15, 20)]
+    said = [enough(History(energies={e: Energies()})) for e in (5, 10, 15, 20)]
     assert said == [False, False, False, True]  # epoch 10 is two evaluations back
     assert variant.training == variant
     assert _patience(Variant(), None, None)(History()) is False

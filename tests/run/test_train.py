@@ -55,7 +55,7 @@ def test_loss_falls_and_every_parameter_moves(changes):
 def test_same_seed_same_result_bit_for_bit():
     (_, a), (_, b), (_, c) = train(BASE), train(BASE), train(BASE, seed=1)
     assert a.loss == b.loss != c.loss
-    for (e1, j1), (e2, j2) in zip(a.scores[4].taps, b.scores[4].taps, strict=True):
+    for (e1, j1), (e2, j2) in zip(a.energies[4].taps, b.energies[4].taps, strict=True):
         assert torch.equal(e1, e2)
         assert torch.equal(j1, j2)
 
@@ -87,9 +87,9 @@ def test_test_images_do_not_change_the_training():
 
 
 def test_evaluation_epochs():
-    assert list(train(BASE)[1].scores) == [4]
-    assert list(train(BASE.replace(eval_every=3))[1].scores) == [3, 4]
-    assert list(train(BASE.replace(eval_every=2))[1].scores) == [2, 4]
+    assert list(train(BASE)[1].energies) == [4]
+    assert list(train(BASE.replace(eval_every=3))[1].energies) == [3, 4]
+    assert list(train(BASE.replace(eval_every=2))[1].energies) == [2, 4]
 
 
 def test_evaluation_does_not_change_the_training():
@@ -100,7 +100,7 @@ def test_energies_are_those_of_the_trained_model():
     model, history = train(BASE)
     features = [torch.from_numpy(a) for a in arrays(3, 1)]
     for (found, _), (wanted, _) in zip(
-        history.scores[4].taps, model.eval().energies(features), strict=True
+        history.energies[4].taps, model.eval().energies(features).taps, strict=True
     ):
         torch.testing.assert_close(found, wanted)
 
@@ -188,4 +188,4 @@ def test_enough_ends_the_training_at_an_evaluation():
         enough=lambda h: len(h.loss) >= 3,
     )  # fmt: skip
     assert len(history.loss) == 4
-    assert list(history.scores) == [2, 4]
+    assert list(history.energies) == [2, 4]

@@ -37,7 +37,7 @@ FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno",
     "-fno-trapping-math", "-fopenmp", "-std=c++17", "-shared", "-fPIC",
 )  # fmt: skip
-NAMES = {
+SUFFIXES = {
     (torch.float32, torch.float32): "float32",
     (torch.float32, torch.bfloat16): "bfloat16",
     (torch.float64, torch.float64): "float64",
@@ -61,7 +61,7 @@ _Told = tuple[_Stage, tuple[Tensor, Tensor]]  # with what it points to, kept ali
 
 @dataclass(frozen=True)
 class Coupling:
-    """One coupling of a chain and what follows it up to the next.
+    """Describe one coupling of a chain and what follows it up to the next.
 
     Attributes:
         step: whose clamp and gain are used.
@@ -79,7 +79,7 @@ class Coupling:
 
 
 def couplings(steps: Iterable[FlowStep]) -> Iterator[Coupling]:
-    """The chain's couplings in order; an affine before the first coupling is not among them."""
+    """Yield the chain's couplings in order, without an affine before the first."""
     steps = list(steps)
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         first, second = step.halves
@@ -90,17 +90,17 @@ def couplings(steps: Iterable[FlowStep]) -> Iterator[Coupling]:
         yield Coupling(step, step.subnet, given=low, changed=high, after=after)
 
 
-def usable(x: Tensor) -> bool:
-    """Whether the compiled pass takes x (B, C, H, W): number type, device, a compiler.
+def can_run_compiled(x: Tensor) -> bool:
+    """Tell whether the compiled pass takes x (B, C, H, W): number type, device, a compiler.
 
     There is no least size: measured from 256 numbers up, it was never slower than plain steps.
     """
-    fits = x.device.type == "cpu" and (x.dtype, _subnet_dtype(x)) in NAMES
+    fits = x.device.type == "cpu" and (x.dtype, _subnet_dtype(x)) in SUFFIXES
     return fits and library() is not None
 
 
-def through(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The chain z = f(x), (B, C, H, W), with its log-determinant per position, (B, H, W)."""
+def run_chain_compiled(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the chain z = f(x), (B, C, H, W), with its log-determinant per position, (B, H, W)."""
     chain = list(couplings(steps))
     log_det = x.new_zeros(x.shape[0], *x.shape[2:])
     if chain[0].step.affine_first:
@@ -171,7 +171,7 @@ class _Pass(torch.autograd.Function):
         outputs = (dx, da, dscale, dshift)
         _call(
             "backward",
-            NAMES[x.dtype, a.dtype],
+            SUFFIXES[x.dtype, a.dtype],
             ctx.stage,
             x,
             a,
@@ -195,7 +195,7 @@ def _forward(
         layout = torch.channels_last
         given = torch.empty((batch, width, *size), dtype=a.dtype, memory_format=layout)
     log_det = x.new_empty(batch, *size)
-    name = NAMES[x.dtype, a.dtype]
+    name = SUFFIXES[x.dtype, a.dtype]
     _call("forward", name, stage, x, a, scale.contiguous(), shift, y, given, log_det)
     return y, given, log_det
 
@@ -226,7 +226,7 @@ def _dense(x: Tensor) -> Tensor:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled passes; None where there is no compiler, or HARNESS_NATIVE is 0."""
+    """Load the compiled passes; None where there is no compiler, or HARNESS_NATIVE is 0."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None or os.environ.get("HARNESS_NATIVE") == "0":
         return None

@@ -35,7 +35,7 @@ def make_subnet(
     hidden_layers: int = 1,
     init_gain: float = 0.0,
 ) -> nn.Sequential:
-    """Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b).
+    """Make a Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b).
 
     ``hidden_layers``: Conv–ReLUs before the last Conv. ``init_gain``: Xavier-uniform weights
     with this gain; 0: torch's own initialisation.
@@ -66,7 +66,7 @@ class _Permute(torch.autograd.Function):
 
 
 class ActNorm(nn.Module):
-    """Per-channel scale and shift, (x · scale + shift), initialised from data (Glow, section 3.1).
+    """Scale and shift every channel, (x · scale + shift), from data (Glow, section 3.1).
 
     Call :meth:`initialise` with a batch before training; until then it is the identity.
     """
@@ -77,7 +77,7 @@ class ActNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale, shift and log-scale, each (1, C, 1, 1)."""
+        """Give scale, shift and log-scale, each (1, C, 1, 1)."""
         return torch.exp(self.log_scale), self.shift, self.log_scale
 
     @torch.no_grad()
@@ -90,7 +90,7 @@ class ActNorm(nn.Module):
 
 
 class GlobalAffine(nn.Module):
-    """Per-channel learned scale and shift, the form of FrEIA's AllInOneBlock (SOFTPLUS)."""
+    """Scale and shift every channel as FrEIA's AllInOneBlock does (SOFTPLUS)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class GlobalAffine(nn.Module):
         self.global_offset = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale, shift and log-scale, each (1, C, 1, 1)."""
+        """Give scale, shift and log-scale, each (1, C, 1, 1)."""
         scale = 0.1 * F.softplus(self.global_scale, beta=0.5)
         return scale, self.global_offset, torch.log(scale)
 
     def initialise(self, x: Tensor) -> None:
-        """Nothing: this form is not initialised from data."""
+        """Do nothing: this form is not initialised from data."""
 
 
 AFFINES: dict[str, type[ActNorm | GlobalAffine] | None] = {
@@ -114,8 +114,16 @@ AFFINES: dict[str, type[ActNorm | GlobalAffine] | None] = {
 }
 
 
+PERMUTATIONS: dict[str, Callable[[int, torch.Generator | None], Tensor]] = {
+    "none": lambda channels, generator: torch.arange(channels),
+    "random": lambda channels, generator: torch.randperm(channels, generator=generator),
+    "reverse": lambda channels, generator: torch.arange(channels).flip(0),
+}
+COUPLINGS = {"one-sided": 1, "two-sided": 2}  # halves that a step transforms
+
+
 class FlowStep(InvertibleModule):
-    r"""One flow step: affine coupling, per-channel affine and a fixed channel permutation.
+    r"""Take one flow step: affine coupling, per-channel affine, fixed channel permutation.
 
     .. math:: y_2 = x_2 \odot \exp(s(x_1)) + t(x_1), \quad y_1 = x_1
 
@@ -165,7 +173,6 @@ class FlowStep(InvertibleModule):
         super().__init__(dims_in, dims_c)
         channels = dims_in[0][0]
         assert channels >= 2, f"a coupling needs at least 2 channels; got {channels}"
-        assert coupling in ("one-sided", "two-sided"), coupling
         assert clamp in CLAMPS, clamp
         self.halves = (channels - channels // 2, channels // 2)
         self.clamp, self.clamp_value, self.subnet_scale = clamp, clamp_value, subnet_scale
@@ -182,19 +189,16 @@ class FlowStep(InvertibleModule):
         first, second = self.halves
         self.subnet = subnet(first, second)
         self.subnet_back: nn.Module | None = None
-        if coupling == "two-sided":
+        if COUPLINGS[coupling] == 2:
             # Drawn apart, so that a seed's other weights are those of the one-sided flow.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**62, (), device="cpu")))
                 self.subnet_back = subnet(second, first)
         affine = AFFINES[actnorm]
         self.affine = affine(channels) if affine else None
-        perm = {
-            "none": lambda: torch.arange(channels),
-            "random": lambda: torch.randperm(channels, generator=generator),
-            "reverse": lambda: torch.arange(channels).flip(0),
-        }[permutation]()
+        perm = PERMUTATIONS[permutation](channels, generator)
         self.permutes = permutation != "none"
+        self.frozen = len(perm) if self.permutes else 0
         self.register_buffer("perm", perm)
         self.register_buffer("perm_inverse", torch.argsort(perm))
 
@@ -205,7 +209,7 @@ class FlowStep(InvertibleModule):
         rev: bool = False,  # noqa: FBT001, FBT002 -- FrEIA's signature
         jac: bool = True,  # noqa: FBT001, FBT002
     ) -> tuple[tuple[Tensor], Tensor]:
-        """FrEIA's contract: ``((y,), log_det)`` with y (B, C, H, W) and log_det (B,)."""
+        """Keep FrEIA's contract: ``((y,), log_det)`` with y (B, C, H, W) and log_det (B,)."""
         (x,) = x_or_z
         y, log_det = self.transform(x, *(c or ()), rev=rev)
         return (y,), log_det.sum(dim=(1, 2))
@@ -213,7 +217,7 @@ class FlowStep(InvertibleModule):
     def transform(
         self, x: Tensor, c: Tensor | None = None, *, rev: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The step with its log-determinant per position.
+        """Take the step, with its log-determinant per position.
 
         Args:
             x: (B, C, H, W).
@@ -267,7 +271,7 @@ class FlowStep(InvertibleModule):
     def affine_permute(
         self, x: Tensor, c: Tensor | None = None, *, rev: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The per-channel affine and the permutation, with their log-determinant (B, H, W)."""
+        """Apply affine and permutation, with their log-determinant (B, H, W)."""
         if rev and self.permutes:
             x = cast(Tensor, _Permute.apply(x, self.perm_inverse, self.perm))
         j = x.new_zeros(1, 1, 1)
@@ -280,7 +284,7 @@ class FlowStep(InvertibleModule):
         return x, j.expand(x.shape[0], x.shape[2], x.shape[3])
 
     def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """The shape does not change."""
+        """Give the shape, which does not change."""
         return input_dims
 
 
@@ -289,25 +293,27 @@ def make_flow(
     height: int,
     width: int,
     *,
-    steps: int,
+    flow_steps: int,
     kernels: Sequence[int],
     condition: int = 0,
     **step: Any,  # noqa: ANN401 -- FlowStep's own keywords; an unknown one is its TypeError
 ) -> SequenceINN:
-    """A FrEIA chain of flow steps with cycled kernels: ``(3, 1)`` alternates 3×3 and 1×1.
+    """Make a FrEIA chain of flow steps with cycled kernels: ``(3, 1)`` alternates 3×3 and 1×1.
 
     ``condition``: channels of the condition, given to every step; 0: none.
     """
     flow = SequenceINN(channels, height, width)
     if condition:
         step |= {"cond": 0, "cond_shape": (condition, height, width)}
-    for i in range(steps):
+    for i in range(flow_steps):
         flow.append(FlowStep, kernel=kernels[i % len(kernels)], **step)
     return flow
 
 
-def through(flow: Iterable[FlowStep], x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The chain with its log-determinant per position, which FrEIA's own forward sums up.
+def run_chain(
+    flow: Iterable[FlowStep], x: Tensor, c: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run a chain with its log-determinant per position, which FrEIA's own forward sums up.
 
     Args:
         flow: of :class:`FlowStep`.

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from harness.methods.fastflow import FastFlow
-from harness.methods.flow import compiled as native
+from harness.methods import fastflow
+from harness.methods.flow import compiled
 from harness.methods.flow.step import CLAMPS
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler here")
+pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler here")
 TABLE = list(
     product(
         ("one-sided", "two-sided"), ("none", "affine", "data"), CLAMPS,
@@ -23,7 +24,7 @@ def make(coupling, actnorm, clamp, rest, dtype):
     permutation, kernels, channels = rest
     torch.manual_seed(0)
     model = FastFlow(
-        [(channels, 4, 3)], norm="layer-affine", steps=3, kernels=kernels, coupling=coupling,
+        [(channels, 4, 3)], norm="layer-affine", flow_steps=3, kernels=kernels, coupling=coupling,
         permutation=permutation, actnorm=actnorm, clamp=clamp,
     ).to(dtype)  # fmt: skip
     for parameter in model.parameters():
@@ -35,11 +36,11 @@ def make(coupling, actnorm, clamp, rest, dtype):
 def results(model, x, monkeypatch, *, compiled):
     with monkeypatch.context() as patch:
         if not compiled:
-            patch.setattr(native, "usable", lambda x: False)
+            patch.setattr(fastflow, "can_run_compiled", lambda x: False)
         z, log_det = model([x])[0]
         loss = 0.5 * z.square().sum() - log_det.sum()
         with torch.inference_mode():
-            energies = model.energies([x])[0]
+            energies = model.energies([x]).taps[0]
         gradients = torch.autograd.grad(loss, [x, *model.parameters()])
     return [z, log_det, loss], list(energies), gradients
 
@@ -88,7 +89,7 @@ def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeyp
 
 
 def test_features_are_left_as_they_were(monkeypatch):
-    model = FastFlow([(4, 3, 3)], norm="none", steps=2, kernels=(3,))
+    model = FastFlow([(4, 3, 3)], norm="none", flow_steps=2, kernels=(3,))
     x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
     before = x.clone()
     model.energies([x])
@@ -105,14 +106,14 @@ def test_threads_change_nothing(monkeypatch):
 
 def test_switched_off_it_is_the_plain_path(monkeypatch):
     monkeypatch.setenv("HARNESS_NATIVE", "0")
-    assert native.library.__wrapped__() is None
+    assert compiled.library.__wrapped__() is None
     monkeypatch.delenv("HARNESS_NATIVE")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert native.library.__wrapped__() is None
+    assert compiled.library.__wrapped__() is None
 
 
 def test_a_failing_compiler_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "false")
-    assert native.library.__wrapped__() is None
+    assert compiled.library.__wrapped__() is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -129,7 +129,7 @@ def test_step_equals_freia_all_in_one_block(channels, kernel):
 def test_chain_equals_freia_all_in_one_blocks(channels):
     dims = (channels, 4, 3)
     kernels = (3, 1, 3, 1)
-    flow = make_flow(*dims, steps=4, kernels=(3, 1), hidden_channels=7, **ALL_IN_ONE).double()
+    flow = make_flow(*dims, flow_steps=4, kernels=(3, 1), hidden_channels=7, **ALL_IN_ONE).double()
     randomise(flow, 0.5)
     chain = SequenceINN(*dims)
     for kernel in kernels:
@@ -199,7 +199,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 def build(shape, coupling, actnorm, permutation, clamp, kernels):
     """A flow of two steps with generic weights, its ActNorms initialised."""
     flow = make_flow(
-        *shape, steps=2, kernels=kernels, coupling=coupling, actnorm=actnorm,
+        *shape, flow_steps=2, kernels=kernels, coupling=coupling, actnorm=actnorm,
         permutation=permutation, clamp=clamp, clamp_value=1.5, subnet_scale=0.2,
         hidden_channels=6, generator=generator(),
     ).double()  # fmt: skip
@@ -310,7 +310,7 @@ def pair(actnorm, clamp="tanh"):
         torch.manual_seed(0)
         flows.append(
             make_flow(
-                6, 3, 3, steps=3, kernels=(3, 1), coupling=coupling, actnorm=actnorm,
+                6, 3, 3, flow_steps=3, kernels=(3, 1), coupling=coupling, actnorm=actnorm,
                 clamp=clamp, generator=generator(),
             ).double()
         )  # fmt: skip
@@ -436,18 +436,18 @@ def test_parameters_equal_the_known_totals(shapes, settings, total):
 
 
 def test_kernels_cycle_over_the_steps():
-    flow = make_flow(4, 3, 3, steps=5, kernels=(3, 1))
+    flow = make_flow(4, 3, 3, flow_steps=5, kernels=(3, 1))
     assert [step.subnet[0].kernel_size[0] for step in flow] == [3, 1, 3, 1, 3]
 
 
 def test_unknown_keyword_is_an_error():
     with pytest.raises(TypeError, match="kernal"):
-        make_flow(4, 3, 3, steps=1, kernels=(3,), kernal=1)
+        make_flow(4, 3, 3, flow_steps=1, kernels=(3,), kernal=1)
 
 
 def test_init_gain_bounds_the_subnets_first_weights():
     torch.manual_seed(0)
-    flow = make_flow(6, 3, 3, steps=1, kernels=(3,), init_gain=0.02, coupling="two-sided")
+    flow = make_flow(6, 3, 3, flow_steps=1, kernels=(3,), init_gain=0.02, coupling="two-sided")
     for conv in (flow[0].subnet[0], flow[0].subnet[2], flow[0].subnet_back[0]):
         fans = 9 * (conv.in_channels + conv.out_channels)
         bound = 0.02 * (6 / fans) ** 0.5  # Glorot and Bengio 2010, Eq. 16

@@ -1,0 +1,105 @@
+"""Values as a person writes them: typed, checked against a rule, and shown."""
+
+import ast
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+import msgspec
+
+from harness.errors import InputError
+
+TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+class Rule(NamedTuple):
+    """Say what a value of the right type must be besides, in words and as a test.
+
+    >>> even = Rule("an even number", lambda n: n % 2 == 0)
+    >>> checked("batch", 3, Annotated[int, even])
+    Traceback (most recent call last):
+    harness.errors.InputError: batch: expected an even number; got 3
+    """
+
+    expects: str
+    holds: Callable[[Any], bool]
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    """Return ``value`` in the type of ``hint``, without a silent change of meaning.
+
+    A whole number stands for a fraction and for a tuple of one; ``True`` is no whole number.
+
+    Args:
+        name: of what is checked, for the error.
+        value: as it was given.
+        hint: a type, perhaps ``Annotated`` with a :class:`Rule`.
+
+    Raises:
+        InputError: the type or the rule does not fit.
+
+    >>> checked("kernels", 3, tuple[int, ...]), checked("rate", 1, float)
+    ((3,), 1.0)
+    """
+    plain, rules = _split(hint)
+    if get_origin(plain) is tuple and type(value) is int:
+        value = (value,)
+    try:
+        value = msgspec.convert(value, plain)
+    except msgspec.ValidationError:
+        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {value!r}") from None
+    for rule in rules:
+        if not rule.holds(value):
+            raise InputError(f"{name}: expected {rule.expects}; got {value!r}")
+    return value
+
+
+def parsed(name: str, text: str, hint: Any) -> Any:  # noqa: ANN401
+    """Return the value that ``text`` stands for on a command line or in a table.
+
+    >>> parsed("kernels", "3,1", tuple[int, ...]), parsed("hidden", "none", int | None)
+    ((3, 1), None)
+    """
+    plain, _ = _split(hint)
+    if plain is str or get_origin(plain) is Literal:
+        return checked(name, text, hint)
+    words = {"none": "None", "true": "True", "false": "False"}
+    try:
+        value = ast.literal_eval(words.get(text, text))
+    except (ValueError, SyntaxError):
+        value = text  # the check says what was expected
+    return checked(name, value, hint)
+
+
+def show(value: Any) -> str:  # noqa: ANN401
+    """Write a value as one would on the command line.
+
+    >>> show((3, 1)), show(None), show(0.5)
+    ('3,1', 'none', '0.5')
+    """
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def expected(hint: Any) -> str:  # noqa: ANN401
+    """Say in words what :func:`checked` takes.
+
+    >>> expected(Literal["sum", "mean"]), expected(int | None)
+    ('one of sum, mean', 'a whole number or none')
+    """
+    plain, rules = _split(hint)
+    return "; ".join(rule.expects for rule in rules) or _type_in_words(plain)
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Rule, ...]]:  # noqa: ANN401
+    """A hint's bare type, and its rules."""
+    if get_origin(hint) is Annotated:
+        plain, *extras = get_args(hint)
+        return plain, tuple(e for e in extras if isinstance(e, Rule))
+    return hint, ()
+
+
+def _type_in_words(hint: Any) -> str:  # noqa: ANN401
+    if get_origin(hint) is tuple:
+        return "whole numbers, as in 3,1"
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(get_args(hint))
+    return " or ".join(TYPES.get(kind, "none") for kind in get_args(hint) or (hint,))

@@ -1,0 +1,134 @@
+"""What a method is given of an image: the taps' features, or those of turned copies pooled.
+
+A recipe says which copies of an image pass the backbone, what is taken of each, and how the
+copies are joined. The cost of a recipe is measured through the same three steps.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from harness.errors import InputError
+from harness.features.backbone import Backbone
+
+SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: S, S/2 and S/4
+
+Bytes = NDArray[np.uint8]  # images (B, S, S, 3)
+Shapes = tuple[tuple[int, int, int], ...]  # (C, H, W) at each tap
+
+
+class Recipe(Protocol):
+    """Say how images become the features of an entry."""
+
+    count: int  # passes of the backbone that an image takes
+
+    def copies(self, images: Bytes) -> Iterator[Bytes]:
+        """Yield the copies of images (B, S, S, 3) that pass the backbone."""
+        ...
+
+    def take(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
+        """Take what is kept of one copy, normalised images (B, 3, S, S), per tap."""
+        ...
+
+    def join(self, copies: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Join the copies' parts to features (B, C, H, W) per tap."""
+        ...
+
+    def shapes(self, backbone: Backbone) -> Shapes:
+        """Find (C, H, W) of the joined features at each tap, without weights."""
+        ...
+
+
+class Plain:
+    """Take the features at the taps of the image as it is.
+
+    >>> list(Plain().copies(np.zeros((1, 2, 2, 3), np.uint8)))[0].shape
+    (1, 2, 2, 3)
+    """
+
+    count = 1
+
+    def copies(self, images: Bytes) -> Iterator[Bytes]:
+        """See :class:`Recipe`."""
+        yield images
+
+    def take(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
+        """See :class:`Recipe`."""
+        return list(backbone(images))
+
+    def join(self, copies: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """See :class:`Recipe`."""
+        return list(copies[0])
+
+    def shapes(self, backbone: Backbone) -> Shapes:
+        """See :class:`Recipe`."""
+        return tuple((s.channels, s.height, s.width) for s in backbone.shapes())
+
+
+class TurnedViews:
+    """Take the pooled features of turned copies at three sizes (DifferNet, section 3.2).
+
+    Args:
+        views: copies, each turned by 360°/views more, black where nothing was.
+
+    >>> TurnedViews(4).join([[torch.zeros(2, 6)]] * 4)[0].shape
+    torch.Size([2, 6, 4, 1])
+    """
+
+    def __init__(self, views: int) -> None:
+        self.count = views
+
+    def copies(self, images: Bytes) -> Iterator[Bytes]:
+        """See :class:`Recipe`."""
+        for k in range(self.count):
+            yield _turned(images, k * 360 / self.count)
+
+    def take(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
+        """Average the features of S, S/2 and S/4 over the positions: (B, 3C) per tap."""
+        sizes = []
+        for divisor in SHRUNK:
+            side = images.shape[-1] // divisor
+            small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            features = backbone(images if divisor == 1 else small)
+            sizes.append([f.mean((2, 3)) for f in features])
+        return [torch.cat(tap, dim=1) for tap in zip(*sizes, strict=True)]
+
+    def join(self, copies: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Stack the copies: (B, 3C, views, 1) per tap."""
+        return [torch.stack(tap, dim=2)[..., None] for tap in zip(*copies, strict=True)]
+
+    def shapes(self, backbone: Backbone) -> Shapes:
+        """See :class:`Recipe`.
+
+        Raises:
+            InputError: the model takes images of one size alone.
+        """
+        size = backbone.image_size
+        try:
+            if backbone.norm:
+                raise RuntimeError("a transformer")
+            taps = self.take(backbone.twin(), torch.empty(1, 3, size, size, device="meta"))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"views: expected a convolutional backbone, which takes images of {size}, "
+                f"{size // 2} and {size // 4} pixels; got {backbone.name} ({error}); use another "
+                "backbone or image_size"
+            ) from None
+        return tuple((f.shape[1], self.count, 1) for f in taps)
+
+
+def recipe_of(views: int) -> Recipe:
+    """Choose the recipe: of so many turned views; 0: the image as it is."""
+    return TurnedViews(views) if views else Plain()
+
+
+def _turned(images: Bytes, degrees: float) -> Bytes:
+    """Images turned about their centre, black where nothing was."""
+    turn = (Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR) for image in images)
+    return np.stack([np.asarray(image) for image in turn])

@@ -291,6 +291,8 @@ def environment(options: Options) -> Row:
     """Machine, versions and data, as they stand in the result."""
     from importlib.metadata import PackageNotFoundError, version
 
+    import msgspec
+
     from harness.run import machine as ours
 
     def installed(name: str) -> str:
@@ -302,7 +304,7 @@ def environment(options: Options) -> Row:
     libraries = (*ours.LIBRARIES, "anomalib", "lightning", "torchmetrics")
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        **ours.environment(options.device, cores()),
+        **msgspec.to_builtins(ours.environment(options.device, cores())),
         "versions": {name: installed(name) for name in libraries},
         "cores": cores(),
         "processor": ours.device_name("cpu"),

@@ -84,7 +84,7 @@ def side(options: Options) -> Step:
 
 
 def _variant(options: Options, kernels: Sequence[int]) -> Variant:
-    steps = 2 if options.quick else 8
+    flow_steps = 2 if options.quick else 8
     return VARIANT.replace(kernels=tuple(kernels), image_size=options.size, flow_steps=flow_steps)
 
 

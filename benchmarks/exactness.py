@@ -21,14 +21,16 @@ from harness.data.datasets import Category, open_dataset
 from harness.detect.inference import fused
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone, load_backbone
-from harness.features.cache import FeatureCache, FeatureKey, Features, normalise
-from harness.methods.contract import Method, Energies
-from harness.methods.fastflow import FastFlow
+from harness.features.cache import FeatureCache, FeatureKey, Features
+from harness.features.extractor import Extractor, normalise
 from harness.methods import fastflow
-from harness.run.job import score, truth
+from harness.methods.contract import Energies, Method
+from harness.methods.fastflow import FastFlow
+from harness.run.evaluate import truth
 from harness.run.model import make_model
-from harness.run.train import fit, scored
+from harness.run.train import energies_of, train
 from harness.score.metrics import image_metrics, pixel_metrics
+from harness.score.rule import score
 
 EPOCHS = 10
 ENERGY, POINTS = 1e-5, 0.2  # what float32 may differ by, and bfloat16's AUROC, in points
@@ -74,12 +76,14 @@ def _of_category(part: Part, options: Options) -> None:
         model = _trained(variant, features, options)
         ways: dict[str, Energies] = {}
         with plain():
-            ways["trained and scored in float32, plain"] = scored(model, test, variant, device)
-        ways["the same, compiled"] = scored(model, test, variant, device)
-        ways["the same, scored in bfloat16"] = scored(model, test, bfloat16, device)
+            ways["trained and scored in float32, plain"] = energies_of(
+                model, test, variant, device
+            )
+        ways["the same, compiled"] = energies_of(model, test, variant, device)
+        ways["the same, scored in bfloat16"] = energies_of(model, test, bfloat16, device)
         ways["the same, inferred in bfloat16"] = _inferred(backbone, model, category, options)
         other = _trained(bfloat16, features, options)
-        ways["trained and scored in bfloat16"] = scored(other, test, bfloat16, device)
+        ways["trained and scored in bfloat16"] = energies_of(other, test, bfloat16, device)
     found = {way: _metrics(variant, scores, labels, masks) for way, scores in ways.items()}
     reference = next(iter(ways))
     rows: list[Row] = []
@@ -133,11 +137,9 @@ def _open(options: Options, variant: Variant, folder: Path) -> tuple[Backbone, C
     )  # fmt: skip
     dataset = open_dataset("mvtec_ad", folder=options.data.parent, cache=folder)
     category = dataset.load(options.data.name)
-    key = FeatureKey(
-        variant.backbone, weights["sha256"], variant.weights, variant.taps, variant.image_size,
-        backbone.mean, backbone.std, "float32", category.dataset, category.name, category.digest,
-    )  # fmt: skip
-    features = FeatureCache(folder).ensure(key, backbone, category, device=options.device)
+    extractor = Extractor(variant.feature_spec, backbone, weights)
+    key = FeatureKey.of(extractor, category)
+    features = FeatureCache(folder).ensure(key, extractor, category, device=options.device)
     return backbone, category, features
 
 
@@ -145,7 +147,7 @@ def _trained(variant: Variant, features: Features, options: Options) -> Method:
     shapes = [tuple(a.shape[1:]) for a in features.train]
     model = make_model(variant, shapes, 0)  # type: ignore[arg-type]
     few = [a[:1] for a in features.test]
-    fit(model, features.train, few, variant=variant, seed=0, device=options.device)
+    train(model, features.train, few, variant=variant, seed=0, device=options.device)
     return model
 
 

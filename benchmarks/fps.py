@@ -13,7 +13,7 @@ from benchmarks.common import Options, Part, Row, columns, cores
 from benchmarks.inference import our_paths
 from benchmarks.turns import clocked, take_turns
 from harness.features.backbone import load_backbone
-from harness.run.measure import count_macs
+from harness.run.measure import measure as measure_cost
 from harness.run.model import make_model
 from harness.studies.paper import PAPER
 
@@ -63,8 +63,8 @@ def _sides(options: Options, name: str, size: int, peaks: dict[str, float]) -> l
         variant.backbone, taps=variant.taps, image_size=size, weights="random"
     )
     shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
-    with torch.device("meta"):
-        macs = sum(count_macs(make_model(variant, shapes, 0), backbone.twin()).values())
+    counted = measure_cost(variant).macs
+    macs = counted.backbone + counted.flow
     model = make_model(variant, shapes, 0).eval().to(options.device)
     paths = our_paths(variant, backbone.to(options.device), model, options.device)
     images = torch.randn(_batch(options), 3, size, size, device=options.device)

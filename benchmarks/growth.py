@@ -111,7 +111,7 @@ def study_seconds(options: Options, variants: int, images: int, size: int) -> di
             outcome = run_study(make_plan(study, settings), settings, lambda text: None)
         whole = time.perf_counter() - start
         assert not outcome.failed, outcome.failed
-        training = sum(r["measured"]["fit_seconds"] for r in read_records(settings.results))
+        training = sum(r.measured.fit_seconds or 0 for r in read_records(settings.results))
     return {"backbone": backbone.seconds, "training": training, "whole": whole}
 
 

@@ -25,10 +25,10 @@ from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
 from harness.methods.contract import Energies
 from harness.methods.fastflow import FastFlow
-from harness.run.job import score
-from harness.run.measure import count_macs
+from harness.run.measure import measure as measure_cost
 from harness.run.process import keep_memory
 from harness.run.train import precision
+from harness.score.rule import score
 
 BATCHES = {1: 40, 8: 10, 32: 5}  # images at a time: rounds
 ASKED = {1: 3.0, 32: 5.0}  # batch: times the FPS of anomalib
@@ -37,7 +37,7 @@ TOLERANCE = 1e-4
 PLAIN, PEER = "ours, float32", "anomalib, float32"
 TUNED = f"{PEER}, same allocator"  # no user's way; shows what of the ratio is memory
 Path_ = Callable[[Tensor], tuple[Tensor, Tensor]]
-Energies = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
+EnergyPath = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
 
 
 def measure(options: Options) -> Part:
@@ -118,23 +118,23 @@ def paths(options: Options, only: str = "") -> dict[str, Path_]:
 
 def _variant(options: Options) -> Variant:
     weights = "pretrained" if options.weights else "random"
-    steps = 2 if options.quick else 8
+    flow_steps = 2 if options.quick else 8
     return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=flow_steps)
 
 
 def _macs(options: Options) -> int:
     """Multiply-accumulates of one image, backbone and flow."""
-    backbone, model = our_model(options, _variant(options))
-    return sum(count_macs(model.to("meta"), backbone.twin()).values())
+    macs = measure_cost(_variant(options)).macs
+    return macs.backbone + macs.flow
 
 
 def our_paths(
     variant: Variant, backbone: Backbone, model: FastFlow, device: str, only: str = ""
 ) -> dict[str, Path_]:
-    """our plain path and the inference path, or the one of this name."""
+    """Our plain path and the inference path, or the one of this name."""
     model.to(memory_format=torch.channels_last)
 
-    def plain(v: Variant) -> Energies:
+    def plain(v: Variant) -> EnergyPath:
         def run(images: Tensor) -> list[tuple[Tensor, Tensor]]:
             features = backbone(images)
             with precision(v, device):
@@ -142,7 +142,7 @@ def our_paths(
 
         return run
 
-    def scored(energies: Energies) -> Path_:
+    def scored(energies: EnergyPath) -> Path_:
         def path(images: Tensor) -> tuple[Tensor, Tensor]:
             maps, scores = score(variant, Energies(energies(images)))
             assert maps is not None

@@ -146,8 +146,8 @@ def ours(options: Options) -> list[Row]:
     )
     if code:
         raise SystemExit(code)
-    records = {r["digest"]: r for r in read_records(results)}
-    return [_row(records[v.digest]["metrics"]) for v in bases.values()]
+    records = {r.digest: r for r in read_records(results)}
+    return [_row(records[v.digest].metrics) for v in bases.values()]
 
 
 def _row(metrics: dict[str, float]) -> Row:

@@ -6,6 +6,7 @@ from tiny import TINY, write_category
 
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
+from harness.features.backbone import Backbone
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +42,15 @@ def study():
         vary=one_factor(kernels=((3,),), score_map=("nll",)),
         seeds=(0, 1),
     )
+
+
+@pytest.fixture(params=["resnet18.tv_in1k", "tf_efficientnet_lite0.pypi_in1k"])
+def backbone(request):
+    """A backbone at 64 pixels with generic batch norms."""
+    torch.manual_seed(0)
+    backbone = Backbone(request.param, taps=(1, 2), image_size=64)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return backbone

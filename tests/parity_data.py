@@ -10,10 +10,12 @@ from tiny import SHARED
 
 from harness.data.contract import read_mask
 from harness.data.datasets import open_dataset
-from harness.features.backbone import load_backbone
+from harness.experiment.feature_spec import FeatureSpec
 from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.extractor import Extractor
 
-BACKBONE, TAPS, SIZE = "resnet18.tv_in1k", (1, 2, 3), 256
+SIZE = 256
+SPEC = FeatureSpec(backbone="resnet18.tv_in1k", image_size=SIZE)
 
 
 @cache
@@ -23,12 +25,9 @@ def real_features(category: str, folder: Path):
     if not (images / category).is_dir() or not weights.is_dir():
         pytest.skip(f"no folder of real data and weights beside this checkout: {SHARED}")
     found = open_dataset("mvtec_ad", folder=images, cache=folder).load(category)
-    backbone, source = load_backbone(BACKBONE, taps=TAPS, image_size=SIZE, folder=weights)
-    key = FeatureKey(
-        BACKBONE, source["sha256"], "pretrained", TAPS, SIZE, backbone.mean, backbone.std,
-        "float32", found.dataset, found.name, found.digest,
-    )  # fmt: skip
-    features = FeatureCache(folder).ensure(key, backbone, found)
+    extractor = Extractor.load(SPEC, weights)
+    key = FeatureKey.of(extractor, found)
+    features = FeatureCache(folder).ensure(key, extractor, found)
     labels = np.array([sample.label for sample in found.test])
     masks = np.stack([read_mask(sample, SIZE) for sample in found.test])
     return features.train, features.test, labels, masks

@@ -28,7 +28,7 @@ from benchmarks import (
 )  # fmt: skip
 from benchmarks.common import Options, Part
 from harness.errors import InputError
-from harness.run.job import score
+from harness.score.rule import score
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_anomalib_with_our_weights_gives_our_maps(options, kernels):
 def test_the_sweep_s_variants_are_six_that_anomalib_can_express(options):
     variants = sweep.variants(Options(data=options.data, work=options.work))
     assert len({v.digest for v in variants}) == 6
-    assert len({v.features for v in variants}) == 1
+    assert len({v.feature_spec for v in variants}) == 1
     asked = [tuple(peer.peer_options(v).values()) for v in variants]
     assert len(set(asked)) == 6
     with pytest.raises(ValueError, match="no such FastFlow"):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
 from harness.experiment.study import Study
-from harness.experiment.variant import parse, show
+from harness.experiment.values import show
+from harness.experiment.variant import parse
 from harness.studies import STUDIES, get_study
 
 EMBEDDED = "surfaces"
@@ -203,7 +204,7 @@ def _recorded(results: Path) -> list[str]:
     from harness.experiment.record import read_records
     from harness.report.pages import NOTEBOOKS
 
-    digests = {r["digest"] for r in read_records(results)}
+    digests = {r.digest for r in read_records(results)}
     return [
         name
         for name, study in STUDIES.items()

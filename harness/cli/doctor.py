@@ -23,12 +23,12 @@ def examine(
     device = torch_device(settings.device)
     about = environment(device, cores())
     machine = {
-        "harness": about["harness"],
-        "python": about["python"],
-        **about["versions"],
-        "device": f"{device} ({about['device_name']})",
+        "harness": about.harness,
+        "python": about.python,
+        **about.versions,
+        "device": f"{device} ({about.device_name})",
         "cores": cores(),
-        "compiled flow steps": "yes" if about["compiled"] else "no: no C++ compiler (c++, or CXX)",
+        "compiled flow steps": "yes" if about.compiled else "no: no C++ compiler (c++, or CXX)",
         "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
         "free disk": f"{shutil.disk_usage(results.resolve().anchor).free / 2**30:.0f} GiB",
     }

@@ -93,14 +93,22 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
     """
     dataset = dataset.removeprefix("disturbed-")
     published = OFFICIAL.get(dataset, {}).get(category)
+    forms = FORMS.get(dataset, {}).get(category, ())
+    published_form = form in forms if form and forms else None
     if published is None:
-        return {"official": None, "copy": "no published counts"}
+        known = {"official": None, "complete": None, "published_form": published_form}
+        return known | {"copy": "no published counts"}
     found = Counts(**{name: counts[name] for name in Counts._fields})
+    complete = sum(found) >= sum(published)
     said = "the published counts"
     if found != published:
-        less = "a part of" if sum(found) < sum(published) else "not"
+        less = "not" if complete else "a part of"
         said = f"{less} the published {published.train} train, {published.test} test"
-    forms = FORMS.get(dataset, {}).get(category, ())
-    if form and forms and form not in forms:
+    if published_form is False:
         said += f", in another form than the published {forms[0]}"
-    return {"official": found == published, "copy": said}
+    return {
+        "official": found == published,
+        "complete": complete,
+        "published_form": published_form,
+        "copy": said,
+    }

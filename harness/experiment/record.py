@@ -141,7 +141,7 @@ class Measured(Block, kw_only=True, omit_defaults=False):
 
     fit_seconds: float | None  # None: an equal training was taken up
     score_seconds: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None  # None: scored later, in a process of many
     bank_bytes: int
     finished: str  # ISO 8601
     speed: Speed

@@ -7,7 +7,8 @@ from itertools import product
 from typing import Any, NamedTuple, Self
 
 from harness.errors import InputError, unknown
-from harness.experiment.variant import FIELDS, Variant, show
+from harness.experiment.values import show
+from harness.experiment.variant import FIELDS, Variant
 
 Change = Mapping[str, Any]
 

@@ -60,7 +60,6 @@ class Method(nn.Module):
     """
 
     trained = False  # by gradient; else fitted once
-    norms: nn.Module | None = None  # of the features, before the flow
 
     def initialise(self, features: Sequence[Tensor]) -> None:
         """Before training, take from a first batch what is initialised from data."""
@@ -101,6 +100,10 @@ class Method(nn.Module):
         """Count the bytes kept of the good images (a bank, Gaussians); 0 for parameters alone."""
         return 0
 
+    def before_flow(self) -> nn.Module:
+        """Give what is trained before the flow, which the counts show apart."""
+        return nn.Identity()
+
     def count_parameters(self) -> dict[str, int]:
         """Count parameters by kind; the paper's "A.d. params" are ``flow`` and ``norm``.
 
@@ -110,7 +113,7 @@ class Method(nn.Module):
             ``flow`` and ``norm`` (before the flow): trainable. ``frozen``: the permutations'
             indices, drawn once.
         """
-        norm = count_trainable(self.norms) if self.norms is not None else 0
+        norm = count_trainable(self.before_flow())
         frozen = sum(getattr(m, "frozen", 0) for m in self.modules())
         return {"flow": count_trainable(self) - norm, "norm": norm, "frozen": frozen}
 

@@ -19,7 +19,7 @@ from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's, over (C, H, W), without a copy of channels-last features."""
+    """Normalise as torch does, over (C, H, W), without a copy of channels-last features."""
 
     def __init__(self, shape: list[int], *, elementwise_affine: bool = True) -> None:
         super().__init__(shape, elementwise_affine=elementwise_affine)
@@ -28,7 +28,7 @@ class LayerNorm(nn.LayerNorm):
             setattr(self, name, nn.Parameter(rows.permute(2, 0, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x (B, C, H, W), in its own memory layout."""
+        """Normalise x (B, C, H, W), in its own memory layout."""
         if not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
         c, h, w = self.normalized_shape
@@ -44,9 +44,14 @@ NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "batch": lambda c, h, w: nn.BatchNorm2d(c),
 }
 
+LOSSES: dict[str, Callable[[Tensor, int], Tensor]] = {  # of a tap's nll, and its dimensions
+    "sum": lambda nll, dims: nll,  # gathierry
+    "mean": lambda nll, dims: nll / dims,  # lelexx
+}
+
 
 class FastFlow(Method):
-    """A norm and a flow for every tap.
+    """Send the features of every tap through a norm and a flow of its own.
 
     Args:
         shapes: (C, H, W) at each tap.
@@ -54,6 +59,10 @@ class FastFlow(Method):
             ``layer-affine`` (gathierry's reproduction) or ``batch``.
         loss: the reduction of :meth:`nll` that :meth:`losses` gives.
         flow: the keywords of :func:`harness.methods.flow.step.make_flow`.
+
+    >>> model = FastFlow([(4, 8, 8)], norm="layer", flow_steps=2, kernels=(3, 1))
+    >>> model.energies([torch.zeros(1, 4, 8, 8)]).taps[0][0].shape
+    torch.Size([1, 8, 8])
     """
 
     trained = True
@@ -72,14 +81,14 @@ class FastFlow(Method):
         self.flows = nn.ModuleList(make_flow(*shape, **flow) for shape in shapes)
 
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
+        """Give ``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
         return [
             _run(cast(Iterable[FlowStep], flow), norm(x))
             for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
         ]
 
     def nll(self, features: Sequence[Tensor], *, reduction: str) -> Tensor:
-        """Negative log-likelihood of every image, (B,), in nats.
+        """Compute the negative log-likelihood of every image, (B,), in nats.
 
         The constant ½·log(2π) per dimension is left out, as in the reproductions.
 
@@ -91,11 +100,11 @@ class FastFlow(Method):
         total = torch.zeros((), device=features[0].device)
         for z, log_det in self(features):
             nll = (_HalfSquares.apply(z.float()) - log_det.float()).sum(dim=(1, 2))
-            total = total + (nll if reduction == "sum" else nll / math.prod(z.shape[1:]))
+            total = total + LOSSES[reduction](nll, math.prod(z.shape[1:]))
         return total
 
     def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The mean negative log-likelihood of the batch, alone."""
+        """Yield the mean negative log-likelihood of the batch, alone."""
         yield self.nll(features, reduction=self.loss).mean()
 
     @torch.inference_mode()
@@ -107,6 +116,10 @@ class FastFlow(Method):
                 for z, log_det in self(features)
             ]
         )
+
+    def before_flow(self) -> nn.Module:
+        """See :class:`Method`."""
+        return self.norms
 
     @torch.no_grad()
     def initialise(self, features: Sequence[Tensor]) -> None:

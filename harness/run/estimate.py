@@ -1,7 +1,7 @@
 """How long a plan takes and how much disk it needs, from costs measured on this machine."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from harness.experiment.choices import METHODS
-from harness.experiment.record import read_records
+from harness.experiment.record import Record, read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.experiment.variant import Variant
 from harness.features.cache import entry_bytes
-from harness.paper.parameters import Shapes, skeleton
+from harness.features.views import Shapes
 from harness.run.machine import cores, device_name, runs_at_a_time, torch_device
-from harness.run.measure import count_macs, flow_macs
+from harness.run.measure import flow_macs, measure
 from harness.run.model import make_model
 from harness.run.plan import Plan
 
@@ -28,7 +28,7 @@ PROBE_IMAGES, PROBE_ROUNDS = 8, 5
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per multiply-accumulate, and where they come from.
+    """Hold seconds per multiply-accumulate, and where they come from.
 
     ``train``: of one run's flow, forward and backward, with a run's share of the threads.
     ``infer``: of backbone and flow, forward, with all threads.
@@ -40,7 +40,7 @@ class Rates:
 
 
 def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
-    """What is left of a plan costs.
+    """Estimate what is left of a plan.
 
     Returns:
         ``train_seconds`` (with ``parallel`` runs at a time), ``backbone_seconds`` (as if nothing
@@ -49,53 +49,51 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         may end sooner), ``parallel``, ``rates``.
     """
     missing = plan.missing()
+    parallel = runs_at_a_time(settings)
     kept = max((plan.sizes[c.category][0] for c in missing), default=0)
-    counts = {v: _cost(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
-    rates = measured_rates(read_records(settings.results), settings)
+    costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
+    rates = measured_rates(read_records(settings.results, damaged=lambda error: None), settings)
     train = 0.0
     results = len(missing) * RECORD_BYTES
     for variant, category, _ in _trainings(missing):
         images, test = plan.sizes[category]
-        macs, shapes = counts[variant]
+        macs, shapes = costs[variant].macs, costs[variant].shapes
         if METHODS[variant.method].trained:
-            step = macs.get("step", macs["flow"])
-            train += step * images * variant.epochs * rates.train
+            train += macs.training * images * variant.epochs * rates.train
         else:  # fitted: what scoring takes; the fit itself is not known
-            train += macs["flow"] * test * rates.infer * cores() / runs_at_a_time(settings)
+            train += macs.flow * test * rates.infer * cores() / parallel
         # The last epoch is always evaluated.
         evaluations = -(-variant.epochs // variant.eval_every) if variant.eval_every else 1
         results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0
     for variant, category in _passes(missing):
-        macs, shapes = counts[variant]
         images = sum(plan.sizes[category])
-        backbone += macs["backbone"] * images * rates.infer
-        cache += entry_bytes(shapes, images, variant.feature_dtype)
+        backbone += costs[variant].macs.backbone * images * rates.infer
+        cache += entry_bytes(costs[variant].shapes, images, variant.feature_dtype)
     return {
-        "train_seconds": train / runs_at_a_time(settings),
+        "train_seconds": train / parallel,
         "backbone_seconds": backbone,
         "cache_bytes": cache,
         "results_bytes": results,
-        "at_most": any(v.patience for v in counts),  # they may stop early
-        "parallel": runs_at_a_time(settings),
+        "at_most": any(v.patience for v in costs),  # they may stop early
+        "parallel": parallel,
         "rates": rates.source,
     }
 
 
-def measured_rates(records: Iterable[Mapping[str, Any]], settings: Settings) -> Rates:
-    """The rates of this device's records; without any, of a probe that takes seconds."""
+def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
+    """Take the rates of this device's records; without any, those of a probe of seconds."""
     device = torch_device(settings.device)
     name = device_name(device)
     train, infer = [], []
     for r in records:
-        if r["environment"]["device_name"] != name or r["smoke"]:
+        if r.environment.device_name != name or r.smoke:
             continue
-        macs, seconds = r["macs"], r["measured"]["fit_seconds"]
-        if fps := r["measured"]["speed"].get("fps"):
-            infer.append(1 / (fps * (macs["flow"] + macs["backbone"])))
-        if seconds and r["loss"]:  # trained, not fitted
-            step = macs.get("step", macs["flow"])
-            train.append(seconds / (step * r["data"]["train"] * len(r["loss"])))
+        if fps := r.measured.speed.fps:
+            infer.append(1 / (fps * (r.macs.flow + r.macs.backbone)))
+        if r.measured.fit_seconds and r.loss:  # trained, not fitted
+            work = r.macs.training * r.data.train * len(r.loss)
+            train.append(r.measured.fit_seconds / work)
     if train and infer:
         return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
     return _probe(device, max(1, cores() // runs_at_a_time(settings)))
@@ -128,13 +126,6 @@ def _seconds(work: Any) -> float:  # noqa: ANN401
     return min(times)  # what the machine can do, whatever else it is doing
 
 
-def _cost(variant: Variant, kept: int) -> tuple[dict[str, int], Shapes]:
-    model, twin, shapes = skeleton(variant)
-    with torch.device("meta"):
-        model.fill(kept)
-    return count_macs(model, twin, views=variant.views), shapes
-
-
 def _trainings(cells: Sequence[Cell]) -> list[Cell]:
     """One cell of each training: scoring variants share theirs."""
     trainings = {(c.variant.training, c.category, c.seed): c for c in cells}
@@ -143,5 +134,5 @@ def _trainings(cells: Sequence[Cell]) -> list[Cell]:
 
 def _passes(cells: Sequence[Cell]) -> list[tuple[Variant, str]]:
     """One variant of each backbone that a category's images pass."""
-    found = {(c.variant.features, c.category): (c.variant, c.category) for c in cells}
+    found = {(c.variant.feature_spec, c.category): (c.variant, c.category) for c in cells}
     return list(found.values())

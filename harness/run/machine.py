@@ -6,12 +6,12 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import harness
 from harness.errors import InputError
+from harness.experiment.record import Environment
 from harness.experiment.settings import Settings
 from harness.methods.flow import compiled
 
@@ -48,23 +48,23 @@ def runs_at_a_time(settings: Settings) -> int:
     return settings.jobs or (min(cores(), 8) if torch_device(settings.device) == "cpu" else 1)
 
 
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """The block ``environment`` of a record."""
-    return {
-        "harness": harness.__version__,
-        "commit": git_commit(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {name: version(name) for name in LIBRARIES},
-        "device": device,
-        "device_name": device_name(device),
-        "threads": threads,
-        "compiled": compiled.library() is not None,
-    }
+def environment(device: str, threads: int) -> Environment:
+    """Describe what a run runs on: versions, device, commit."""
+    return Environment(
+        harness=harness.__version__,
+        commit=git_commit(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        versions={name: version(name) for name in LIBRARIES},
+        device=device,
+        device_name=device_name(device),
+        threads=threads,
+        compiled=compiled.library() is not None,
+    )
 
 
 def device_name(device: str) -> str:
-    """The accelerator's or processor's name."""
+    """Find the accelerator's or processor's name."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:
@@ -76,7 +76,7 @@ def device_name(device: str) -> str:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the checkout that the harness runs from, with ``+`` where it was changed."""
+    """Find the commit that the harness runs from, with ``+`` where it was changed."""
     root = Path(harness.__file__).parents[1]
     if not (root / ".git").exists():
         return None

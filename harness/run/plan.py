@@ -114,7 +114,7 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
 
 
 def _same_data(path: Path, category: Category) -> None:
-    there = read_record(path)["data"]["digest"]
+    there = read_record(path).data.digest
     if there != category.digest:
         raise InputError(
             f"{path}: recorded on other images of {category.name} (data digest {there}; "

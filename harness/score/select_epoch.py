@@ -1,5 +1,6 @@
 """Which of the evaluated epochs counts."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from harness.errors import RunFailed
@@ -28,7 +29,7 @@ def select_epoch(evaluated: Sequence[Epoch], rule: str) -> Epoch:
 
 
 def _lowest_holdout(evaluated: Sequence[Epoch]) -> Epoch:
-    return min(evaluated, key=lambda e: e.holdout)
+    return min(evaluated, key=lambda e: math.inf if e.holdout is None else e.holdout)
 
 
 def _best_on_test(evaluated: Sequence[Epoch]) -> Epoch:

@@ -3,8 +3,11 @@
 import json
 import os
 
+import msgspec
 import pytest
+from handmade import record
 
+from harness.bundled import shipped as bundled
 from harness.errors import InputError
 from harness.experiment import record as records
 from harness.experiment.record import Place, read_record, read_records, write_record
@@ -12,8 +15,8 @@ from harness.experiment.variant import Variant
 from harness.files import remove_leftovers
 
 
-def example(**changes):
-    return {**{key: {} for key in records.REQUIRED}, "schema": records.SCHEMA, **changes}
+def example(seed=0, **changes):
+    return msgspec.structs.replace(record(Variant(), "thing", seed, 0.5), **changes)
 
 
 def place(folder, seed=0):
@@ -28,7 +31,7 @@ def test_place(tmp_path):
 def test_round_trip_and_order(tmp_path):
     for seed in (1, 0):
         write_record(place(tmp_path, seed), example(seed=seed))
-    assert [r["seed"] for r in read_records(tmp_path)] == [0, 1]
+    assert [r.seed for r in read_records(tmp_path)] == [0, 1]
     assert read_record(place(tmp_path).record) == example(seed=0)
 
 
@@ -49,7 +52,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(KeyboardInterrupt):
         write_record(place(tmp_path), example(seed=2))
-    assert read_record(place(tmp_path).record)["seed"] == 1
+    assert read_record(place(tmp_path).record).seed == 1
     assert [p.name for p in place(tmp_path).record.parent.iterdir()] == ["seed-0.json"]
 
 
@@ -76,14 +79,68 @@ def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path):
     assert not dead.exists()
 
 
+def old(**changes):
+    """A record of schema 1, as the first ones were."""
+    content = msgspec.to_builtins(example())
+    content["data"] = {k: content["data"][k] for k in ("digest", "train", "test", "defective")}
+    content["data"]["masks"] = 6
+    del content["measured"]["bank_bytes"], content["training_digest"]
+    return content | {"schema": 1} | changes
+
+
+def test_an_old_record_is_read_as_one_of_today(tmp_path):
+    path = tmp_path / "seed-0.json"
+    path.write_text(json.dumps(old()))
+    found = read_record(path)
+    assert (found.schema, found.data.official, found.data.copy) == (records.SCHEMA, None, "")
+    assert found.training_digest == Variant().digest
+    assert found.measured.bank_bytes == 0
+    assert found.metrics == example().metrics
+
+
+def test_the_accepted_records_are_read_whole():
+    """Every record of the baseline: what is written back has all that was there."""
+    paths = sorted(bundled("results", "baseline").glob("runs/*/*/*/seed-*.json"))
+    assert len(paths) == 81
+    for path in paths:
+        before, after = json.loads(path.read_text()), msgspec.to_builtins(read_record(path))
+        assert _lost(before | {"schema": records.SCHEMA}, after) == []
+
+
+def _lost(before, after, where=""):
+    """What of a record is not in another, or differs there."""
+    if not isinstance(before, dict):
+        return [] if before == after else [where]
+    return [
+        name
+        for key, value in before.items()
+        for name in (_lost(value, after.get(key), f"{where}.{key}"))
+    ]
+
+
+def test_a_damaged_record_is_skipped_where_that_is_asked_for(tmp_path):
+    for seed in (0, 1):
+        write_record(place(tmp_path, seed), example(seed))
+    place(tmp_path, 0).record.write_text("{")
+    said = []
+    assert [r.seed for r in read_records(tmp_path, damaged=said.append)] == [1]
+    assert str(place(tmp_path, 0).record) in str(said[0])
+    with pytest.raises(InputError, match="it cannot be read"):
+        list(read_records(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "it cannot be read"),
-        ("[]", "it lacks schema"),
-        ('{"schema": 1}', "it lacks digest"),
-        (json.dumps(example(data=[])), "data is no block"),
-        (json.dumps(example(schema=99)), "expected record schema 1; got 99"),
+        ("[]", "missing required field `schema`"),
+        ('{"schema": 2}', "missing required field `digest`"),
+        ('{"schema": 1}', "expected a run record; 'variant'"),
+        (json.dumps(old(data=[])), "expected a run record"),
+        (json.dumps(msgspec.to_builtins(example()) | {"data": []}), "Expected `object`"),
+        (json.dumps(old(schema=99)), "expected record schema 2; got 99"),
+        (json.dumps(old(schema="x")), "expected record schema 2; got x"),
+        (json.dumps(msgspec.to_builtins(example()) | {"seed": "0"}), "Expected `int`, got `str`"),
     ],
 )
 def test_what_is_no_record_is_named(tmp_path, content, message):
@@ -92,3 +149,4 @@ def test_what_is_no_record_is_named(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as error:
         read_record(path)
     assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ from harness.methods.cflow import CFLOW, positional_encoding
 from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 SHAPES = ((4, 4, 6), (6, 2, 3))
-SMALL = {"steps": 2, "condition": 8, "fibers": 16}
+SMALL = {"flow_steps": 2, "condition": 8, "fibers": 16}
 WRN50 = ((512, 32, 32), (1024, 16, 16), (2048, 8, 8))
 
 

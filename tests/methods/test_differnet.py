@@ -7,7 +7,7 @@ from harness.methods.differnet import DifferNet
 from harness.methods.flow.step import make_subnet
 
 SHAPES = ((6, 8, 1), (9, 8, 1))
-SMALL = {"steps": 2, "hidden_channels": 7}
+SMALL = {"flow_steps": 2, "hidden_channels": 7}
 
 
 def generator(seed=0):

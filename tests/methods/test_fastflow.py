@@ -11,7 +11,7 @@ from harness.methods.fastflow import NORMS, FastFlow, LayerNorm, _HalfSquares
 from harness.run.model import make_model
 
 SHAPES = ((4, 3, 2), (6, 2, 1))
-FLOW = {"steps": 2, "kernels": (3, 1), "subnet_scale": 0.3}
+FLOW = {"flow_steps": 2, "kernels": (3, 1), "subnet_scale": 0.3}
 
 
 def draw(*shape, seed=0):

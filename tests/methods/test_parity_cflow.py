@@ -20,10 +20,12 @@ from torch import nn
 
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.experiment.choices import METHODS
-from harness.features.backbone import load_backbone
+from harness.experiment.feature_spec import FeatureSpec
 from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.extractor import Extractor
 from harness.methods.cflow import CFLOW
-from harness.score.maps import anomaly_maps, image_scores
+from harness.score.images import image_scores
+from harness.score.maps import anomaly_maps
 from harness.score.metrics import image_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -155,18 +157,14 @@ def test_the_decoders_and_the_map_equal_anomalibs():
 
 
 def features_of(category, folder):
-    backbone, weights = load_backbone(
-        "resnet18.tv_in1k", taps=TAPS, image_size=SIZE, folder=SHARED / "weights"
-    )
+    spec = FeatureSpec(backbone="resnet18.tv_in1k", taps=TAPS, image_size=SIZE)
+    extractor = Extractor.load(spec, SHARED / "weights")
     images = MvtecAd(SHARED / "data" / "mvtec").load(category)
     some = images.test[:: max(1, len(images.test) // TESTED)]
     images = replace(images, train=images.train[:IMAGES], test=some)
-    key = FeatureKey(
-        backbone.name, weights["sha256"], "pretrained", TAPS, SIZE, backbone.mean, backbone.std,
-        "float32", images.dataset, category, images.digest,
-    )  # fmt: skip
+    key = FeatureKey.of(extractor, images)
     labels = np.array([s.label for s in images.test])
-    return FeatureCache(folder).ensure(key, backbone, images), labels
+    return FeatureCache(folder).ensure(key, extractor, images), labels
 
 
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="no folder of real data beside this")

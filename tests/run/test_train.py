@@ -9,7 +9,7 @@ import torch
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.run.model import make_model
-from harness.run.train import fit
+from harness.run.train import train as fit
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
 BASE = Variant(flow_steps=2, kernels=(3, 1), epochs=4, batch_size=4, learning_rate=1e-2)
@@ -68,7 +68,7 @@ def test_variants_with_one_seed_see_the_same_batches(monkeypatch):
         seen.append(rows[..., 0, 0].sum())
         return original(rows, kind)
 
-    monkeypatch.setattr("harness.run.train.np.ascontiguousarray", spy)
+    monkeypatch.setattr("harness.methods.batches.np.ascontiguousarray", spy)
     train(BASE)
     first = list(seen)
     seen.clear()
@@ -166,7 +166,7 @@ def test_drop_last_leaves_out_the_smaller_batch(monkeypatch):
         seen.append(len(rows))
         return original(rows, kind)
 
-    monkeypatch.setattr("harness.run.train.np.ascontiguousarray", spy)
+    monkeypatch.setattr("harness.methods.batches.np.ascontiguousarray", spy)
     _, history = train(BASE.replace(drop_last=True, batch_size=4, epochs=1, actnorm="none"))
     taps = len(SHAPES)
     first, *rest = seen[::taps]

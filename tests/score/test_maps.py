@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from harness.score.maps import CHUNK, JOINS, MAPS, anomaly_maps, gaussian, image_scores
+from harness.score.images import image_scores
+from harness.score.maps import CHUNK, JOINS, MAPS, anomaly_maps, gaussian
 
 RULE = {"score_map": "nll", "scale_aggregation": "mean", "smoothing": 0.0}
 every_map = pytest.mark.parametrize("score_map", MAPS)

@@ -11,27 +11,66 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
 from harness.errors import InputError, RunFailed
-from harness.run.executors import context
-from harness.run.job import Job, run
+from harness.run.executors.contract import Event, Task
+from harness.run.job import Job, run_job
 from harness.run.process import give_back_memory, keep_memory
 
-Task = Sequence[Job]  # jobs that share one training, run one after the other in one process
+
+class LocalPool:
+    """Run tasks in worker processes of this machine, ``parallel`` at a time.
+
+    >>> list(LocalPool(parallel=2).run([]))
+    []
+    """
+
+    def __init__(self, parallel: int) -> None:
+        self.parallel = parallel
+
+    def prepare(self) -> None:
+        """See :class:`Executor`: the server that starts workers imports torch meanwhile."""
+        _context()
+        forkserver.ensure_running()
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        """See :class:`Executor`."""
+        waiting = list(reversed(tasks))
+        workers: dict[Connection, _Worker] = {}
+        try:
+            while waiting or any(w.jobs for w in workers.values()):
+                self._hand_out(waiting, workers)
+                for ready in wait([c for c, w in workers.items() if w.jobs]):
+                    assert isinstance(ready, Connection)
+                    yield from _news(ready, workers)
+        finally:
+            for worker in workers.values():
+                worker.process.terminate()
+            for worker in workers.values():
+                _end(worker)
+
+    def _hand_out(self, waiting: list[Task], workers: dict[Connection, "_Worker"]) -> None:
+        """Give every idle worker a task, and start workers as long as there may be more."""
+        idle = [c for c, w in workers.items() if not w.jobs]
+        while waiting and (idle or len(workers) < self.parallel):
+            waited = bool(idle)
+            connection = idle.pop() if waited else _start(workers)
+            try:
+                connection.send(waiting[-1])
+            except OSError:
+                if waited:  # it died meanwhile: another one takes the task
+                    _end(workers.pop(connection))
+                    continue
+            workers[connection].jobs = list(waiting.pop())
 
 
-@dataclass(frozen=True)
-class Event:
-    """What happened to a job: ``epoch``, ``done`` or ``failed`` (with the reason)."""
-
-    job: Job
-    kind: str
-    epoch: int = 0
-    reason: str = ""
-    traceback: str = ""
-    unsound: bool = False  # its worker is gone, or not to be trusted with another run
+def open_executor(parallel: int) -> LocalPool:
+    """Open the pool; see :func:`harness.run.executors.contract.open_executor`."""
+    return LocalPool(parallel)
 
 
 @dataclass
@@ -40,46 +79,28 @@ class _Worker:
     jobs: list[Job] = field(default_factory=list)  # of its task, those not ended
 
 
-def run_all(tasks: Sequence[Task], *, parallel: int) -> Iterator[Event]:
-    """Run the tasks, ``parallel`` at a time, and tell what happens.
+def _news(connection: Connection, workers: dict[Connection, _Worker]) -> Iterator[Event]:
+    """What a worker says, and the end of one that is gone or not to be trusted any more."""
+    worker = workers[connection]
+    events, sound = _receive(connection, worker)
+    if not sound:
+        _end(workers.pop(connection))
+    for event in events:
+        if event.kind != "epoch":
+            worker.jobs.remove(event.job)
+    yield from events
 
-    Leaving the iteration early (Ctrl-C) ends the workers; records are written whole or not
-    at all, so nothing is lost but the unfinished runs.
-    """
-    waiting = list(reversed(tasks))
-    workers: dict[Connection, _Worker] = {}
-    try:
-        while waiting or any(w.jobs for w in workers.values()):
-            idle = [c for c, w in workers.items() if not w.jobs]
-            while waiting and (idle or len(workers) < parallel):
-                waited = bool(idle)
-                connection = idle.pop() if waited else _start(workers)
-                try:
-                    connection.send(waiting[-1])
-                except OSError:
-                    if waited:  # it died meanwhile: another one takes the task
-                        _end(workers.pop(connection))
-                        continue
-                workers[connection].jobs = list(waiting.pop())
-            for ready in wait([c for c, w in workers.items() if w.jobs]):
-                assert isinstance(ready, Connection)
-                worker = workers[ready]
-                for event in _receive(ready, worker):
-                    if event.kind != "epoch":
-                        worker.jobs.remove(event.job)
-                    if event.unsound and ready in workers:
-                        _end(workers.pop(ready))
-                    yield event
-    finally:
-        for worker in workers.values():
-            worker.process.terminate()
-        for worker in workers.values():
-            _end(worker)
+
+def _context() -> ForkServerContext:
+    """How workers are started: from a server that has imported torch once, for all of them."""
+    forking = mp.get_context("forkserver")
+    forking.set_forkserver_preload(["harness.run.job", "torch._dynamo"])  # optimisers import that
+    return forking
 
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:
-    ours, its = context().Pipe()
-    process: BaseProcess = context().Process(target=_work, args=(its,), daemon=True)
+    ours, its = _context().Pipe()
+    process: BaseProcess = _context().Process(target=_work, args=(its,), daemon=True)
     process.start()
     its.close()
     workers[ours] = _Worker(process)
@@ -91,18 +112,21 @@ def _end(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _receive(connection: Connection, worker: _Worker) -> list[Event]:
-    """The next news of a worker; what fails one job fails those that wait for its training."""
+def _receive(connection: Connection, worker: _Worker) -> tuple[list[Event], bool]:
+    """The next news of a worker, and whether it may be trusted with another run.
+
+    What fails one job fails those that wait for its training.
+    """
     try:
-        kind, *rest = connection.recv()
+        kind, *rest, sound = connection.recv()
     except (EOFError, OSError):  # it died; all that it had sent is read by now
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
-        kind, rest = "failed", [0, f"the process ended by {how}{hint}", "", True]
+        kind, rest, sound = "failed", [0, f"the process ended by {how}{hint}"], False
     concerned = worker.jobs if kind == "failed" else worker.jobs[:1]
-    return [Event(job, kind, *rest) for job in concerned]
+    return [Event(job, kind, *rest) for job in concerned], sound
 
 
 def _work(connection: Connection) -> None:
@@ -125,14 +149,14 @@ def _work(connection: Connection) -> None:
 def _run(task: Task, connection: Connection) -> None:
     try:
         for job in task:
-            run(job, lambda epoch, loss: connection.send(("epoch", epoch)))
-            connection.send(("done",))
+            run_job(job, lambda epoch, loss: connection.send(("epoch", epoch, True)))
+            connection.send(("done", True))
     except (RunFailed, InputError) as error:
-        connection.send(("failed", 0, str(error)))
+        connection.send(("failed", 0, str(error), True))
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         first = next(iter(str(error).splitlines()), "")
         reason = f"{type(error).__name__}: {first}"
-        connection.send(("failed", 0, reason, traceback.format_exc(), True))
+        connection.send(("failed", 0, reason, traceback.format_exc(), False))
 
 
 def _die_with_parent() -> None:

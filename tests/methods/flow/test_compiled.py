@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 import torch
 
-from harness.methods.fastflow import FastFlow
 from harness.methods import fastflow
+from harness.methods.fastflow import FastFlow
 from harness.methods.flow import compiled
 from harness.methods.flow.step import CLAMPS
 

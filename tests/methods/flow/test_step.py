@@ -417,16 +417,16 @@ DEIT = ((768, 24, 24),)
 @pytest.mark.parametrize(
     ("shapes", "settings", "total"),
     [
-        (RESNET18, {"steps": 8, "kernels": (3,)}, 4_657_408),
-        (RESNET18, {"steps": 8, "kernels": (3, 1)}, 2_593_024),
-        (WRN50, {"steps": 8, "kernels": (3, 1)}, 41_337_856),
-        (DEIT, {"steps": 20, "kernels": (3, 1), "hidden_channels": 128}, 14_794_240),
+        (RESNET18, {"flow_steps": 8, "kernels": (3,)}, 4_657_408),
+        (RESNET18, {"flow_steps": 8, "kernels": (3, 1)}, 2_593_024),
+        (WRN50, {"flow_steps": 8, "kernels": (3, 1)}, 41_337_856),
+        (DEIT, {"flow_steps": 20, "kernels": (3, 1), "hidden_channels": 128}, 14_794_240),
         (
             DEIT,
-            {"steps": 20, "kernels": (3, 1), "hidden_channels": 64, "coupling": "two-sided"},
+            {"flow_steps": 20, "kernels": (3, 1), "hidden_channels": 64, "coupling": "two-sided"},
             14_809_600,
         ),
-        (DEIT, {"steps": 20, "kernels": (3, 1), "hidden_ratio": 0.16}, 7_074_500),
+        (DEIT, {"flow_steps": 20, "kernels": (3, 1), "hidden_ratio": 0.16}, 7_074_500),
     ],
 )
 def test_parameters_equal_the_known_totals(shapes, settings, total):

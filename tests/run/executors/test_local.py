@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from harness.run.executors import local
+from harness.run.executors.local import LocalPool
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def workers(monkeypatch):
 
 
 def told(tasks, parallel=1):
-    return [(e.job.name, e.kind, e.reason) for e in local.run_all(tasks, parallel=parallel)]
+    return [(e.job.name, e.kind, e.reason) for e in LocalPool(parallel).run(tasks)]
 
 
 KILLED = "the process ended by signal SIGKILL; out of memory? try fewer --jobs"
@@ -55,7 +56,7 @@ KILLED = "the process ended by signal SIGKILL; out of memory? try fewer --jobs"
 
 def test_what_a_killed_worker_had_sent_is_read_and_the_rest_fails(workers):
     said, started = workers
-    said += [[("epoch", 1), ("done",), ("epoch", 1)], [("done",)]]
+    said += [[("epoch", 1, True), ("done", True), ("epoch", 1, True)], [("done", True)]]
     task = [Work("a"), Work("b"), Work("c")]
     assert told([task, [Work("d")]]) == [
         ("a", "epoch", ""), ("a", "done", ""), ("b", "epoch", ""),
@@ -66,14 +67,15 @@ def test_what_a_killed_worker_had_sent_is_read_and_the_rest_fails(workers):
 
 def test_a_task_of_a_worker_that_died_idle_goes_to_another(workers):
     said, started = workers
-    said += [[("done",)], [("done",)]]
+    said += [[("done", True)], [("done", True)]]
     assert told([[Work("a")], [Work("b")]]) == [("a", "done", ""), ("b", "done", "")]
     assert len(started) == 2
 
 
 def test_after_an_unexpected_failure_the_worker_is_ended(workers):
     said, started = workers
-    said += [[("failed", 0, "KeyError: 'x'", "Traceback …", True), ("done",)], [("done",)]]
+    failed = ("failed", 0, "KeyError: 'x'", "Traceback …", False)
+    said += [[failed, ("done", True)], [("done", True)]]
     tasks = [[Work("a"), Work("b")], [Work("c")]]
     assert [(n, k) for n, k, _ in told(tasks)] == [
         ("a", "failed"), ("b", "failed"), ("c", "done")
@@ -83,7 +85,7 @@ def test_after_an_unexpected_failure_the_worker_is_ended(workers):
 
 def test_after_an_expected_failure_the_worker_goes_on(workers):
     said, started = workers
-    said += [[("failed", 0, "the loss became nan"), ("done",)]]
+    said += [[("failed", 0, "the loss became nan", True), ("done", True)]]
     # Its end of the pipe is closed, so the second task cannot be sent to this stand-in.
     assert told([[Work("a")]]) == [("a", "failed", "the loss became nan")]
     assert len(started) == 1

@@ -1,0 +1,60 @@
+"""What an executor is: it takes tasks, tells what happens to them, and owns nothing else."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal, Protocol
+
+from harness.run.job import Job
+
+Task = Sequence[Job]  # jobs that share one training, run one after the other in one process
+
+
+@dataclass(frozen=True)
+class Event:
+    """Tell what happened to a job.
+
+    Attributes:
+        job: which one.
+        kind: ``epoch`` (one more is trained), ``done``, or ``failed`` (with the reason).
+        epoch: its number, from 1.
+        reason: why it failed, in one line.
+        traceback: of a failure that nobody foresaw.
+    """
+
+    job: Job
+    kind: Literal["epoch", "done", "failed"]
+    epoch: int = 0
+    reason: str = ""
+    traceback: str = ""
+
+
+class Executor(Protocol):
+    """Run tasks somewhere.
+
+    A module of this package with a function ``open_executor(parallel)`` that returns one is all
+    that a new executor takes.
+    """
+
+    def prepare(self) -> None:
+        """Begin to start up, beside what this process does; once is enough."""
+        ...
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        """Run the tasks and yield what happens, every job's end among it.
+
+        Leaving the iteration early (Ctrl-C) ends what is running; records are written whole or
+        not at all, so nothing is lost but the unfinished runs.
+        """
+        ...
+
+
+def open_executor(name: str, *, parallel: int) -> Executor:
+    """Open the executor of the module ``harness.run.executors.<name>``.
+
+    Args:
+        name: as in ``--executor``.
+        parallel: tasks at a time.
+    """
+    executor: Executor = import_module(f"harness.run.executors.{name}").open_executor(parallel)
+    return executor

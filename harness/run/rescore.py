@@ -1,0 +1,139 @@
+"""New metrics and new scoring rules for what is trained already, from saved energies."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import msgspec
+
+import harness
+from harness.data.contract import Category
+from harness.errors import RunFailed
+from harness.experiment.record import (
+    SCHEMA,
+    Measured,
+    Place,
+    Record,
+    Rescored,
+    Speed,
+    read_record,
+    read_records,
+    write_record,
+)
+from harness.experiment.settings import Settings
+from harness.experiment.study import Cell
+from harness.progress import progress
+from harness.run.energies import History, load_energies
+from harness.run.evaluate import evaluate, truth
+from harness.run.job import now, protocol, save_gallery, selection
+from harness.run.machine import environment, git_commit
+from harness.run.plan import Plan
+from harness.run.sweep import Outcome
+from harness.score.select_epoch import select_epoch
+
+Trained = dict[tuple[str, str, str, int], Record]  # training digest, data set, category, seed
+
+
+def rescore_study(plan: Plan, settings: Settings, say: Callable[[str], object] = print) -> Outcome:
+    """Compute the metrics of every run whose training's energies are saved; nothing is trained.
+
+    A run that is recorded gets its metrics anew, and keeps what was measured of it. A scoring
+    variant that is not recorded gets a record, if an equal training is.
+
+    Args:
+        plan: the study's cells.
+        settings: where the records are.
+        say: is given a line at the end.
+
+    Returns:
+        The outcome: ``recorded`` runs that were scored; ``failed`` those whose rule does not
+        apply to their images.
+    """
+    trained = _trainings(plan)
+    outcome = Outcome()
+    without = 0
+    with progress("scoring", len(plan.cells), unit="runs") as bar:
+        for cell in plan.cells:
+            name = f"{cell.category}, {plan.study.named[cell.variant]}, seed {cell.seed}"
+            bar.note(name)
+            try:
+                done = _rescore(cell, plan, trained)
+                outcome.recorded += done
+                without += not done
+            except RunFailed as error:
+                outcome.failed.append((name, str(error)))
+            bar.advance(1)
+    said = f"; {without} have no energies yet: `harness run` trains them" if without else ""
+    say(f"{plan.study.name}: {outcome.recorded} of {len(plan.cells)} runs scored anew{said}")
+    return outcome
+
+
+def _trainings(plan: Plan) -> Trained:
+    """One record of every training; damaged files are not among them."""
+    return {
+        (r.training_digest, r.dataset, r.category, r.seed): r
+        for r in read_records(plan.results, damaged=lambda error: None)
+    }
+
+
+def _rescore(cell: Cell, plan: Plan, trained: Trained) -> bool:
+    """Score a cell from its training's energies; false where there are none."""
+    variant, category = cell.variant, plan.categories[cell.category]
+    training = variant.training
+    sibling = trained.get((training.digest, plan.dataset, cell.category, cell.seed))
+    if sibling is None:
+        return False
+    history = load_energies(
+        Place.of(plan.results, training, plan.dataset, cell.category, cell.seed).energies,
+        data=category.digest,
+        weights=sibling.weights.sha256,
+    )
+    if history is None:
+        return False
+    place = plan.place(cell)
+    own = read_record(place.record) if place.record.is_file() else None
+    _record(cell, place, own or _as_if_run(cell, sibling, history), category, history)
+    return True
+
+
+def _record(
+    cell: Cell, place: Place, before: Record, category: Category, history: History
+) -> None:
+    start = time.perf_counter()
+    variant = cell.variant
+    labels, masks = truth(variant, category)
+    epochs = evaluate(variant, history, labels, masks)
+    chosen = select_epoch(epochs, variant.epoch_selection)
+    record = msgspec.structs.replace(
+        before,
+        schema=SCHEMA,
+        metrics=chosen.metrics,
+        protocol=protocol(variant, before.protocol.resize),
+        selection=selection(variant, chosen),
+        epochs=epochs,
+        measured=msgspec.structs.replace(
+            before.measured, score_seconds=round(time.perf_counter() - start, 3)
+        ),
+        rescored=Rescored(harness=harness.__version__, commit=git_commit(), finished=now()),
+    )
+    save_gallery(place, variant, category, history, chosen.epoch, masks)
+    write_record(place, record)
+
+
+def _as_if_run(cell: Cell, sibling: Record, history: History) -> Record:
+    """The record of a variant that shares its training with a recorded one, but for the scores."""
+    measured = Measured(
+        fit_seconds=None,
+        score_seconds=0.0,
+        peak_memory_bytes=None,
+        bank_bytes=history.bank_bytes,
+        finished=now(),
+        speed=Speed(),
+    )
+    return msgspec.structs.replace(
+        sibling,
+        digest=cell.variant.digest,
+        variant=asdict(cell.variant),
+        environment=environment("cpu", 1),
+        measured=measured,
+    )

@@ -8,18 +8,28 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: a setting, a folder, a file. Exit code 2."""
+    """Say that something a person gave is wrong: a setting, a folder, a file. Exit code 2.
+
+    >>> raise InputError("epochs: expected a number of at least 1; got 0")
+    Traceback (most recent call last):
+    harness.errors.InputError: epochs: expected a number of at least 1; got 0
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # a file's name may hold a newline
 
 
 class RunFailed(RuntimeError):
-    """A run could not be finished; the grid goes on. Exit code 1."""
+    """Say that a run could not be finished; the others go on. Exit code 1.
+
+    >>> raise RunFailed("the loss became nan in epoch 3")
+    Traceback (most recent call last):
+    harness.errors.RunFailed: the loss became nan in epoch 3
+    """
 
 
 def unknown(what: str, got: str, choices: Iterable[str]) -> InputError:
-    """An error for a name that does not exist, with the near matches first.
+    """Make an error for a name that does not exist, with the near matches first.
 
     >>> str(unknown("field", "kernel", ["kernels", "coupling"]))
     "unknown field 'kernel'; did you mean 'kernels'? Expected one of: kernels, coupling"

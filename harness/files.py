@@ -27,7 +27,7 @@ def remove_leftovers(results: Path) -> int:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Tell whether a process of this number runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

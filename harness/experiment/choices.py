@@ -1,7 +1,6 @@
-"""What there is to choose: the values of every named choice, and the methods.
+"""The methods, and what there is to choose of each.
 
-A choice's values are the keys of the table that implements it (a test holds the two together). A
-method is one entry of :data:`METHODS`: adding one is its file and that entry. Its recipe are its
+A method is one entry of :data:`METHODS`: adding one is its file and that entry. Its recipe are its
 paper's values where they are not the variant's defaults; where a paper is silent, its authors'
 code is followed and named.
 """
@@ -11,25 +10,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Literal
-
-Weights = Literal["pretrained", "random"]
-FeatureDtype = Literal["float32", "float16"]
-Resize = Literal["square", "crop"]
-Norm = Literal["none", "layer", "layer-affine", "batch"]
-Coupling = Literal["one-sided", "two-sided"]
-Permutation = Literal["none", "random", "reverse"]
-Affine = Literal["none", "affine", "data"]
-Clamp = Literal["none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid"]
-Loss = Literal["sum", "mean"]
-Optimiser = Literal["adam", "adamw"]
-Schedule = Literal["constant", "cosine"]
-Precision = Literal["float32", "bfloat16"]
-MaskResize = Literal["nearest", "covered"]
-Leaks = Literal["refuse", "allow"]
-ScoreMap = Literal["exp-mean", "nll", "nll-log-det", "likelihood"]
-ScaleAggregation = Literal["mean", "sum", "max"]
-ImageScore = Literal["max", "top-k", "mean", "own"]
-EpochSelection = Literal["last", "label-free", "best-on-test", "best-pixel-on-test"]
 
 # Who has a field of a variant: every method; FastFlow's flow; what is trained by gradient; what
 # gives a map; what gives one for every tap; or none but those that name it.

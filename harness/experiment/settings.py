@@ -39,5 +39,5 @@ class Settings:
 
     @property
     def cache(self) -> Path:
-        """The folder of everything that can be made again."""
+        """Find the folder of everything that can be made again."""
         return self.results / "cache"

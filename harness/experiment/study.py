@@ -14,7 +14,7 @@ Change = Mapping[str, Any]
 
 
 def one_factor(**axes: Sequence[Any]) -> tuple[Change, ...]:
-    """The base, and every value of every axis changed alone.
+    """List the base, and every value of every axis changed alone.
 
     >>> one_factor(flow_steps=(4, 8), coupling=("two-sided",))
     ({}, {'flow_steps': 4}, {'flow_steps': 8}, {'coupling': 'two-sided'})
@@ -23,7 +23,7 @@ def one_factor(**axes: Sequence[Any]) -> tuple[Change, ...]:
 
 
 def grid(**axes: Sequence[Any]) -> tuple[Change, ...]:
-    """Every combination of the axes' values.
+    """List every combination of the axes' values.
 
     >>> grid(flow_steps=(4, 8), coupling=("two-sided",))
     ({'flow_steps': 4, 'coupling': 'two-sided'}, {'flow_steps': 8, 'coupling': 'two-sided'})
@@ -32,7 +32,7 @@ def grid(**axes: Sequence[Any]) -> tuple[Change, ...]:
 
 
 class Cell(NamedTuple):
-    """One run: a variant on a category with a seed."""
+    """Name one run: a variant on a category with a seed."""
 
     variant: Variant
     category: str
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """``bases × vary × categories × seeds``, with the question it asks.
+    """Ask a question of ``bases × vary × categories × seeds``.
 
     Args:
         name: as on the command line.
@@ -76,7 +76,7 @@ class Study:
 
     @cached_property
     def named(self) -> dict[Variant, str]:
-        """Every distinct variant with its name, in order; the first one is the reference.
+        """Name every distinct variant, in order; the first one is the reference.
 
         A name says what the variant changes of its base, and which base where there are
         several. Where one base's single field varies, the base is named by its value too.
@@ -97,15 +97,15 @@ class Study:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """The distinct variants, in order; the first one is the reference."""
+        """List the distinct variants, in order; the first one is the reference."""
         return tuple(self.named)
 
     def labels(self) -> dict[str, str]:
-        """Digest → name of each variant."""
+        """Map the digest of each variant to its name."""
         return {variant.digest: name for variant, name in self.named.items()}
 
     def cells(self, categories: Sequence[str]) -> Iterator[Cell]:
-        """Every run once; category by category, so that cached features are used together."""
+        """Yield every run once; category by category, as features are cached."""
         seeds = dict.fromkeys(self.seeds)
         for category in dict.fromkeys(categories):
             for variant in self.variants:
@@ -113,14 +113,14 @@ class Study:
                     yield Cell(variant, category, seed)
 
     def only(self, *names: str) -> Self:
-        """The study with only the variants of these names."""
+        """Keep only the variants of these names."""
         for name in names:
             if name not in self.named.values():
                 raise unknown(f"variant of {self.name}", name, self.named.values())
         return self._of({v: n for v, n in self.named.items() if n in names})
 
     def where(self, **wanted: Any) -> Self:  # noqa: ANN401
-        """The study with only those variants whose fields have these values."""
+        """Keep only those variants whose fields have these values."""
         variants = self.named
         for name, value in wanted.items():
             if name not in FIELDS:
@@ -138,7 +138,7 @@ class Study:
         return self._of(variants)
 
     def set(self, **changes: Any) -> Self:  # noqa: ANN401
-        """The study with some fields changed in every variant: other digests, other records.
+        """Change some fields in every variant: other digests, other records.
 
         A field is changed where the variant's method has it; where none has, that is an error.
         """
@@ -149,7 +149,7 @@ class Study:
         return study
 
     def smoke(self) -> Self:
-        """The smoke twin: the same variants and code path, one epoch, category and seed.
+        """Make the smoke twin: the same variants and code path, one epoch, category and seed.
 
         Its digests differ, so it can never be mistaken for a result.
         """

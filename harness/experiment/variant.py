@@ -1,7 +1,9 @@
 """A variant: every choice the FastFlow paper leaves open, as one frozen value.
 
 The digest of the fields that differ from their defaults names the variant, so adding a field
-keeps every old record valid. Changing a default does not: it changes what old digests mean.
+keeps every old record valid. Changing a default does not: it changes what old digests mean. The
+values of a named choice are the keys of the table that implements it; a test holds the two
+together.
 """
 
 import hashlib
@@ -10,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from harness.errors import InputError, unknown
-from harness.experiment import choices as c
-from harness.experiment.choices import METHODS
+from harness.experiment.choices import METHODS, Kind
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.values import Rule, checked, parsed, show
 
@@ -62,7 +63,7 @@ def _field(
     says: str,
     paper: str = "",
     *,
-    kind: c.Kind = "every",
+    kind: Kind = "every",
     stage: str = "training",
 ) -> Any:  # noqa: ANN401
     """Declare a choice; ``stage`` says what is done anew when it changes."""
@@ -98,7 +99,9 @@ class Variant:
     backbone: Tagged = _feature(
         "resnet18.tv_in1k", "a timm model with its tag", "four backbones; no ResNet tag"
     )
-    weights: c.Weights = _feature("pretrained", "the backbone's weights", "pretrained")
+    weights: Literal["pretrained", "random"] = _feature(
+        "pretrained", "the backbone's weights", "pretrained"
+    )
     image_size: Annotated[int, _at_least(32)] = _feature(
         256, "side of the square input, pixels", "256; 384 (DeiT); 448 (CaiT)"
     )
@@ -107,8 +110,10 @@ class Variant:
         "feature stages of a CNN, or block indices from 0 of a transformer",
         "stages 1–3; block 7 (DeiT), 40 (CaiT), without saying where it counts from",
     )
-    feature_dtype: c.FeatureDtype = _feature("float32", "number format of the cached features")
-    resize: c.Resize = _feature(
+    feature_dtype: Literal["float32", "float16"] = _feature(
+        "float32", "number format of the cached features"
+    )
+    resize: Literal["square", "crop"] = _feature(
         "square",
         "how an image becomes a square: stretched; or its short side to 256/224 of the size, "
         "then the centre",
@@ -117,7 +122,9 @@ class Variant:
         0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
     )
     # The flow on each tap (paper section 3.2, Fig. 2, Eq. 3).
-    norm: c.Norm = _flow("layer", "norm of the features before the flow", "nothing")
+    norm: Literal["none", "layer", "layer-affine", "batch"] = _flow(
+        "layer", "norm of the features before the flow", "nothing"
+    )
     flow_steps: Positive = _flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
     kernels: Kernels = _flow(
         (3,), "the subnets' kernels, cycled over the steps", "3 for ResNet18, else 3,1"
@@ -126,18 +133,22 @@ class Variant:
         1.0, "hidden channels of a subnet as a share of its input's", "disputed"
     )
     hidden_channels: Width = _flow(None, "hidden channels; in place of the ratio", "disputed")
-    coupling: c.Coupling = _flow(
+    coupling: Literal["one-sided", "two-sided"] = _flow(
         "one-sided",
         "halves that a step transforms; nothing else changes with it",
         "both readings exist (Eq. 3, Fig. 2)",
     )
-    permutation: c.Permutation = _flow("random", "of the channels", "“channel permute”")
-    actnorm: c.Affine = _flow(
+    permutation: Literal["none", "random", "reverse"] = _flow(
+        "random", "of the channels", "“channel permute”"
+    )
+    actnorm: Literal["none", "affine", "data"] = _flow(
         "affine",
         "per-channel affine: learned after the coupling, or before it from a batch",
         "Fig. 2 draws an ActNorm; no initialisation",
     )
-    clamp: c.Clamp = _flow("tanh", "how the log-scale is bounded", "plain exp")
+    clamp: Literal["none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid"] = _flow(
+        "tanh", "how the log-scale is bounded", "plain exp"
+    )
     clamp_value: Factor = _flow(2.0, "the bound of the log-scale")
     subnet_scale: Factor = _flow(0.1, "factor on a subnet's output")
     init_gain: Amount = _flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
@@ -146,42 +157,46 @@ class Variant:
     neighbours: Positive = _own(9, "nearest neighbours")
     channels: Positive = _own(100, "channels drawn at random")
     # Training.
-    loss: c.Loss = _flow("sum", "over a tap's dimensions", "Eq. 1; no reduction")
-    optimiser: c.Optimiser = _trained("adam", "the optimiser", "Adam")
+    loss: Literal["sum", "mean"] = _flow("sum", "over a tap's dimensions", "Eq. 1; no reduction")
+    optimiser: Literal["adam", "adamw"] = _trained("adam", "the optimiser", "Adam")
     learning_rate: Factor = _trained(1e-3, "learning rate", "1e-3")
     weight_decay: Amount = _trained(1e-5, "weight decay", "1e-5")
-    schedule: c.Schedule = _trained("constant", "of the learning rate")
+    schedule: Literal["constant", "cosine"] = _trained("constant", "of the learning rate")
     warmup_epochs: Count = _trained(0, "epochs of linear warm-up")
     epochs: Positive = _trained(500, "passes over the training images", "500")
     batch_size: Positive = _trained(32, "images of an optimiser step", "32")
     drop_last: bool = _trained(default=False, says="leave out a batch that is not full")
     gradient_clip: Amount = _trained(0.0, "largest norm of the gradient; 0: any")
-    precision: c.Precision = _trained("float32", "arithmetic of the convolutions")
+    precision: Literal["float32", "bfloat16"] = _trained(
+        "float32", "arithmetic of the convolutions"
+    )
     holdout: Part = _trained(0.0, "share of the good images held out")
     eval_every: Count = _trained(0, "epochs between evaluations; 0: the last alone")
     patience: Count = _trained(0, "evaluations without a better epoch to stop after; 0: never")
     smoke: bool = _field(default=False, says="a smoke run, never a result")
     # Scoring: needs no new training.
-    mask_resize: c.MaskResize = _scoring(
+    mask_resize: Literal["nearest", "covered"] = _scoring(
         "nearest",
         "how masks are resized; covered: only pixels that the defect covers whole",
         "nothing",
     )
-    leaks: c.Leaks = _scoring("refuse", "the same file in training and test")
-    score_map: c.ScoreMap = _scoring(
+    leaks: Literal["refuse", "allow"] = _scoring("refuse", "the same file in training and test")
+    score_map: Literal["exp-mean", "nll", "nll-log-det", "likelihood"] = _scoring(
         "exp-mean", "which map a tap gives", "“likelihood map”", kind="taps"
     )
-    scale_aggregation: c.ScaleAggregation = _scoring(
+    scale_aggregation: Literal["mean", "sum", "max"] = _scoring(
         "mean", "how the taps' maps are joined", "upsampled and averaged", kind="taps"
     )
     align_corners: bool = _scoring(default=False, says="of the maps' upsampling", kind="map")
     smoothing: Amount = _scoring(0.0, "deviation of a Gaussian on the map, pixels", kind="map")
-    image_score: c.ImageScore = _scoring(
+    image_score: Literal["max", "top-k", "mean", "own"] = _scoring(
         "max", "how a map becomes an image score; own: the method's", "nothing", kind="map"
     )
     top_k: Share = _scoring(0.01, "share of the highest pixels for top-k", kind="map")
-    epoch_selection: c.EpochSelection = _scoring(
-        "last", "which epoch counts; the best-… ones are oracles", "nothing", kind="trained"
+    epoch_selection: Literal["last", "label-free", "best-on-test", "best-pixel-on-test"] = (
+        _scoring(
+            "last", "which epoch counts; the best-… ones are oracles", "nothing", kind="trained"
+        )
     )
 
     def __post_init__(self) -> None:

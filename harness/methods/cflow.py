@@ -24,7 +24,7 @@ from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 
 class CFLOW(Method):
-    """A conditional flow for every tap; scored with the rule ``likelihood``, taps summed.
+    """Run a conditional flow for every tap; scored with the rule ``likelihood``, taps summed.
 
     Args:
         shapes: (C, H, W) at each tap.
@@ -110,7 +110,7 @@ class CFLOW(Method):
 
 
 def positional_encoding(channels: int, height: int, width: int) -> Tensor:
-    """The 2-D sinusoidal encoding of the authors' code, (1, channels, H, W).
+    """Make the 2-D sinusoidal encoding of the authors' code, (1, channels, H, W).
 
     The first half of the channels tells the column, the second the row, each by sines and
     cosines in turn, of wavelengths from 2π to 10,000·2π positions.

@@ -22,7 +22,7 @@ from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 
 class DifferNet(Method):
-    """One flow on the coarsest tap's pooled features.
+    """Run one flow on the coarsest tap's pooled features.
 
     Args:
         shapes: (3C, V, 1) at each tap, V turned copies; the last tap is used, as in the paper.
@@ -59,7 +59,7 @@ class DifferNet(Method):
         return min(1.0, self.views_per_step / features[-1].shape[2])
 
     def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
-        """One loss, of some copies of every image: mean of (½·sum z² - log_det) / C (Eq. 4)."""
+        """Yield one loss, of some copies of every image: the mean of Eq. 4, over C."""
         x = features[-1]
         images, channels, views, _ = x.shape
         drawn = torch.rand(images, views, generator=self.generator, device="cpu")
@@ -70,7 +70,7 @@ class DifferNet(Method):
 
     @torch.inference_mode()
     def energies(self, features: Sequence[Tensor]) -> Energies:
-        """Image scores alone: the mean of z² over the copies and channels."""
+        """Score images alone: the mean of z² over the copies and channels."""
         z, _ = self._latent(features[-1])
         return Energies(images=z.float().square().mean((1, 2, 3)))
 

@@ -18,7 +18,7 @@ CHUNK = 2**28  # bytes of covariances worked on at a time
 
 
 class PaDiM(Method):
-    """The Mahalanobis distance to the good features at the same position (Eq. 2).
+    """Measure the Mahalanobis distance to the good features at the same position (Eq. 2).
 
     All taps are joined at the size of the finest (nearest neighbour), a random subset of the
     channels is kept, and every position gets their mean and covariance + 0.01·I (Eq. 1). Kept is
@@ -93,7 +93,7 @@ class PaDiM(Method):
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes of the Gaussians."""
+        """Count the bytes of the Gaussians."""
         return self.mean.nbytes + self.whitening.nbytes
 
     def _allocate(self) -> None:

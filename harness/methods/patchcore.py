@@ -19,7 +19,7 @@ DISTORTION = 0.9  # epsilon of the Johnson-Lindenstrauss lemma, as in the author
 
 
 class PatchCore(Method):
-    """Patches of the last two taps against a coreset of the good images' patches.
+    """Hold patches of the last two taps against a coreset of the good images' patches.
 
     A patch is the mean of its 3 x 3 neighbourhood at both taps (Eq. 1-3), the coarser upsampled
     to the finer and joined to it; the authors' own code also pools the channels to 1024. Of all N
@@ -54,7 +54,7 @@ class PatchCore(Method):
         self.register_buffer("bank", torch.empty(0, sum(c for c, _, _ in shapes[-2:])))
 
     def patches(self, features: Sequence[Tensor]) -> Tensor:
-        """The patches of images (B, C, H, W) per tap, (B, positions, channels)."""
+        """Cut images (B, C, H, W) per tap into patches, (B, positions, channels)."""
         pooled = (F.avg_pool2d(x.float(), 3, stride=1, padding=1) for x in features[-2:])
         joined = [
             F.interpolate(x, self.size, mode="bilinear", align_corners=False) for x in pooled
@@ -112,12 +112,12 @@ class PatchCore(Method):
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes of the coreset."""
+        """Count the bytes of the coreset."""
         return self.bank.nbytes
 
 
 def sparse_projection(total: int, channels: int, random: np.random.RandomState) -> Tensor:
-    """A sparse random projection (channels, fewer); all where the lemma asks for no fewer."""
+    """Draw a sparse random projection (channels, fewer); all where the lemma asks for no fewer."""
     # Slow to import, and every worker imports this module.
     from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 

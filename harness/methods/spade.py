@@ -18,7 +18,7 @@ GALLERY = 8  # images compared with at a time
 
 
 class SPADE(Method):
-    """Two searches: for the nearest good images, then for every position in their features.
+    """Search twice: for the nearest good images, then for every position in their features.
 
     An image's score is the mean squared distance of its globally pooled last tap to its K nearest
     good images (Eq. 2). A position's energy is the distance of its features at the taps before
@@ -47,7 +47,7 @@ class SPADE(Method):
 
     @property
     def banks(self) -> list[Tensor]:
-        """The good images' features, (N, C, H, W) per tap that gives the pixels."""
+        """List the good images' features, (N, C, H, W) per tap that gives the pixels."""
         return [self.get_buffer(f"tap{i}") for i in range(self.local)]
 
     def fit(self, train: Arrays, *, device: str = "cpu") -> None:
@@ -76,7 +76,7 @@ class SPADE(Method):
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes of the good images' features."""
+        """Count the bytes of the good images' features."""
         return sum(x.nbytes for x in (self.pooled, *self.banks))
 
     def _allocate(self, images: int) -> None:

@@ -16,7 +16,7 @@ SMOKE_IMAGES = 8  # of each kind that a smoke run looks at
 
 @dataclass(frozen=True)
 class Plan:
-    """A study on a data set: every cell, and which of them are recorded.
+    """Hold a study on a data set: every cell, and which of them are recorded.
 
     ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
     made without the data.
@@ -30,16 +30,16 @@ class Plan:
     cells: tuple[Cell, ...]
 
     def place(self, cell: Cell) -> Place:
-        """Where the cell's record is or will be."""
+        """Find where the cell's record is or will be."""
         return Place.of(self.results, cell.variant, self.dataset, cell.category, cell.seed)
 
     def missing(self) -> list[Cell]:
-        """The cells without a record."""
+        """List the cells without a record."""
         return [c for c in self.cells if not self.place(c).record.is_file()]
 
 
 def make_plan(study: Study, settings: Settings) -> Plan:
-    """The study's cells on the data set at hand.
+    """Plan the study's cells on the data set at hand.
 
     Raises:
         InputError: the data set or a category does not exist or cannot be used, or a record
@@ -68,7 +68,7 @@ def make_plan(study: Study, settings: Settings) -> Plan:
 
 
 def plan_without_data(study: Study, settings: Settings) -> Plan:
-    """The study's cells by its data set's published categories and counts.
+    """Plan the study's cells by its data set's published categories and counts.
 
     Raises:
         InputError: they are not known, or a category does not exist.

@@ -53,7 +53,7 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes: of the accelerator where there is one, else of this process."""
+    """Count the most bytes held: of the accelerator where there is one, else of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, StopIteration):

@@ -19,7 +19,7 @@ TIE = 1e-12  # squared distances closer than this share of the largest squared n
 def greedy_coreset(
     features: Tensor, picks: int, *, start: int = 0, candidates: int = CANDIDATES
 ) -> Tensor:
-    """Indices of the greedy k-centre coreset, in the order of picking.
+    """Pick the greedy k-centre coreset: indices, in the order of picking.
 
     Every pick is the point with the largest Euclidean distance to its nearest earlier pick, in
     float64; of equal ones the first.

@@ -7,7 +7,7 @@ CHUNK = 2**24  # distances held at a time: 64 MiB
 
 
 def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """Euclidean distances to the nearest points of the bank, ascending, and their indices.
+    """Find Euclidean distances to the nearest points of the bank, ascending, and their indices.
 
     The neighbours are found by matrix products (|a|² + |b|² - 2ab), which lose digits close to
     zero; the distances returned are those of the differences.

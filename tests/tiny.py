@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 
 from harness.experiment.variant import Variant
+from harness.run import job
+from harness.run.executors.contract import Event
 
 SHARED = Path(__file__).parents[2] / "shared"  # real data and weights, where there are any
 
@@ -45,3 +47,20 @@ def write_category(folder: Path, *, good: int = 8, bad: int = 4, size: int = 64,
         save(folder / "test" / "good" / f"{i:03}.png", defect=False)
         save(folder / "test" / "bright" / f"{i:03}.png", defect=True)
     return folder
+
+
+class Here:
+    """An executor that runs the jobs in this process, so that faults can be put into them."""
+
+    def prepare(self):
+        pass
+
+    def run(self, tasks):
+        for task in tasks:
+            for i, one in enumerate(task):
+                try:
+                    job.run_job(one)
+                except Exception as error:
+                    yield from (Event(j, "failed", reason=str(error)) for j in task[i:])
+                    break
+                yield Event(one, "done")

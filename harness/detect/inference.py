@@ -51,7 +51,11 @@ def fused(
 
 
 class FixedAffine(nn.Module):
-    """Hold a flow step's affine, whose coefficients are computed once."""
+    """Hold a flow step's affine, whose coefficients are computed once.
+
+    >>> FixedAffine(GlobalAffine(2)).coefficients()[0].flatten().tolist()
+    [1.0, 1.0]
+    """
 
     def __init__(self, affine: ActNorm | GlobalAffine) -> None:
         super().__init__()

@@ -29,7 +29,11 @@ class Block(msgspec.Struct, omit_defaults=True):
 
 
 class Weights(Block, kw_only=True):
-    """Say which weights the backbone had."""
+    """Say which weights the backbone had.
+
+    >>> Weights(backbone="resnet18.tv_in1k", source="random", sha256="").source
+    'random'
+    """
 
     backbone: str
     source: str  # "folder", "hub", "package NAME" or "random"
@@ -63,7 +67,11 @@ class Protocol(Block, kw_only=True, omit_defaults=False):
 
 
 class Selection(Block, kw_only=True, omit_defaults=False):
-    """Say which epoch counts, by which rule, and whether that rule saw the test's labels."""
+    """Say which epoch counts, by which rule, and whether that rule saw the test's labels.
+
+    >>> Selection(rule="last", epoch=20, oracle=False).oracle
+    False
+    """
 
     rule: str
     epoch: int
@@ -71,7 +79,11 @@ class Selection(Block, kw_only=True, omit_defaults=False):
 
 
 class Epoch(Block, kw_only=True):
-    """Hold one evaluated epoch; ``loss`` and ``holdout`` are means over images."""
+    """Hold one evaluated epoch; ``loss`` and ``holdout`` are means over images.
+
+    >>> Epoch(epoch=5, metrics={"image_auroc": 0.9}).holdout is None
+    True
+    """
 
     epoch: int
     loss: float | None = None
@@ -80,7 +92,11 @@ class Epoch(Block, kw_only=True):
 
 
 class Parameters(Block, kw_only=True):
-    """Count parameters by kind; see :meth:`harness.methods.contract.Method.count_parameters`."""
+    """Count parameters by kind; see :meth:`harness.methods.contract.Method.count_parameters`.
+
+    >>> Parameters(flow=1000, norm=24, frozen=8, backbone=7).additional
+    1024
+    """
 
     flow: int
     norm: int
@@ -94,7 +110,11 @@ class Parameters(Block, kw_only=True):
 
 
 class Macs(Block, kw_only=True):
-    """Count multiply-accumulates of an image; ``step``: of a training step, where it is less."""
+    """Count multiply-accumulates of an image; ``step``: of a training step, where it is less.
+
+    >>> Macs(backbone=20, flow=10).training
+    10
+    """
 
     backbone: int
     flow: int
@@ -107,7 +127,11 @@ class Macs(Block, kw_only=True):
 
 
 class Speed(Block, kw_only=True):
-    """Hold measured times; every field is absent where nothing was measured."""
+    """Hold measured times; every field is absent where nothing was measured.
+
+    >>> Speed().fps is None
+    True
+    """
 
     latency_ms: float | None = None
     latency_ms_min: float | None = None

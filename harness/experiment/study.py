@@ -32,7 +32,11 @@ def grid(**axes: Sequence[Any]) -> tuple[Change, ...]:
 
 
 class Cell(NamedTuple):
-    """Name one run: a variant on a category with a seed."""
+    """Name one run: a variant on a category with a seed.
+
+    >>> Cell(Variant(), "grass", 0).category
+    'grass'
+    """
 
     variant: Variant
     category: str
@@ -52,6 +56,15 @@ class Study:
         bases: name → variant that is varied; the first is the reference of the differences.
         vary: the changes applied to every base, from :func:`one_factor` or :func:`grid`.
         seeds: at least one.
+
+    >>> study = Study(
+    ...     name="steps",
+    ...     asks="How many steps?",
+    ...     bases={"base": Variant()},
+    ...     vary=one_factor(flow_steps=(4,)),
+    ... )
+    >>> list(study.labels().values())
+    ['flow_steps=8', 'flow_steps=4']
     """
 
     name: str

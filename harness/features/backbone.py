@@ -15,7 +15,11 @@ from harness.features.weights import PACKAGES, WeightsFile, check_state_dict, fi
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """Describe what a tap gives: channels, size in positions, and pixels per position."""
+    """Describe what a tap gives: channels, size in positions, and pixels per position.
+
+    >>> FeatureShape(64, 32, 32, stride=4).stride
+    4
+    """
 
     channels: int
     height: int
@@ -36,6 +40,11 @@ class Backbone(nn.Module):
 
     Raises:
         InputError: no such architecture, tap or size.
+
+    >>> with torch.device("meta"):
+    ...     backbone = Backbone("resnet18.tv_in1k", taps=(1, 2), image_size=64)
+    >>> [(s.channels, s.height, s.stride) for s in backbone.shapes()]
+    [(64, 16, 4), (128, 8, 8)]
     """
 
     def __init__(self, name: str, *, taps: Sequence[int], image_size: int) -> None:

@@ -44,6 +44,17 @@ class FeatureKey:
         dataset: the images' data set.
         category: their category.
         data_digest: of their content.
+
+    >>> FeatureKey(
+    ...     spec=FeatureSpec(backbone="resnet18.tv_in1k"),
+    ...     weights_sha256="",
+    ...     mean=(0.5,),
+    ...     std=(0.5,),
+    ...     dataset="surfaces",
+    ...     category="grass",
+    ...     data_digest="",
+    ... ).transform
+    'square-bilinear-1'
     """
 
     spec: FeatureSpec
@@ -108,6 +119,9 @@ class FeatureCache:
     Attributes:
         passes: images passed through a backbone by this object.
         reused: images whose features were found in the cache.
+
+    >>> FeatureCache(Path("nowhere")).entries()
+    []
     """
 
     folder: Path

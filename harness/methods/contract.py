@@ -25,6 +25,9 @@ class Energies:
         taps: per map ``(energy, log_det)``, each (B, h, w), float32; larger energy = more
             anomalous. Empty: the method does not localise.
         images: the method's own image scores, (B,), float32; None: taken from the map.
+
+    >>> Energies([(torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))]).isfinite()
+    True
     """
 
     taps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -57,6 +60,9 @@ class Method(nn.Module):
 
     Its constructor takes the shapes (C, H, W) at the taps, and its own fields of a variant by
     their names (see :class:`harness.experiment.choices.MethodEntry`).
+
+    >>> Method().bank_bytes, Method().count_parameters()
+    (0, {'flow': 0, 'norm': 0, 'frozen': 0})
     """
 
     trained = False  # by gradient; else fitted once

@@ -31,6 +31,10 @@ class DifferNet(Method):
         clamp_value: bound of the log-scale, in the form 0.636·c·arctan(./c).
         views_per_step: copies of an image in an optimiser step; all where there are fewer.
         generator: draws the permutations and the copies; None: torch's default.
+
+    >>> model = DifferNet([(6, 4, 1)], flow_steps=1, hidden_channels=8)
+    >>> model.energies([torch.zeros(2, 6, 4, 1)]).images.shape
+    torch.Size([2])
     """
 
     trained = True

@@ -19,7 +19,11 @@ from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
 
 
 class LayerNorm(nn.LayerNorm):
-    """Normalise as torch does, over (C, H, W), without a copy of channels-last features."""
+    """Normalise as torch does, over (C, H, W), without a copy of channels-last features.
+
+    >>> LayerNorm([4, 2, 2])(torch.ones(1, 4, 2, 2)).abs().max().item()
+    0.0
+    """
 
     def __init__(self, shape: list[int], *, elementwise_affine: bool = True) -> None:
         super().__init__(shape, elementwise_affine=elementwise_affine)

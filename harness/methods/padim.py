@@ -33,6 +33,11 @@ class PaDiM(Method):
         channels: size of the random subset (the paper: 100 for ResNet18, 550 for WRN50); all of
             them where there are fewer.
         generator: draws the subset.
+
+    >>> model = PaDiM([(8, 2, 2)], channels=4)
+    >>> model.fit([np.random.default_rng(0).normal(size=(9, 8, 2, 2))])
+    >>> model.energies([torch.zeros(1, 8, 2, 2)]).taps[0][0].shape
+    torch.Size([1, 2, 2])
     """
 
     mean: Tensor  # (positions, channels)

@@ -35,6 +35,11 @@ class PatchCore(Method):
         coreset: share of the patches in the bank, in (0, 1].
         neighbours: b of Eq. 7; 1: no re-weighting.
         generator: draws the projection and the first pick.
+
+    >>> model = PatchCore([(8, 4, 4)], coreset=0.25)
+    >>> model.fit([np.zeros((2, 8, 4, 4), np.float32)])
+    >>> len(model.bank)  # of 2 · 16 patches
+    8
     """
 
     bank: Tensor

@@ -32,6 +32,12 @@ class SPADE(Method):
     Args:
         shapes: (C, H, W) per tap, fine to coarse.
         neighbours: K; all good images where there are fewer.
+
+    >>> import numpy as np
+    >>> model = SPADE([(8, 2, 2)], neighbours=1)
+    >>> model.fit([np.zeros((2, 8, 2, 2), np.float32)])
+    >>> model.energies([torch.zeros(1, 8, 2, 2)]).images.tolist()
+    [0.0]
     """
 
     pooled: Tensor  # (N, C)

@@ -32,6 +32,9 @@ class Rates:
 
     ``train``: of one run's flow, forward and backward, with a run's share of the threads.
     ``infer``: of backbone and flow, forward, with all threads.
+
+    >>> Rates(train=1e-10, infer=1e-11, source="a stopwatch").source
+    'a stopwatch'
     """
 
     train: float

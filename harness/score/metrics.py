@@ -117,7 +117,11 @@ class Detection:
 
 
 class Metric(NamedTuple):
-    """Describe a metric: as it is printed, of images or pixels, and how it is computed."""
+    """Describe a metric: as it is printed, of images or pixels, and how it is computed.
+
+    >>> METRICS["aupro"].label, METRICS["aupro"].level
+    ('AUPRO', 'pixel')
+    """
 
     label: str
     level: Literal["image", "pixel"]

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, Here
 
 from harness.errors import InputError, RunFailed
 from harness.experiment.record import Epoch, Macs, Selection, Speed, read_record, read_records
@@ -27,7 +27,6 @@ from harness.report import tables
 from harness.run import job, sweep
 from harness.run.energies import History
 from harness.run.evaluate import patience, truth
-from harness.run.executors.contract import Event
 from harness.run.executors.local import LocalPool
 from harness.run.machine import torch_device
 from harness.run.model import make_model
@@ -43,25 +42,9 @@ def quiet(text):
     pass
 
 
-class Here:
-    """An executor that runs the jobs in this process, so that faults can be put into them."""
-
-    def prepare(self):
-        pass
-
-    def run(self, tasks):
-        for task in tasks:
-            for i, one in enumerate(task):
-                try:
-                    job.run_job(one)
-                except Exception as error:
-                    yield from (Event(j, "failed", reason=str(error)) for j in task[i:])
-                    break
-                yield Event(one, "done")
-
-
 @pytest.fixture
 def in_process(monkeypatch):
+    """Runs happen in this process, so that faults can be put into them."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
     yield

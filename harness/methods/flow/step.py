@@ -69,6 +69,12 @@ class ActNorm(nn.Module):
     """Scale and shift every channel, (x · scale + shift), from data (Glow, section 3.1).
 
     Call :meth:`initialise` with a batch before training; until then it is the identity.
+
+    >>> norm = ActNorm(1)
+    >>> norm.initialise(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
+    >>> scale, shift, _ = norm.coefficients()
+    >>> scale.item(), shift.item()
+    (1.0, -2.0)
     """
 
     def __init__(self, channels: int) -> None:
@@ -90,7 +96,11 @@ class ActNorm(nn.Module):
 
 
 class GlobalAffine(nn.Module):
-    """Scale and shift every channel as FrEIA's AllInOneBlock does (SOFTPLUS)."""
+    """Scale and shift every channel as FrEIA's AllInOneBlock does (SOFTPLUS).
+
+    >>> GlobalAffine(2).coefficients()[0].flatten().tolist()
+    [1.0, 1.0]
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -147,6 +157,12 @@ class FlowStep(InvertibleModule):
         subnet_scale: factor on the subnet's output (0.1 in AllInOneBlock, 1 in GLOW).
         init_gain: see :func:`make_subnet`.
         generator: draws the permutation; None: torch's default generator.
+
+    >>> step = FlowStep([(4, 8, 8)])
+    >>> x = torch.randn(1, 4, 8, 8)
+    >>> y, log_det = step.transform(x)
+    >>> torch.allclose(step.transform(y, rev=True)[0], x, atol=1e-5)
+    True
     """
 
     perm: Tensor

@@ -6,11 +6,14 @@ import harness
 from harness.errors import InputError
 
 
-def shipped(*parts: str) -> Path:
-    """A file or folder in the checkout, or in the installed package.
+def bundled(*parts: str) -> Path:
+    """Find a file or folder in the checkout, or in the installed package.
 
     Raises:
         InputError: it is in neither.
+
+    >>> bundled("results", "paper").is_dir()
+    True
     """
     package = Path(harness.__file__).parent
     for root in (package.parent, package):

@@ -3,6 +3,7 @@
 Both carry one line for a person: what was expected, what came, and what to do.
 """
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -40,3 +41,8 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> InputError:
     if len(names) > 60:  # a list nobody would read
         names = [*near, f"… {len(names)} in all"]
     return InputError(f"unknown {what} '{got}'{hint} Expected one of: {', '.join(names)}")
+
+
+def warn(error: InputError) -> None:
+    """Tell, in one line, of something that is left out."""
+    print(f"harness: left out: {error}", file=sys.stderr)

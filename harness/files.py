@@ -1,7 +1,11 @@
-"""Files that are whole or not there, whatever is killed while they are written."""
+"""Files that are whole or not there, whatever is killed meanwhile; and tables of text."""
 
+import csv
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from harness.errors import InputError, unknown
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -16,6 +20,48 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_table(
+    file: Path, columns: Iterable[str], *, optional: Iterable[str] = ()
+) -> dict[int, dict[str, str]]:
+    """Read a CSV file: line number → row, with every column.
+
+    Args:
+        file: the table.
+        columns: those that it may have, in any order.
+        optional: those that may be absent; their values are empty then.
+
+    Raises:
+        InputError: not CSV in UTF-8, columns that are missing or unknown, no rows.
+    """
+    columns = tuple(columns)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            rows = {line: row for row in reader if (line := reader.line_num)}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: expected a CSV file in UTF-8; got: {error}") from None
+    missing = [c for c in columns if c not in header and c not in optional]
+    if missing or len(set(header)) < len(header):
+        raise InputError(
+            f"{file}: expected the columns {','.join(columns)}, each once; got "
+            f"{','.join(header) or 'none'}"
+        )
+    for name in header:
+        if name not in columns:
+            raise unknown(f"column of {file}", name, columns)
+    if not rows:
+        raise InputError(f"{file}: expected rows below the columns; found none; add some")
+    for line, row in rows.items():
+        if None in row or None in row.values():
+            raise InputError(
+                f"{file}, line {line}: expected {len(header)} values; got more or fewer; quote "
+                "values that hold a comma"
+            )
+    return {n: {c: row.get(c, "").strip() for c in columns} for n, row in rows.items()}
 
 
 def remove_leftovers(results: Path) -> int:

@@ -17,6 +17,7 @@ EMBEDDED = "surfaces"
 
 if TYPE_CHECKING:
     from harness.experiment.settings import Settings
+    from harness.report.selection import Selection
     from harness.run.plan import Plan
 
 
@@ -154,6 +155,7 @@ def _hours(seconds: float) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Run what is missing of a study and print its table; 1 if some run failed."""
+    from harness.report.selection import Selection
     from harness.run.plan import make_plan
     from harness.run.sweep import run_study
 
@@ -164,22 +166,22 @@ def run(options: argparse.Namespace) -> int:
     outcome = run_study(plan, settings, say)
     for name, reason in outcome.failed:
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    _print_table(study, plan.results, plan.dataset, list(plan.categories), as_json=options.json)
+    selection = Selection(study, plan.results, plan.dataset, tuple(plan.categories))
+    _print_table(selection, as_json=options.json)
     if options.report:
         _write_report(options, plan.dataset, list(plan.categories))
     return 1 if outcome.failed else 0
 
 
-def _print_table(
-    study: Study, results: Path, dataset: str, categories: list[str], *, as_json: bool
-) -> None:
+def _print_table(selection: "Selection", *, as_json: bool) -> None:
     from harness.report import tables
 
-    frame = tables.load(study, results, dataset=dataset, categories=categories)
+    frame = tables.runs(selection)
     if as_json:
         print(frame.to_json(orient="records", indent=1))
     else:
-        print(tables.as_text(tables.summary(frame, study)))
+        summary = tables.summary(frame, selection.study)
+        print(tables.as_text(summary, selection.runs_of_a_variant))
 
 
 def report(options: argparse.Namespace) -> int:

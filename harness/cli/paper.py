@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.bundled import shipped
+from harness.bundled import bundled
 from harness.cli.commands import EMBEDDED
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
 from harness.paper.ledger import ledger
@@ -50,7 +50,7 @@ def gap(options: argparse.Namespace) -> int:
     from harness.paper.gap import counted, gaps
     from harness.paper.parameters import accounting
 
-    baseline = _folders(options) or shipped("results", "baseline")
+    baseline = _folders(options) or bundled("results", "baseline")
     study, categories = _embedded(options)
     figures = ledger()
     fresh = accounting(figures, counted(figures))
@@ -73,8 +73,8 @@ def accept(options: argparse.Namespace) -> int:
     from harness.paper.gap import counted
     from harness.paper.parameters import accounting
 
-    baseline = _folders(options) or shipped("results") / "baseline"
-    study, categories = get_study(EMBEDDED), list(OFFICIAL[EMBEDDED])
+    baseline = _folders(options) or bundled("results") / "baseline"
+    study, categories = get_study(EMBEDDED), list(PUBLISHED_COUNTS[EMBEDDED])
     figures = ledger()
     counts = accounting(figures, counted(figures))
     changed = regression.accept(study, categories, options.results, baseline, counts)
@@ -95,7 +95,7 @@ def _folders(options: argparse.Namespace) -> Path | None:
 
 def _embedded(options: argparse.Namespace) -> tuple[Study, list[str]]:
     """The embedded study's cells that are asked for."""
-    known = list(OFFICIAL[EMBEDDED])
+    known = list(PUBLISHED_COUNTS[EMBEDDED])
     for name in options.category:
         if name not in known:
             raise unknown("category", name, known)

@@ -156,7 +156,7 @@ class Category:
             "layout": self.layout,
             "disturbance": self.disturbance,
             "form": self.form,
-            **compare(self.dataset, self.name, self.counts(), self.form),
+            **compare(self.dataset, self.name, self.counts(), self.form)._asdict(),
         }
 
     def check(self, *, leaks: str = "refuse") -> None:

@@ -5,11 +5,11 @@ Zou et al. 2022 (VisA, the one-class split); Huang et al. 2018 (magnetic tiles, 
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Counts(NamedTuple):
-    """Images of a category's official split; ``masks`` is 0 where the data set has none."""
+    """Count the images of a category's official split; ``masks``: 0 without any."""
 
     train: int
     test: int
@@ -25,7 +25,7 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
-OFFICIAL: dict[str, dict[str, Counts]] = {
+PUBLISHED_COUNTS: dict[str, dict[str, Counts]] = {
     "mvtec_ad": {
         "bottle": _same(209, 83, 63),
         "cable": _same(224, 150, 92),
@@ -72,14 +72,32 @@ OFFICIAL: dict[str, dict[str, Counts]] = {
 
 _SIDES = {"bottle": 900, "capsule": 1000, "metal_nut": 700, "pill": 800, "tile": 840}
 FORMS: dict[str, dict[str, tuple[str, ...]]] = {
-    "mvtec_ad": {c: (f"PNG {(n := _SIDES.get(c, 1024))}x{n}",) for c in OFFICIAL["mvtec_ad"]},
+    "mvtec_ad": {
+        c: (f"PNG {(n := _SIDES.get(c, 1024))}x{n}",) for c in PUBLISHED_COUNTS["mvtec_ad"]
+    },
     "cifar10": {c: ("array 32x32", "PNG 32x32") for c in CIFAR10_CLASSES},  # both lossless
 }
 """How the images of a release are stored, where that is one format and size."""
 
 
-def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -> dict[str, Any]:
-    """A copy beside the release, for its record.
+class Copy(NamedTuple):
+    """Say how a copy of a data set stands to the published one; None: nothing is known.
+
+    Attributes:
+        official: whether the counts are the published ones.
+        complete: false where there are fewer images.
+        published_form: false where the images are stored in another form.
+        copy: the same in words.
+    """
+
+    official: bool | None
+    complete: bool | None
+    published_form: bool | None
+    copy: str
+
+
+def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -> Copy:
+    """Compare a copy with the release.
 
     Args:
         dataset: its name in records; a disturbed one has the images of the one it is made of.
@@ -87,17 +105,16 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
         counts: train, test, defective and masks, as found.
         form: as :attr:`harness.data.contract.Category.form`; empty where it is not known.
 
-    Returns:
-        ``official``: whether the counts are the release's, None where none are known; ``copy``:
-        the same in words, and whether the images are stored in another form.
+    >>> counts = {"train": 209, "test": 83, "defective": 63, "masks": 63}
+    >>> compare("mvtec_ad", "bottle", counts, "JPEG 900x900").copy
+    'the published counts, in another form than the published PNG 900x900'
     """
     dataset = dataset.removeprefix("disturbed-")
-    published = OFFICIAL.get(dataset, {}).get(category)
+    published = PUBLISHED_COUNTS.get(dataset, {}).get(category)
     forms = FORMS.get(dataset, {}).get(category, ())
     published_form = form in forms if form and forms else None
     if published is None:
-        known = {"official": None, "complete": None, "published_form": published_form}
-        return known | {"copy": "no published counts"}
+        return Copy(None, None, published_form, "no published counts")
     found = Counts(**{name: counts[name] for name in Counts._fields})
     complete = sum(found) >= sum(published)
     said = "the published counts"
@@ -106,9 +123,4 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
         said = f"{less} the published {published.train} train, {published.test} test"
     if published_form is False:
         said += f", in another form than the published {forms[0]}"
-    return {
-        "official": found == published,
-        "complete": complete,
-        "published_form": published_form,
-        "copy": said,
-    }
+    return Copy(found == published, complete, published_form, said)

@@ -1,7 +1,7 @@
 """A study: a question, and the variants, categories and seeds that answer it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple, Self
@@ -56,6 +56,7 @@ class Study:
         bases: name → variant that is varied; the first is the reference of the differences.
         vary: the changes applied to every base, from :func:`one_factor` or :func:`grid`.
         seeds: at least one.
+        source: the file that defines it; empty for a built-in one.
 
     >>> study = Study(
     ...     name="steps",
@@ -75,6 +76,7 @@ class Study:
     bases: Mapping[str, Variant]
     vary: tuple[Change, ...] = ({},)
     seeds: tuple[int, ...] = (0, 1, 2)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for name in ("bases", "vary", "seeds"):
@@ -156,9 +158,9 @@ class Study:
         A field is changed where the variant's method has it; where none has, that is an error.
         """
         study = self._changed(**changes)
-        for field in changes:
-            if not any(field in variant.choices for variant in study.variants):
-                study.variants[0].replace(**{field: changes[field]})  # says what is wrong
+        for name in changes:
+            if not any(name in variant.choices for variant in study.variants):
+                study.variants[0].replace(**{name: changes[name]})  # says what is wrong
         return study
 
     def smoke(self) -> Self:

@@ -17,10 +17,10 @@ import pandas as pd
 from scipy import stats
 
 from harness.errors import InputError
-from harness.experiment.record import Place, is_number, read_record
+from harness.experiment.record import Place, Record, is_number, read_record
 from harness.experiment.study import Study
 from harness.files import write_whole
-from harness.report.tables import METRICS
+from harness.score.metrics import METRICS
 
 # Points that a run may differ from the accepted run of its seed: another processor rounds
 # otherwise, and training carries that on. Six runs moved by at most 0.01 between AVX-512 and
@@ -35,7 +35,7 @@ COUNTS = "parameters.json"
 def compare(
     study: Study, categories: Sequence[str], results: Path, baseline: Path
 ) -> pd.DataFrame:
-    """Every cell of the study against the baseline, and every variant's mean.
+    """Compare every cell of the study with the baseline, and every variant's mean.
 
     Columns: cell, variant, category, seed (the last two empty for a mean), metric, reference,
     ours (fractions), difference (points), verdict: ``regressed``, ``same``, ``improved``,
@@ -84,7 +84,7 @@ def compare_counts(fresh: Mapping[str, Any], baseline: Path) -> pd.DataFrame:
 
 
 def read_counts(baseline: Path) -> dict[str, Any]:
-    """The accepted parameter counts: ``readings`` and ``variants``."""
+    """Read the accepted parameter counts: ``readings`` and ``variants``."""
     file = baseline / COUNTS
     try:
         counts = json.loads(file.read_text())
@@ -115,8 +115,8 @@ def accept(
                 f"run `harness run {study.name}` first"
             )
         record = _read(new)
-        bad = [m for m in METRICS if not is_number(record["metrics"].get(m))]
-        if bad or record["smoke"] or record["random_weights"]:
+        bad = [m for m in METRICS if not is_number(record.metrics.get(m))]
+        if bad or record.smoke or record.random_weights:
             what = f"no {', '.join(bad)}" if bad else "a smoke run, or random weights"
             raise InputError(f"{new.record}: expected a result; got {what}; run it again")
         name = f"{study.named[variant]}, {category}, seed {seed}"
@@ -124,7 +124,7 @@ def accept(
     changed = []
     for name, new, old in places:
         (before, images), record = _known(old), read_record(new.record)
-        after = record["metrics"]
+        after = record.metrics
         moved = [
             f"{m} {_percent(before.get(m))} → {_percent(after.get(m))}"
             for m in {**after, **before} if before.get(m) != after.get(m)
@@ -166,22 +166,21 @@ def _known(place: Place) -> tuple[Mapping[str, Any], tuple[object, ...]]:
         record = read_record(place.record)
     except InputError:
         return {}, ()
-    return dict(record["metrics"]), _made_from(record)
+    return dict(record.metrics), _made_from(record)
 
 
-def _made_from(record: Mapping[str, Any]) -> tuple[object, ...]:
+def _made_from(record: Record) -> tuple[object, ...]:
     """Images, weights, and what makes a run no result."""
     return (
-        record["data"].get("digest"), record["weights"].get("sha256"), record["smoke"],
-        record["random_weights"],
+        record.data.digest, record.weights.sha256, record.smoke, record.random_weights,
     )  # fmt: skip
 
 
-def _read(place: Place) -> dict[str, Any]:
+def _read(place: Place) -> Record:
     """The record of a place; an InputError where it is another's."""
     record = read_record(place.record)
     wanted = (place.digest, place.dataset, place.category, place.seed)
-    found = tuple(record[k] for k in ("digest", "dataset", "category", "seed"))
+    found = (record.digest, record.dataset, record.category, record.seed)
     if found != wanted:
         raise InputError(f"{place.record}: expected the record of {wanted}; got that of {found}")
     return record
@@ -203,21 +202,21 @@ def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
 def _cell(reference: Place, ours: Place) -> Iterator[dict[str, Any]]:
     accepted = _read(reference)
     fresh = _read(ours) if ours.record.is_file() else None
-    if not accepted["metrics"]:
+    if not accepted.metrics:
         raise InputError(
             f"{reference.record}: expected metrics; found none; take the file from the "
             "repository, or run `harness accept`"
         )
     for metric in METRICS:
-        if metric not in accepted["metrics"]:
+        if metric not in accepted.metrics:
             continue
-        wanted = accepted["metrics"][metric]
+        wanted = accepted.metrics[metric]
         if not is_number(wanted):
             raise InputError(
                 f"{reference.record}: {metric}: expected a number; got {wanted}; take the file "
                 "from the repository, or run `harness accept`"
             )
-        got = fresh["metrics"].get(metric) if fresh else None
+        got = fresh.metrics.get(metric) if fresh else None
         got = float(got) if is_number(got) else np.nan
         points = 100 * (got - wanted)
         if fresh is None:

@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.data.counts import OFFICIAL, compare
+from harness.data.counts import PUBLISHED_COUNTS, Copy, Counts, compare
+from harness.errors import warn
 from harness.experiment.choices import method_of
-from harness.experiment.record import is_number, read_records
+from harness.experiment.record import Record, is_number, read_records
 from harness.experiment.study import Study
-from harness.experiment.variant import Variant, show
+from harness.experiment.values import show
+from harness.experiment.variant import Variant
 from harness.paper.ledger import Published
 from harness.studies import STUDIES
 
@@ -27,12 +29,11 @@ SPEEDS = {"fps": "fps", "additional_time": "additional_ms"}  # as a record names
 TIMES = ("fps", "additional_time", "inference_time", "speed_ratio", "memory")
 VERDICTS = ("reproduced", "gap", "exceeds", "not comparable", "not run")
 CONFIDENCE = 0.95
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Ours:
-    """Our figure for a published one.
+    """Hold our figure for a published one.
 
     Attributes:
         values: one per seed, in the published unit; empty where nothing was run.
@@ -44,12 +45,12 @@ class Ours:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds, nan without any."""
+        """Compute the mean over seeds, nan without any."""
         return float(np.mean(self.values)) if self.values else np.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over seeds (Student's t); one or two seeds have none."""
+        """Compute the 95 % interval of the mean over seeds (Student's t); one or two have none."""
         if len(self.values) < 3:
             return self.mean, self.mean
         half = stats.sem(self.values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
@@ -62,7 +63,7 @@ def gaps(
     counts: Mapping[str, int],
     asked: Study | None = None,
 ) -> pd.DataFrame:
-    """One row per published figure.
+    """Judge every published figure, a row each.
 
     Args:
         figures: the ledger.
@@ -81,18 +82,18 @@ def gaps(
     ``gap`` or ``exceeds`` where it stays below or above, ``not run`` or ``not comparable``
     otherwise.
     """
-    records = [r for r in read_records(results) if not r["smoke"]]
+    records = [r for r in read_records(results, damaged=warn) if not r.smoke]
     return pd.DataFrame([_row(figure, records, counts, asked) for figure in figures])
 
 
 def counted(figures: Sequence[Published]) -> dict[str, Variant]:
-    """Digest → training whose parameters a published figure counts; scoring changes none."""
+    """Map digests to the trainings whose parameters a published figure counts."""
     found = (stands_for(f) for f in figures if f.metric == "additional_params")
     return {f[2].training.digest: f[2].training for f in found if f}
 
 
 def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
-    """The study and variant that repeat a published figure; None where none does."""
+    """Find the study and variant that repeat a published figure; None where none does."""
     study = STUDIES.get(figure.table if figure.by == "FastFlow" else "reproductions")
     method = method_of(figure.method)
     if method is None or study is None or not figure.backbone:
@@ -173,17 +174,17 @@ def _ours(
     study, variant = found[0], found[2]
     digest = variant.digest
     dataset = figure.dataset or study.dataset
-    mine = [r for r in records if r["digest"] == digest and r["dataset"] == dataset]
+    mine = [r for r in records if r.digest == digest and r.dataset == dataset]
     if figure.metric == "additional_params":
         count = counts.get(variant.training.digest)
         return Ours((count / 1e6,) if count is not None else (), why)
     if speed := SPEEDS.get(figure.metric):
-        speeds = [r["measured"]["speed"].get(speed, np.nan) for r in mine]
-        median = float(np.nanmedian(speeds)) if np.isfinite(speeds).any() else np.nan
-        return Ours((median,) if np.isfinite(median) else (), why)
+        speeds = [getattr(r.measured.speed, speed) for r in mine]
+        timed = [s for s in speeds if s is not None]
+        return Ours((float(np.median(timed)),) if timed else (), why)
     if why or figure.metric not in TOLERANCE:
         return Ours(why=why or f"{figure.metric} is not measured")
-    mine = [r for r in mine if r["category"] in _wanted(figure, study)]
+    mine = [r for r in mine if r.category in _wanted(figure, study)]
     if other := _other_data(mine):
         return Ours(_values(figure, mine, study), other)
     return _of_categories(figure, mine, study)
@@ -201,22 +202,29 @@ def _incomparable(figure: Published) -> str:
         return "image or pixel level is not stated"
     if method_of(figure.method) and not figure.backbone:
         return "the backbone is not known"
-    if "presumed" in figure.note or "not stated for the table" in figure.note:
-        return "the backbone is presumed"
+    if figure.presumed:
+        return f"the {figure.presumed} is presumed"
     return ""
 
 
 def _other_data(records: Iterable[Record]) -> str:
     """Why the records' data or weights are not what the figure is about."""
-    if any(r["random_weights"] for r in records):
+    if any(r.random_weights for r in records):
         return "random backbone weights"
     for r in records:
-        data = r["data"]
-        if data.get("official") is None:  # an old record does not say
-            data = data | compare(r["dataset"], r["category"], data, data.get("form", ""))
-        if data["official"] is False or "another form" in data.get("copy", ""):
-            return f"{r['category']}: {data['copy']}"
+        copy = copy_of(r)
+        if copy.official is False or copy.published_form is False:
+            return f"{r.category}: {copy.copy}"
     return ""
+
+
+def copy_of(record: Record) -> Copy:
+    """Say how a record's images stand to the published ones; an old record does not say."""
+    data = record.data
+    if data.official is None or data.published_form is None:
+        counts = {name: getattr(data, name) for name in Counts._fields}
+        return compare(record.dataset, record.category, counts, data.form)
+    return Copy(data.official, data.complete, data.published_form, data.copy)
 
 
 def _of_categories(figure: Published, records: Sequence[Record], study: Study) -> Ours:
@@ -227,7 +235,7 @@ def _of_categories(figure: Published, records: Sequence[Record], study: Study) -
         return Ours(why="no record")
     if figure.category != "mean":
         return Ours(why=f"{figure.metric} is not recorded")
-    done = len({r["category"] for r in records if is_number(r["metrics"].get(figure.metric))})
+    done = len({r.category for r in records if is_number(r.metrics.get(figure.metric))})
     return Ours(why=f"{done} of {len(official_categories(study))} categories are recorded")
 
 
@@ -235,10 +243,11 @@ def _values(figure: Published, records: Sequence[Record], study: Study) -> tuple
     """The figure of every seed that has all the categories it takes."""
     wanted = _wanted(figure, study)
     values = []
-    for seed in sorted({r["seed"] for r in records}):
-        of_seed = {r["category"]: r["metrics"] for r in records if r["seed"] == seed}
-        have = [of_seed.get(c, {}).get(figure.metric) for c in wanted]
-        if have and all(map(is_number, have)):
+    for seed in sorted({r.seed for r in records}):
+        of_seed = {r.category: r.metrics for r in records if r.seed == seed}
+        found = [of_seed.get(c, {}).get(figure.metric) for c in wanted]
+        have = [value for value in found if is_number(value)]
+        if have and len(have) == len(found):
             values.append(100 * float(np.mean(have)))
     return tuple(values)
 
@@ -248,6 +257,6 @@ def _wanted(figure: Published, study: Study) -> tuple[str, ...]:
 
 
 def official_categories(study: Study) -> tuple[str, ...]:
-    """The categories that a published mean is over."""
-    official = OFFICIAL.get(study.dataset.removeprefix("disturbed-"), {})
+    """List the categories that a published mean is over."""
+    official = PUBLISHED_COUNTS.get(study.dataset.removeprefix("disturbed-"), {})
     return study.categories or tuple(official)

@@ -5,24 +5,25 @@ print, ``reproductions.csv`` what third parties measured, ``settings.csv`` what 
 its own settings. What is not known is absent.
 """
 
-import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from harness.bundled import shipped
+from harness.bundled import bundled
 from harness.errors import InputError, unknown
 from harness.experiment.choices import method_of
+from harness.experiment.values import parsed
 from harness.experiment.variant import FIELDS, Variant, parse
+from harness.files import read_table
 
-STATUSES = ("confirmed", "single-source", "unverified")
+Status = Literal["confirmed", "single-source", "unverified"]
+Presumed = Literal["", "backbone"]
 
 
 class Quantity(NamedTuple):
-    """A metric's unit and the range a value must lie in."""
+    """Say a metric's unit and the range a value must lie in."""
 
     unit: str
     low: float
@@ -48,7 +49,7 @@ QUANTITIES: dict[str, Quantity] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published figure.
+    """Hold one published figure.
 
     Attributes:
         by: whose paper or repository prints it.
@@ -62,8 +63,9 @@ class Published:
         value: in ``unit``.
         unit: the metric's.
         printed: the figure as printed, which may be a fraction.
-        status: one of :data:`STATUSES`.
+        status: how sure it is: two sources or more agree, one source, or recalled without one.
         source: where it was read.
+        presumed: what of the row its source does not say.
         note: what a reader must know beside it.
     """
 
@@ -78,14 +80,15 @@ class Published:
     value: float
     unit: str
     printed: str
-    status: str
+    status: Status
     source: str
+    presumed: Presumed
     note: str
     decimals: int = 0  # of the table's column: a table prints 0.98 and 0.980 alike
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may be there once only."""
+        """Give what may be there once only."""
         return (
             self.by, self.table, self.method, self.setting, self.backbone, self.dataset,
             self.category, self.metric,
@@ -93,25 +96,25 @@ class Published:
 
     @property
     def column(self) -> tuple[str, ...]:
-        """What is printed with as many decimals: a metric's column of a table."""
+        """Give what is printed with as many decimals: a metric's column of a table."""
         return self.by, self.table, self.method, self.metric
 
     @property
     def name(self) -> str:
-        """The figure in words, as ``table1: FastFlow, resnet18, mvtec_ad/mean, image_auroc``."""
+        """Name the figure in words: ``table1: FastFlow, resnet18, mvtec_ad/mean, image_auroc``."""
         where = "/".join(filter(None, (self.dataset, self.category)))
         what = (self.method, self.setting, self.backbone, where, self.metric)
         return f"{self.by} {self.table}: {', '.join(filter(None, what))}"
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """The variant's fields that ``setting`` names; empty where it names none."""
+        """Read the variant's fields that ``setting`` names; empty where it names none."""
         name, _, text = self.setting.partition("=")
         return {name: parse(name, text)} if name in FIELDS else {}
 
     @property
     def rounding(self) -> float:
-        """Half a unit of the last digit that its column prints, in ``unit``: 0.05 for ``99.4``."""
+        """Compute half a unit of the last digit printed, in ``unit``: 0.05 for ``99.4``."""
         if self.unit == "%" and self.value == 100:  # "100", "1.0": one decimal elsewhere
             return 0.05
         printed = abs(float(self.printed))
@@ -120,24 +123,24 @@ class Published:
 
 
 class Setting(NamedTuple):
-    """What the paper says of its own settings; ``backbone`` is empty for all of them."""
+    """Say what the paper says of its own settings; ``backbone`` is empty for all of them."""
 
     backbone: str
     field: str
     value: str
-    status: str
+    status: Status
     source: str
 
 
 def ledger() -> list[Published]:
-    """Every figure that comes with the harness: the papers', then the reproductions'."""
-    folder = shipped("results", "paper")
+    """Read every figure that comes with the harness: the papers', then the reproductions'."""
+    folder = bundled("results", "paper")
     files = (folder / f"{name}.csv" for name in ("published", "reproductions"))
     return [figure for file in files for figure in read_published(file)]
 
 
 def read_published(file: Path) -> list[Published]:
-    """The figures of a ledger file.
+    """Read the figures of a ledger file.
 
     Raises:
         InputError: a column is missing, or a row has an unknown metric or status, another unit
@@ -147,14 +150,13 @@ def read_published(file: Path) -> list[Published]:
     found: dict[tuple[str, ...], int] = {}
     figures = []
     columns = tuple(name for name in Published.__dataclass_fields__ if name != "decimals")
-    for number, row in _rows(file, columns):
-        place = f"{file}, row {number}"
-        fields: dict[str, Any] = {**row, "value": _number(row["value"], f"{place}: value")}
-        figure = Published(**fields)
+    for number, row in read_table(file, columns).items():
+        place = f"{file}, line {number}"
+        figure = Published(**{k: _typed(place, k, v) for k, v in row.items()})
         _check(figure, place)
         if figure.key in found:
             raise InputError(
-                f"{place}: expected every figure once; {figure.name} is in row "
+                f"{place}: expected every figure once; {figure.name} is in line "
                 f"{found[figure.key]} already; remove one"
             )
         found[figure.key] = number
@@ -166,29 +168,12 @@ def read_published(file: Path) -> list[Published]:
 
 
 def read_settings(file: Path) -> list[Setting]:
-    """The paper's own settings; errors as in :func:`read_published`."""
-    settings = [Setting(**row) for _, row in _rows(file, Setting._fields)]
-    for number, setting in enumerate(settings, start=2):
-        _known_status(setting.status, f"{file}, row {number}")
-    return settings
-
-
-def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines)
-            missing = [c for c in columns if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(f"{file}, row 1: expected the column {missing[0]}; found none")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(
-                        f"{file}, row {reader.line_num}: expected {len(columns)} values; got "
-                        "more or less; quote a text that holds a comma"
-                    )
-                yield reader.line_num, {c: row[c] for c in columns}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file}: expected a ledger of published figures ({error})") from None
+    """Read the paper's own settings; errors as in :func:`read_published`."""
+    rows = read_table(file, Setting._fields).items()
+    return [
+        Setting(**{k: _typed(f"{file}, line {n}", k, v) for k, v in row.items()})
+        for n, row in rows
+    ]
 
 
 def _check(figure: Published, place: str) -> None:
@@ -202,8 +187,7 @@ def _check(figure: Published, place: str) -> None:
             f"{place}: value: expected {figure.metric} in {low} … {high} {unit}; "
             f"got {figure.value}"
         )
-    _known_status(figure.status, place)
-    printed = _number(figure.printed, f"{place}: printed")
+    printed = _typed(place, "printed", figure.printed, float)
     if not any(math.isclose(figure.value, s * printed) for s in (1, 100, 1e-6)):
         raise InputError(
             f"{place}: printed: expected the value, as a percentage, fraction or count; got "
@@ -215,13 +199,10 @@ def _check(figure: Published, place: str) -> None:
         raise InputError(f"{place}: setting: {error}") from None
 
 
-def _known_status(status: str, place: str) -> None:
-    if status not in STATUSES:
-        raise InputError(f"{place}: {unknown('status', status, STATUSES)}")
+def _typed(place: str, name: str, text: str, hint: Any = None) -> Any:  # noqa: ANN401
+    """What a cell of the table says, in the type of its column."""
+    return parsed(f"{place}: {name}", text, hint or TYPES.get(name, str))
 
 
-def _number(text: str, place: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{place}: expected a number; got '{text}'") from None
+# Of the columns that are not plain text.
+TYPES: dict[str, Any] = {"value": float, "status": Status, "presumed": Presumed}

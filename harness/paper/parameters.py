@@ -5,21 +5,13 @@ every reading is built (on the meta device: no weights, no data) and counted.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
-import torch
-
-from harness.experiment.variant import Variant, show
-from harness.features.backbone import Backbone
-from harness.features.cache import shapes_of
-from harness.methods.contract import Method
+from harness.experiment.values import show
+from harness.experiment.variant import Variant
 from harness.paper.ledger import Published
 from harness.run.measure import count_parameters
-from harness.run.model import make_model
 from harness.studies.paper import PAPER
-
-Shapes = tuple[tuple[int, int, int], ...]
 
 # Hidden channels as a share of the subnet's input, which is half the channels C, or a number.
 WIDTHS: dict[str, dict[str, Any]] = {
@@ -39,7 +31,7 @@ COUPLINGS = (("one-sided", 1), ("two-sided", 1), ("two-sided", 2))  # steps divi
 
 
 def hypotheses() -> Iterator[tuple[str, str, Variant]]:
-    """Backbone's name, width's name and variant of every reading."""
+    """Yield backbone's name, width's name and variant of every reading."""
     for name, base in PAPER.items():
         for kernels in KERNELS:
             for coupling, divided in COUPLINGS:
@@ -52,7 +44,7 @@ def hypotheses() -> Iterator[tuple[str, str, Variant]]:
 
 
 def account(published: list[Published]) -> list[dict[str, Any]]:
-    """One row per reading, with the printed count it may stand for.
+    """Count every reading, a row each, with the printed count it may stand for.
 
     Returns:
         backbone, architecture, kernels, coupling, flow_steps, width; ``flow``: trainable;
@@ -67,14 +59,14 @@ def account(published: list[Published]) -> list[dict[str, Any]]:
         # Steps repeat with the kernels: one cycle is built and counted.
         cycles, rest = divmod(variant.flow_steps, len(variant.kernels))
         assert rest == 0, f"{variant.flow_steps} steps are no whole cycles of {variant.kernels}"
-        counts = count_variant(variant.replace(flow_steps=len(variant.kernels)))
+        counts = count_parameters(variant.replace(flow_steps=len(variant.kernels)))
         vit = len(variant.taps) == 1
-        flow, norm = cycles * counts["flow"], 0 if vit else counts["norm"]
+        flow, norm = cycles * counts.flow, 0 if vit else counts.norm
         printed = _printed(published, architecture, variant.kernels, PAPER[name].kernels)
         rows.append({
             "backbone": name, "architecture": architecture, "kernels": show(variant.kernels),
             "coupling": variant.coupling, "flow_steps": variant.flow_steps, "width": width,
-            "flow": flow, "norm": norm, "frozen": cycles * counts["frozen"],
+            "flow": flow, "norm": norm, "frozen": cycles * counts.frozen,
             "published": printed.value if printed else None,
             "status": printed.status if printed else None,
             "rounds": _rounds(flow, printed), "rounds_with_norm": _rounds(flow + norm, printed),
@@ -83,35 +75,9 @@ def account(published: list[Published]) -> list[dict[str, Any]]:
 
 
 def accounting(published: list[Published], variants: Mapping[str, Variant]) -> dict[str, Any]:
-    """Every reading's row, and the additional parameters (flow and norm) of these variants."""
-    counts = {digest: count_variant(v) for digest, v in variants.items()}
-    return {
-        "readings": account(published),
-        "variants": {digest: c["flow"] + c["norm"] for digest, c in counts.items()},
-    }
-
-
-@cache
-def count_variant(variant: Variant) -> dict[str, int]:
-    """A variant's parameters by kind (see :func:`harness.run.measure.count_parameters`)."""
-    model, twin, _ = skeleton(variant)
-    return count_parameters(model, twin)
-
-
-def skeleton(variant: Variant) -> tuple[Method, Backbone, Shapes]:
-    """A variant's model and backbone on the meta device, and the shapes at its taps."""
-    twin, shapes = _twin(variant.backbone, variant.taps, variant.image_size, variant.views)
-    with torch.device("meta"):
-        return make_model(variant, shapes, 0), twin, shapes
-
-
-@cache
-def _twin(
-    name: str, taps: tuple[int, ...], image_size: int, views: int
-) -> tuple[Backbone, Shapes]:
-    with torch.device("meta"):
-        twin = Backbone(name, taps=taps, image_size=image_size)
-    return twin, tuple(shapes_of(twin, views))
+    """Give every reading's row, and the additional parameters of these variants."""
+    counts = {digest: count_parameters(v).additional for digest, v in variants.items()}
+    return {"readings": account(published), "variants": counts}
 
 
 def _printed(

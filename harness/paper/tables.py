@@ -1,19 +1,20 @@
 """Published figures beside ours, as tables for the notebooks of the paper's own tables."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from harness.bundled import shipped
-from harness.experiment.choices import method_of
+from harness.bundled import bundled
+from harness.data.counts import PUBLISHED_COUNTS
+from harness.experiment.choices import METHODS, SUBJECT, method_of
 from harness.experiment.study import Study
+from harness.experiment.variant import Variant
 from harness.paper.baseline import read_counts
-from harness.paper.gap import gaps, official_categories
+from harness.paper.gap import TOLERANCE, copy_of, gaps, official_categories
 from harness.paper.ledger import Published, ledger
-from harness.report.tables import NAMES
+from harness.report.selection import Selection
+from harness.score.metrics import METRICS
 
 MARKS = {"confirmed": "", "single-source": "°", "unverified": "?"}
 LEGEND = (
@@ -25,26 +26,39 @@ LEGEND = (
 COSTS = ("fps", "additional_time", "additional_params", "image_auroc", "pixel_auroc")
 SPELT = {
     "fps": "FPS", "additional_time": "A.d. time (ms)", "additional_params": "A.d. params (M)",
-    **NAMES,
+    **{name: metric.label for name, metric in METRICS.items()},
 }  # fmt: skip
 DIGITS = {"fps": 1, "additional_time": 1, "additional_params": 3}
 
 
 def accepted_counts() -> dict[str, int]:
-    """Digest → additional parameters, as the baseline has them (`harness gap` recounts)."""
-    return dict(read_counts(shipped("results", "baseline"))["variants"])
+    """Read digest → additional parameters, as the baseline has them (`harness gap` recounts)."""
+    return dict(read_counts(bundled("results", "baseline"))["variants"])
 
 
-def compared(
-    table: str, results: Path, asked: Study | None = None, by: str = "FastFlow"
-) -> pd.DataFrame:
-    """The gap (see :func:`harness.paper.gap.gaps`) of one published table's figures."""
-    figures = [f for f in ledger() if f.by == by and f.table == table]
-    return gaps(figures, results, accepted_counts(), asked)
+def compared(selection: Selection, by: str = "FastFlow") -> pd.DataFrame:
+    """Judge the gap of the published table that a study repeats; see ``gaps``."""
+    study = selection.study
+    figures = [f for f in ledger() if f.by == by and f.table == study.name]
+    return gaps(figures, selection.results, accepted_counts(), study)
+
+
+def metrics_of(study: Study) -> list[str]:
+    """List the AUROCs that a table of the paper prints, its own first, then the other.
+
+    >>> from harness.studies import STUDIES
+    >>> metrics_of(STUDIES["table3"]), metrics_of(STUDIES["table4"])
+    (['pixel_auroc', 'image_auroc'], ['image_auroc'])
+    """
+    if not any(counts.masks for counts in PUBLISHED_COUNTS[study.dataset].values()):
+        return ["image_auroc"]
+    both = ["image_auroc", "pixel_auroc"]
+    printed = {f.metric for f in ledger() if (f.by, f.table) == ("FastFlow", study.name)}
+    return sorted(both, key=lambda metric: metric not in printed)
 
 
 def complexity(table: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 1: a row per backbone and method, published | ours for every column."""
+    """Lay out the paper's Table 1: published | ours, a row per backbone and method."""
     rows: dict[Any, dict[str, str]] = {}
     for r in table.to_dict("records"):
         if r["metric"] in COSTS:
@@ -57,41 +71,57 @@ def complexity(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_category(
-    asked: Study, name: str, frame: pd.DataFrame, metric: str, categories: Sequence[str]
+    selection: Selection, frame: pd.DataFrame, label: str, metric: str
 ) -> pd.DataFrame:
-    """One variant by category: ours, then every published figure of its method and backbone.
+    """Set one variant's categories beside every published figure of its method and backbone.
+
+    Args:
+        selection: the runs.
+        frame: of :func:`harness.report.tables.runs`.
+        label: the variant's name.
+        metric: a key of ``METRICS``.
 
     Columns: ``ours`` (mean ± standard deviation over seeds, %; it says where the images are not
     the published ones), the paper's, and each reproduction's, an oracle marked so; in Table 4
     the compared methods' too. The last row is the mean, and only over all categories.
     """
-    variant = next(v for v, n in asked.named.items() if n == name)
-    architecture = variant.backbone.split(".")[0]
-    mine = _mine(frame, variant.digest, metric)
-    if not set(categories) >= set(official_categories(asked)):
+    study = selection.study
+    variant = next(v for v, n in study.named.items() if n == label)
+    mine = _mine(frame, variant.digest, metric, selection.runs_of_a_variant)
+    if not set(selection.categories) >= set(official_categories(study)):
         mine.pop("mean", None)
-    columns = {f"ours{_other_copy(frame)}": mine}
+    columns = {f"ours{_other_copy(selection)}": mine}
     for f in ledger():
-        own = method_of(f.method) == variant.method
-        compared_with = own or (f.table == asked.name == "table4" and f.method != "FastFlow")
-        if not compared_with or f.metric != metric or f.dataset != asked.dataset:
-            continue
-        # Where a rival's backbone is not named, it may be any.
-        named = f.backbone or (variant.method != "fastflow" and own)
-        if named and f.backbone.split(".")[0] != architecture:
-            continue
-        other = {k: v for k, v in f.fields.items() if k != "epoch_selection"}
-        if not f.category or (own and any(getattr(variant, k) != v for k, v in other.items())):
-            continue
-        if f.table in ("table2", "table3", "table4") or f.by not in ("FastFlow", "U-Flow"):
+        if f.metric == metric and f.dataset == study.dataset and _stands_beside(f, variant, study):
             columns.setdefault(_source(f), {})[f.category] = f"{f.value:.1f}{MARKS[f.status]}"
-    shown = pd.DataFrame(columns, dtype=object).reindex([*categories, "mean"]).fillna("–")
-    shown.index.name = f"{NAMES[metric]} (%)"
+    rows = [*selection.categories, "mean"]
+    shown = pd.DataFrame(columns, dtype=object).reindex(rows).fillna("–")
+    shown.index.name = f"{METRICS[metric].label} (%)"
     return shown
 
 
+def _stands_beside(figure: Published, variant: Variant, study: Study) -> bool:
+    """Whether a figure is of the variant's method, backbone and settings.
+
+    Or of a rival of Table 4, whose backbone is not named.
+    """
+    own = method_of(figure.method) == variant.method
+    rival = figure.table == study.name == "table4" and figure.method != METHODS[SUBJECT].name
+    if not (own or rival) or not figure.category:
+        return False
+    # Where a rival's backbone is not named, it may be any.
+    named = figure.backbone or (variant.method != SUBJECT and own)
+    if named and figure.backbone.split(".")[0] != variant.backbone.split(".")[0]:
+        return False
+    other = {k: v for k, v in figure.fields.items() if k != "epoch_selection"}
+    if own and any(getattr(variant, k) != v for k, v in other.items()):
+        return False
+    printed = figure.table in ("table2", "table3", "table4")
+    return printed or figure.by not in (METHODS[SUBJECT].name, "U-Flow")
+
+
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """Published, ours, gap, interval and verdict of figures, ready to be shown."""
+    """Show published, ours, gap, interval and verdict of figures."""
     rows = [
         {
             "figure": _what(r), "published": _printed(r), "ours": _ours(r),
@@ -105,44 +135,40 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def tally(table: pd.DataFrame) -> str:
-    """How many rows have which verdict, in words."""
+    """Count in words how many rows have which verdict."""
     counts = table["verdict"].value_counts()
     return ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
 
 
-def readings(published_only: bool = False) -> pd.DataFrame:  # noqa: FBT001, FBT002
-    """Every reading of the paper with its parameters (see :mod:`harness.paper.parameters`)."""
-    table = pd.DataFrame(read_counts(shipped("results", "baseline"))["readings"])
-    return table.dropna(subset=["published"]) if published_only else table
+def gap_opening(own: pd.DataFrame, others: pd.DataFrame) -> str:
+    """Write the first lines of the page on the gap, in Markdown: verdicts, and how they are made.
 
-
-def surviving() -> pd.DataFrame:
-    """Reading → which of the paper's printed counts it gives, one column per count.
-
-    A reading is a coupling and a width; ``matched`` counts the printed figures it rounds to,
-    unverified ones left out.
+    Args:
+        own: the rows of FastFlow's own figures.
+        others: those of compared methods and of third parties.
     """
-    table = readings(published_only=True)
-    steps = np.where(table["flow_steps"].isin([4, 10]), "half the steps", "all steps")
-    table = table.assign(
-        reading=table["coupling"] + ", " + steps + ", width " + table["width"],
-        count=table["backbone"] + " " + table["kernels"].str.replace(",", "-")
-        + " (" + table["published"].astype(str) + " M"
-        + np.where(table["status"] == "unverified", "?", "") + ")",
-    )  # fmt: skip
-    shown = table.pivot_table(
-        index="reading", columns="count", values="rounds", aggfunc="first", sort=False
-    ).astype(bool)
-    sure = [c for c in shown.columns if "?" not in str(c)]
-    shown.insert(0, "matched", shown[sure].sum(axis="columns"))
-    return shown.sort_values("matched", ascending=False, kind="stable")
+    tolerance = ", ".join(f"{v} points of {k}" for k, v in TOLERANCE.items())
+    return f"""# gap
+
+**How far are our figures from the published ones?**
+
+Of {len(own)} figures that FastFlow's paper prints of itself: {tally(own)}. Of
+{len(others)} figures of compared methods and of third-party reproductions:
+{tally(others)}.
+
+- *reproduced*: the 95 % interval of our mean over seeds (Student's t; with fewer than three seeds
+  the mean itself; three noisy seeds make it wide) comes within the tolerance. *gap*: it stays
+  below; *exceeds*: above.
+- Tolerance: {tolerance}, and half of the last printed digit; for parameters the rounding alone.
+- *not comparable*: a reason why no figure of ours could be judged against it.
+- *not run*: no record of the variant that repeats it, on every category of the figure.
+- Ours is the last epoch, unless the published one is itself an epoch chosen on the test set."""
 
 
-def _mine(frame: pd.DataFrame, digest: str, metric: str) -> dict[str, str]:
+def _mine(frame: pd.DataFrame, digest: str, metric: str, expected: int) -> dict[str, str]:
     runs = frame[frame["digest"] == digest].dropna(subset=[metric])
     said = {str(c): _spread(100 * v[metric]) for c, v in runs.groupby("category")}
-    wanted = frame.attrs["expected"]
-    if len(runs) == wanted and wanted:
+    if len(runs) == expected:
         said["mean"] = _spread(100 * runs.groupby("seed")[metric].mean())
     return said
 
@@ -153,15 +179,16 @@ def _spread(values: "pd.Series[float]") -> str:
     return f"{values.mean():.1f} ± {values.std():.1f}"
 
 
-def _other_copy(frame: pd.DataFrame) -> str:
+def _other_copy(selection: Selection) -> str:
     """What sets the images apart from the published ones, in brackets."""
-    copies = " ".join(frame["copy"].dropna().unique())
-    signs = {
-        "a part of": "a part of the data", "not the published": "other data",
-        "another form": "stored in another form",
-    }  # fmt: skip
-    said = [text for sign, text in signs.items() if sign in copies]
-    return f" ({', '.join(said)})" if said else ""
+    copies = [copy_of(r) for r in selection.records]
+    said = {
+        "a part of the data": any(c.complete is False for c in copies),
+        "other data": any(c.official is False and c.complete for c in copies),
+        "stored in another form": any(c.published_form is False for c in copies),
+    }
+    true = [text for text, is_so in said.items() if is_so]
+    return f" ({', '.join(true)})" if true else ""
 
 
 def _source(figure: Published) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.bundled import shipped
-from harness.errors import unknown
+from harness.bundled import bundled
+from harness.errors import InputError, unknown
 from harness.files import write_whole
-from harness.studies import STUDIES, get_study
+from harness.studies import get_study
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>fastflow-harness reports</title>
@@ -30,11 +30,14 @@ PAGE = """<!doctype html>
 ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
 
 
-# Notebooks of the paper's own tables; every other study's is ``ablations``.
+# Notebooks of some studies; every other study's is ``ablations``.
 NOTEBOOKS = {
-    "methods": "methods", "table1": "table1_complexity", "table2": "table2_mvtec",
-    "table3": "table3_btad", "table4": "table4_cifar10",
-}  # fmt: skip
+    "methods": "methods",
+    "table1": "table1_complexity",
+    "table2": "table_by_category",
+    "table3": "table_by_category",
+    "table4": "table_by_category",
+}
 # Notebooks that are no study's, and what they ask.
 PAGES = {
     "parameters": "Which reading of the paper gives its parameter counts?",
@@ -46,33 +49,31 @@ def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
     """Execute a study's notebook.
 
     Args:
-        study: its name.
+        study: its name, or the absolute path of its file.
         results: the folder with the records; the report goes to ``results/reports``.
         chosen: the options of :func:`harness.studies.get_study`, with dataset and categories.
 
     Returns:
         The HTML page.
     """
-    name = get_study(
-        study, **{k: chosen[k] for k in ("variants", "where", "set", "seeds", "smoke")}
-    ).name
-    parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
-    page = execute(NOTEBOOKS.get(study, "ablations"), name, results / "reports", parameters)
-    write_index(results / "reports")
-    return page
+    asked = {k: v for k, v in chosen.items() if k not in ("dataset", "categories")}
+    name = get_study(study, **asked).name
+    return _write(NOTEBOOKS.get(study, "ablations"), name, results, {"study": study, **chosen})
 
 
 def write_qualitative(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
     """Execute ``notebooks/qualitative.ipynb`` for a study: images, masks and maps."""
-    parameters = {"study": study, "results": str(results.resolve()), **_plain(chosen)}
-    page = execute("qualitative", "qualitative", results / "reports", parameters)
-    write_index(results / "reports")
-    return page
+    return _write("qualitative", "qualitative", results, {"study": study, **chosen})
 
 
 def write_page(name: str, results: Path) -> Path:
     """Execute a notebook that is no study's: a key of :data:`PAGES`."""
-    page = execute(name, name, results / "reports", {"results": str(results.resolve())})
+    return _write(name, name, results, {})
+
+
+def _write(notebook: str, name: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+    parameters = {"results": str(results.resolve()), **_plain(chosen)}
+    page = execute(notebook, name, results / "reports", parameters)
     write_index(results / "reports")
     return page
 
@@ -86,7 +87,7 @@ def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, An
     """
     import papermill
 
-    source = shipped("notebooks", f"{notebook}.ipynb")
+    source = bundled("notebooks", f"{notebook}.ipynb")
     declared = papermill.inspect_notebook(source)
     for key in parameters:
         if key not in declared:
@@ -109,7 +110,7 @@ def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, An
 
 
 def to_html(notebook: Path) -> Path:
-    """The executed notebook as a page, without its code."""
+    """Make a page of the executed notebook, without its code."""
     from nbconvert import HTMLExporter
 
     exporter: Any = HTMLExporter(exclude_input=True, exclude_input_prompt=True)
@@ -120,7 +121,7 @@ def to_html(notebook: Path) -> Path:
 
 
 def write_index(reports: Path) -> Path:
-    """``index.html`` with every report there is."""
+    """Write ``index.html`` with every report there is."""
     import nbformat
 
     items = []
@@ -144,7 +145,11 @@ def write_index(reports: Path) -> Path:
 
 
 def _asks(study: str) -> str:
-    return STUDIES[study].asks if study in STUDIES else ""
+    """A study's question; empty for a page that is none's, or whose study's file is gone."""
+    try:
+        return get_study(study).asks
+    except InputError:
+        return ""
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:

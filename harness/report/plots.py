@@ -1,7 +1,6 @@
 """Figures of a study, drawn from tables and from the galleries that runs leave."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,19 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.experiment.record import Place
-from harness.experiment.study import Study
-from harness.report.tables import NAMES
+from harness.report.selection import Selection
+from harness.score.metrics import METRICS
 
 
 def style() -> None:
-    """The look of every figure and table: call once per notebook."""
+    """Set the look of every figure and table: call once per notebook."""
     pd.set_option("display.max_rows", None, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
 
 
 def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """One panel per metric: every run as a dot, coloured by category; a bar marks the mean."""
+    """Draw one panel per metric: every run a dot, by category, and the mean a bar."""
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), 0.9 + 0.5 * frame["label"].nunique()),
         sharey=True, squeeze=False, layout="constrained",
@@ -38,7 +37,7 @@ def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
             shown, x=metric, y="label", ax=axis, errorbar=None, linestyle="none", marker="|",
             markersize=22, markeredgewidth=2.5, color="black",
         )  # fmt: skip
-        axis.set(xlabel=f"{NAMES[metric]} (%)", ylabel="")
+        axis.set(xlabel=f"{METRICS[metric].label} (%)", ylabel="")
     if legend := axes[0][-1].get_legend():
         sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
         legend.set_title("category")
@@ -46,7 +45,7 @@ def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
-    """Paired differences to the reference with their 95 % intervals, in points."""
+    """Draw paired differences to the reference with their 95 % intervals, in points."""
     figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(table)), layout="constrained")
     rows = np.arange(len(table))[::-1]
     spread = np.vstack(
@@ -58,12 +57,15 @@ def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
     )  # fmt: skip
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(rows, list(table["variant"]))
-    axis.set(xlabel=f"{NAMES[metric]}, points against {reference}", ylim=(-0.6, len(table) - 0.4))
+    axis.set(
+        xlabel=f"{METRICS[metric].label}, points against {reference}",
+        ylim=(-0.6, len(table) - 0.4),
+    )
     return _closed(figure)
 
 
 def gap_forest(table: pd.DataFrame) -> Figure:
-    """Ours minus published with the 95 % interval, for the rows of a gap table, by verdict."""
+    """Draw ours minus published with the 95 % interval, by verdict."""
     figure, axis = plt.subplots(figsize=(9, 1 + 0.28 * len(table)), layout="constrained")
     rows = np.arange(len(table))[::-1]
     colours = dict(zip(("reproduced", "gap", "exceeds"), sns.color_palette()[2:5], strict=True))
@@ -84,7 +86,7 @@ def gap_forest(table: pd.DataFrame) -> Figure:
 
 
 def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
-    """The metric against latency, and against what is kept beside the backbone.
+    """Draw the metric against latency, and against what is kept beside the backbone.
 
     Kept: the additional parameters at four bytes each, and the memory bank. A line joins the
     variants that no other one beats in both (the Pareto front).
@@ -118,7 +120,7 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.margins(0.12)
-    axes[0].set_ylabel(f"{NAMES[metric]} (%)")
+    axes[0].set_ylabel(f"{METRICS[metric].label} (%)")
     figure.legend(
         *axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False,
         fontsize=10, title="variant (A.d. params)",
@@ -127,7 +129,7 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
 
 
 def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Metrics of the test images over the epochs: the mean over categories and seeds.
+    """Draw metrics of the test images over the epochs: the mean over categories and seeds.
 
     The last epoch is what the tables report; a peak before it is what an oracle would pick.
     """
@@ -141,7 +143,7 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
             shown, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
             legend=metric == metrics[-1],
         )  # fmt: skip
-        axis.set(ylabel=f"{NAMES[metric]} (%)")
+        axis.set(ylabel=f"{METRICS[metric].label} (%)")
     if axes[0][-1].get_legend():
         sns.move_legend(
             axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=""
@@ -149,16 +151,24 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return _closed(figure)
 
 
-def gallery(
-    results: Path, study: Study, *, dataset: str, category: str, seed: int
-) -> Figure | None:
-    """Test images of a category with mask and the reference's anomaly map; None if not run.
+def gallery(selection: Selection, label: str, category: str) -> Figure | None:
+    """Show test images of a category with mask and anomaly map, of one variant's first seed.
 
     The first image of every kind of defect and the good image with the highest score, so
     neither the best nor the worst of the method was picked. One colour scale for all maps.
+
+    Args:
+        selection: where the runs are.
+        label: the variant's name.
+        category: one of its categories.
+
+    Returns:
+        The figure; None where nothing was run, or the method gives no maps.
     """
-    variant = study.variants[0]
-    path = Place.of(results, variant, dataset, category, seed).gallery
+    digests = {name: digest for digest, name in selection.labels.items()}
+    seed = selection.study.seeds[0]
+    where = (digests[label], selection.dataset, category, seed)
+    path = Place(selection.results, *where).gallery
     if not path.is_file():
         return None
     with np.load(path) as file:
@@ -183,7 +193,7 @@ def gallery(
         )
     axes[0, 0].set_ylabel("image, mask")
     axes[1, 0].set_ylabel("anomaly map")
-    figure.suptitle(f"{category}: {study.labels()[variant.digest]}, seed {seed}", fontsize=11)
+    figure.suptitle(f"{category}: {label}, seed {seed}", fontsize=11)
     return _closed(figure)
 
 

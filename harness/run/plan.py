@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DATASETS, NAMES, Category, open_dataset
 from harness.errors import InputError, unknown
 from harness.experiment.record import Place, read_record
@@ -74,7 +74,7 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
         InputError: they are not known, or a category does not exist.
     """
     dataset = settings.dataset or study.dataset
-    official = OFFICIAL.get(name := dataset.removeprefix("disturbed-"))
+    official = PUBLISHED_COUNTS.get(name := dataset.removeprefix("disturbed-"))
     if official is None:
         if name not in DATASETS:
             raise unknown("data set", dataset, NAMES)

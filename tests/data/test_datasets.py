@@ -8,7 +8,7 @@ from PIL import Image
 from tiny import SHARED, write_category
 
 from harness.data.contract import read_image, read_mask
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import open_dataset
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
@@ -153,11 +153,11 @@ def test_names_with_spaces_are_fine(tmp_path):
 
 def test_the_official_totals():
     """Bergmann et al. 2021: 3629 train, 1725 test images, 1258 of them defective; BTAD: 2540."""
-    assert [sum(c[i] for c in OFFICIAL["mvtec_ad"].values()) for i in range(3)] == [
+    assert [sum(c[i] for c in PUBLISHED_COUNTS["mvtec_ad"].values()) for i in range(3)] == [
         3629, 1725, 1258,
     ]  # fmt: skip
-    assert sum(c.train + c.test for c in OFFICIAL["btad"].values()) == 2540
-    assert len(OFFICIAL["mvtec_ad"]) == 15
-    visa = OFFICIAL["visa"].values()
+    assert sum(c.train + c.test for c in PUBLISHED_COUNTS["btad"].values()) == 2540
+    assert len(PUBLISHED_COUNTS["mvtec_ad"]) == 15
+    visa = PUBLISHED_COUNTS["visa"].values()
     assert sum(c.train + c.test - c.defective for c in visa) == 9621
     assert sum(c.defective for c in visa) == 1200

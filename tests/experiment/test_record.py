@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from handmade import record
 
-from harness.bundled import shipped as bundled
+from harness.bundled import bundled
 from harness.errors import InputError
 from harness.experiment import record as records
 from harness.experiment.record import Place, read_record, read_records, write_record

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from harness.bundled import shipped
+from harness.bundled import bundled
 from harness.cli import main as cli
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.experiment.record import Place
 from harness.experiment.study import Study
@@ -15,9 +15,9 @@ from harness.paper import baseline as regression
 from harness.paper import parameters
 from harness.studies import STUDIES
 
-BASELINE = shipped("results", "baseline")
+BASELINE = bundled("results", "baseline")
 SURFACES = STUDIES["surfaces"]
-CATEGORIES = list(OFFICIAL["surfaces"])
+CATEGORIES = list(PUBLISHED_COUNTS["surfaces"])
 ONE = SURFACES.only("base", "coupling=two-sided")
 TWO_SIDED = ONE.variants[1]
 FIRST = "parameters of ResNet18, kernels=3, one-sided, 8 steps, width C/2: flow"

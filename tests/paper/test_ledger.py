@@ -7,8 +7,8 @@ from dataclasses import fields
 import pytest
 from tiny import SHARED
 
-from harness.bundled import shipped
-from harness.data.counts import OFFICIAL
+from harness.bundled import bundled
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.experiment.variant import FIELDS, parse
 from harness.paper.ledger import Published, read_published, read_settings
@@ -24,7 +24,7 @@ GOOD = {
 
 
 def ledger(name):
-    return read_published(shipped("results", "paper", f"{name}.csv"))
+    return read_published(bundled("results", "paper", f"{name}.csv"))
 
 
 def write(path, *rows, columns=COLUMNS):
@@ -47,8 +47,8 @@ def test_the_shipped_ledger_loads_and_no_figure_is_there_twice():
     assert {f.status for f in ledger("reproductions")} == {"single-source"}
     assert all(f.source and f.by for f in figures)
     for f in figures:
-        if f.category not in ("", "mean") and f.dataset in OFFICIAL:
-            assert f.category in OFFICIAL[f.dataset], f.name
+        if f.category not in ("", "mean") and f.dataset in PUBLISHED_COUNTS:
+            assert f.category in PUBLISHED_COUNTS[f.dataset], f.name
 
 
 def test_the_published_headlines_are_there():
@@ -152,7 +152,7 @@ def test_a_setting_names_a_variants_fields_or_none(tmp_path):
 
 def test_every_setting_of_the_paper_is_the_studies_own():
     by_architecture = {v.backbone.split(".")[0]: v for v in PAPER.values()}
-    settings = read_settings(shipped("results", "paper", "settings.csv"))
+    settings = read_settings(bundled("results", "paper", "settings.csv"))
     assert len(settings) == 20
     compared = Counter()
     for setting in settings:

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from harness.bundled import shipped
+from harness.bundled import bundled
 from harness.paper import parameters
 from harness.paper.ledger import read_published
 from harness.studies import STUDIES
 from harness.studies.paper import CAIT, PAPER, RESNET18
 
-PUBLISHED = read_published(shipped("results", "paper", "published.csv"))
+PUBLISHED = read_published(bundled("results", "paper", "published.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -147,5 +147,5 @@ def test_the_baselines_counts_are_those_of_today(rows):
     variants = {k: c["flow"] + c["norm"] for k, v in counted(ledger()).items()
                 for c in [parameters.count_variant(v)]}  # fmt: skip
     fresh = {"readings": rows, "variants": variants}
-    table = compare_counts(fresh, shipped("results", "baseline"))
+    table = compare_counts(fresh, bundled("results", "baseline"))
     assert set(table["verdict"]) == {"same"}, table[table["verdict"] != "same"]["cell"].tolist()

@@ -7,19 +7,19 @@ import matplotlib.pyplot as plt
 import pytest
 from handmade import write_run
 
-from harness.bundled import shipped
+from harness.bundled import bundled
 from harness.cli import main as cli
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.report import pages as reports
 from harness.studies import STUDIES
 from harness.studies.paper import CAIT, RESNET18
 
-NOTEBOOKS = sorted(p.stem for p in shipped("notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted(p.stem for p in bundled("notebooks").glob("*.ipynb"))
 
 
 def cells(name):
-    source = shipped("notebooks", f"{name}.ipynb")
+    source = bundled("notebooks", f"{name}.ipynb")
     return [c for c in json.loads(source.read_text())["cells"] if c["cell_type"] == "code"]
 
 
@@ -41,7 +41,7 @@ def test_sources_have_no_outputs_and_a_parameters_cell(name):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_never_train(name):
-    text = shipped("notebooks", f"{name}.ipynb").read_text()
+    text = bundled("notebooks", f"{name}.ipynb").read_text()
     for word in (
         "torch",
         "harness.run.job",
@@ -59,7 +59,7 @@ def test_a_tables_notebook_is_about_all_of_its_data_set(study, name):
     exec("".join(cells(name)[0]["source"]), declared)
     assert declared["study"] == study
     assert declared["dataset"] == STUDIES[study].dataset
-    assert declared["categories"] == list(OFFICIAL[declared["dataset"]])
+    assert declared["categories"] == list(PUBLISHED_COUNTS[declared["dataset"]])
 
 
 def test_an_undeclared_parameter_is_an_error(tmp_path):
@@ -112,7 +112,7 @@ def test_every_notebook_renders_on_nothing_and_says_so(name, show, tmp_path):
 @pytest.fixture
 def recorded(tmp_path):
     """The table of MVTec AD whole for ResNet18 with three seeds; one category of CaiT."""
-    for i, category in enumerate(OFFICIAL["mvtec_ad"]):
+    for i, category in enumerate(PUBLISHED_COUNTS["mvtec_ad"]):
         for seed in range(3):
             write_run(tmp_path, RESNET18, category, seed, 0.97 + 0.001 * (i % 3) + 0.002 * seed)
     write_run(tmp_path, CAIT, "screw", 0, 0.5)
@@ -149,7 +149,7 @@ def test_gap_on_records(show, recorded):
 
 def test_changed_settings_are_said(show, tmp_path):
     changed = RESNET18.replace(epochs=20)
-    for category in OFFICIAL["mvtec_ad"]:
+    for category in PUBLISHED_COUNTS["mvtec_ad"]:
         write_run(tmp_path, changed, category, 0, 0.97)
     text = show("table1_complexity", tmp_path, set={"epochs": 20}, seeds=[0])
     assert "epochs 20 instead of 500" in text

@@ -4,14 +4,14 @@ Paths count from the file's own folder. ``split`` is ``train`` or ``test``; ``la
 (``normal``, ``ok`` and ``0`` mean the same) or the defect's name; ``mask`` may be empty.
 """
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
 from harness.data.folders import brief, existing, safe_name
 from harness.errors import InputError, unknown
+from harness.files import read_table
 
 COLUMNS = ("path", "split", "label", "mask", "category")
 GOOD = {"good", "normal", "ok", "0"}
@@ -66,7 +66,7 @@ class Manifest(Table):
         file = existing(file)
         if not file.is_file():
             raise InputError(f"--data: expected a .csv file; got the folder {file}")
-        rows = read_rows(file, COLUMNS, optional=("mask", "category"))
+        rows = read_table(file, COLUMNS, optional=("mask", "category"))
         named(rows, "category", file)
         name = safe_name(file.stem)
         super().__init__(name, file, file.parent, grouped(rows, "category", name))
@@ -80,43 +80,6 @@ def grouped(
     for line, row in rows.items():
         groups.setdefault(row[column] or otherwise, {})[line] = row
     return groups
-
-
-def read_rows(
-    file: Path, columns: Iterable[str], *, optional: Iterable[str] = ()
-) -> dict[int, dict[str, str]]:
-    """Line number → row, with every column (empty where an optional one is not there).
-
-    Raises:
-        InputError: not CSV in UTF-8, columns that are missing or unknown, no rows.
-    """
-    columns = tuple(columns)
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text, strict=True)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            rows = {line: row for row in reader if (line := reader.line_num)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file}: expected a CSV file in UTF-8; got: {error}") from None
-    missing = [c for c in columns if c not in header and c not in optional]
-    if missing or len(set(header)) < len(header):
-        raise InputError(
-            f"{file}: expected the columns {','.join(columns)}, each once; got "
-            f"{','.join(header) or 'none'}"
-        )
-    for name in header:
-        if name not in columns:
-            raise unknown(f"column of {file}", name, columns)
-    if not rows:
-        raise InputError(f"{file}: expected rows of images; found none; add some")
-    for line, row in rows.items():
-        if None in row or None in row.values():
-            raise InputError(
-                f"{file}, line {line}: expected {len(header)} values; got more or fewer; quote "
-                "values that hold a comma"
-            )
-    return {n: {c: row.get(c, "").strip() for c in columns} for n, row in rows.items()}
 
 
 def named(rows: Mapping[int, Row], column: str, file: Path) -> set[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.folders import (
     entries,
     existing_folder,
@@ -48,7 +48,7 @@ class MvtecAd:
                 f"--data: expected <category>/train/{self.good} below {root}; found no such folder"
             )
         self.root, self._categories = root, tuple(found)
-        official = all(c in OFFICIAL[self.layout] for c in found)
+        official = all(c in PUBLISHED_COUNTS[self.layout] for c in found)
         self.name = name or (self.layout if official else safe_name(root.resolve().name))
 
     def categories(self) -> tuple[str, ...]:

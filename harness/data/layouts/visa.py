@@ -6,10 +6,11 @@ and any number counts as defective.
 
 from pathlib import Path
 
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.folders import existing_folder, safe_name
-from harness.data.layouts.manifest import Table, grouped, named, read_rows
+from harness.data.layouts.manifest import Table, grouped, named
 from harness.errors import InputError
+from harness.files import read_table
 
 SPLIT = Path("split_csv", "1cls.csv")
 
@@ -29,7 +30,7 @@ class Visa(Table):
         table = folder / SPLIT
         if not table.is_file():
             raise InputError(f"--data: expected {SPLIT} below {root}; found no such file")
-        rows = read_rows(table, ("object", "split", "label", "image", "mask"))
+        rows = read_table(table, ("object", "split", "label", "image", "mask"))
         names = sorted(named(rows, "object", table))
         objects = grouped({n: {**r, "path": r["image"]} for n, r in rows.items()}, "object")
         there = {n: objects[n] for n in names if n and (folder / n).is_dir()}
@@ -38,6 +39,6 @@ class Visa(Table):
                 f"--data: expected the folders of {SPLIT}'s objects below {root}; found none "
                 f"of: {', '.join(names)}"
             )
-        official = all(name in OFFICIAL["visa"] for name in there)
+        official = all(name in PUBLISHED_COUNTS["visa"] for name in there)
         name = "visa" if official else safe_name(folder.resolve().name)
         super().__init__(name, table, folder, there)

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from harness.cli import main as cli
-from harness.data.counts import OFFICIAL
+from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.fetch import download
 from harness.data.fetch.releases import SOURCES, Archive, Source
 
@@ -500,8 +500,8 @@ def test_list(capsys):
 
 
 def test_sources_are_whole():
-    assert SOURCES["mvtec_ad"].parts == tuple(OFFICIAL["mvtec_ad"])
-    assert SOURCES["btad"].parts == tuple(OFFICIAL["btad"])
+    assert SOURCES["mvtec_ad"].parts == tuple(PUBLISHED_COUNTS["mvtec_ad"])
+    assert SOURCES["btad"].parts == tuple(PUBLISHED_COUNTS["btad"])
     digests = [a.digest for s in SOURCES.values() for a in s.archives]
     assert len(set(digests)) == len(digests) == 17
     for digest in digests:

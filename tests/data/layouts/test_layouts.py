@@ -13,7 +13,7 @@ from tiny import SHARED
 from trees import COUNTS, LAYOUTS, batches, draw, write_cifar10_binary, write_cifar10_pickles
 
 from harness.data.contract import read_image, read_mask
-from harness.data.counts import CIFAR10_CLASSES, OFFICIAL, compare
+from harness.data.counts import CIFAR10_CLASSES, PUBLISHED_COUNTS, compare
 from harness.data.datasets import DATASETS, disturbed, open_dataset, recognise
 from harness.data.disturbed import Motion
 from harness.data.folders import every_fifth
@@ -226,7 +226,7 @@ def test_disturbed_by_name(written, tmp_path):
 
 
 def test_copies_are_named():
-    whole = dict(zip(COUNTS, OFFICIAL["mvtec_ad"]["bottle"], strict=True))
+    whole = dict(zip(COUNTS, PUBLISHED_COUNTS["mvtec_ad"]["bottle"], strict=True))
     assert compare("mvtec_ad", "bottle", whole, "PNG 900x900") == {
         "official": True, "copy": "the published counts",
     }  # fmt: skip

@@ -1,0 +1,99 @@
+"""Which records a table, plot or sentence is about."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.data.counts import PUBLISHED_COUNTS
+from harness.experiment.record import Place, Record, read_record
+from harness.experiment.study import Study
+from harness.studies import get_study
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Select the records of a study on some categories, and read them once.
+
+    Only the files of its own runs are opened, so a damaged record of another study does no harm.
+
+    Attributes:
+        study: as it was run.
+        results: the folder of records.
+        dataset: its name in records.
+        categories: those that count.
+
+    >>> from harness.studies import STUDIES
+    >>> grass = Selection(STUDIES["surfaces"], Path("nowhere"), "surfaces", ("grass",))
+    >>> grass.runs_of_a_variant, grass.records
+    (3, ())
+    """
+
+    study: Study
+    results: Path
+    dataset: str
+    categories: tuple[str, ...]
+
+    @property
+    def places(self) -> Iterator[Place]:
+        """Yield where the runs' files are or will be, variant by variant."""
+        for variant in self.study.variants:
+            for category in dict.fromkeys(self.categories):
+                for seed in dict.fromkeys(self.study.seeds):
+                    yield Place.of(self.results, variant, self.dataset, category, seed)
+
+    @cached_property
+    def records(self) -> tuple[Record, ...]:
+        """Read what is recorded, in the order of variants, categories and seeds.
+
+        Raises:
+            InputError: one of the study's own records is damaged.
+        """
+        return tuple(read_record(p.record) for p in self.places if p.record.is_file())
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Map the digest of each variant to its name; the first one is the reference."""
+        return self.study.labels()
+
+    @property
+    def runs_of_a_variant(self) -> int:
+        """Count the runs that every variant has when all are done."""
+        return len(self.categories) * len(self.study.seeds)
+
+    @property
+    def runs(self) -> int:
+        """Count the runs of the whole study when all are done."""
+        return self.runs_of_a_variant * len(self.study.variants)
+
+    def failures(self) -> list[str]:
+        """Read why runs failed, from the notes that they left."""
+        notes = (p.failure for p in self.places if p.failure.is_file())
+        return [str(json.loads(note.read_text())["reason"]) for note in notes]
+
+
+def select(
+    study: str,
+    results: str | Path,
+    *,
+    dataset: str,
+    categories: Sequence[str],
+    **asked: Any,  # noqa: ANN401
+) -> Selection:
+    """Select a study's records as a notebook is asked for them.
+
+    Args:
+        study: its name, or the path of its file.
+        results: the folder of records.
+        dataset: its name in records.
+        categories: those that count; none: all that are published of the data set.
+        asked: the options of :func:`harness.studies.get_study`.
+
+    >>> select("kernels", "nowhere", dataset="mvtec_ad", categories=["screw"], seeds=[0]).runs
+    2
+    """
+    published = PUBLISHED_COUNTS.get(dataset.removeprefix("disturbed-"), {})
+    chosen = tuple(categories) or tuple(published)
+    return Selection(get_study(study, **asked), Path(results), dataset, chosen)

@@ -1,0 +1,113 @@
+"""Studies that live outside the package: a person's own file."""
+
+import re
+from collections.abc import Container
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from traceback import extract_tb
+
+from harness.errors import InputError
+from harness.experiment.study import Study
+
+TEMPLATE = '''\
+"""{question}"""
+
+from harness.experiment.study import Study, one_factor
+from harness.studies.surfaces import BASE
+
+# The base is the variant that the others are compared with: here the embedded study's, for fewer
+# epochs, so that this runs in about a minute. `harness fields` lists every field and its values.
+base = BASE.replace(epochs=10)
+
+STUDY = Study(
+    name="{name}",  # names the report; records are found by the variants' digests
+    asks="{question}",  # one sentence: it opens the report
+    dataset="surfaces",  # embedded; with --data whatever layout is found there
+    bases={{"base": base}},
+    # One field at a time: every value below is one more variant. grid(...) takes all combinations.
+    vary=one_factor(flow_steps=(4,), coupling=("two-sided",)),
+    seeds=(0, 1, 2),  # fewer than three seeds can hardly tell a difference from chance
+)
+
+# harness list {name}.py                 the variants
+# harness plan {name}.py                 how long it takes, and how much disk
+# harness run {name}.py --smoke          everything once, in a minute
+# harness run {name}.py --report         the study and its report
+# harness run {name}.py --data PHOTOS    the same on your own photos
+'''
+
+
+def load_study(file: Path, taken: Container[str] = ()) -> Study:
+    """Load the study that a file of Python defines as ``STUDY``.
+
+    The file is executed, as Python executes any script of yours.
+
+    Args:
+        file: its path.
+        taken: names that it may not have.
+
+    Raises:
+        InputError: there is no such file, it cannot be executed, or what it defines is no study;
+            the line is named.
+    """
+    if not file.is_file():
+        beside = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        near = get_close_matches(file.name, beside, n=1)
+        hint = f"; did you mean '{file.with_name(near[0])}'?" if near else ""
+        raise InputError(
+            f"{file}: expected a study's file; found none{hint} (`harness new study NAME` writes "
+            "one; `harness list` shows the built-in ones)"
+        )
+    study = getattr(_execute(file), "STUDY", None)
+    if not isinstance(study, Study):
+        got = "nothing of that name" if study is None else type(study).__name__
+        raise InputError(f"{file}: expected STUDY = Study(...); got {got}")
+    if not re.fullmatch(r"\w[\w.-]*", study.name) or study.name in taken:
+        problem = "one of the harness's own" if study.name in taken else "no name for a file"
+        raise InputError(f"{file}: name: expected a name of its own; '{study.name}' is {problem}")
+    return replace(study, source=str(file.resolve()))
+
+
+def _execute(file: Path) -> object:
+    spec = spec_from_file_location(f"study_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"{file}, line {error.lineno}: expected Python; {error.msg}") from None
+    except Exception as error:  # whatever a person's own code raises
+        lines = [f.lineno for f in extract_tb(error.__traceback__) if f.filename == str(file)]
+        where = f", line {lines[-1]}" if lines else ""
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{file}{where}: {said}") from None
+    return module
+
+
+def new_study(name: str, folder: Path, taken: Container[str] = ()) -> Path:
+    """Write a commented study to start from.
+
+    Args:
+        name: of the study and of its file.
+        folder: where to write ``<name>.py``.
+        taken: names that it may not have.
+
+    Raises:
+        InputError: the name cannot be one, or there is such a file.
+    """
+    if not name.isidentifier() or name in taken:
+        problem = "one of the harness's own" if name in taken else "not one"
+        raise InputError(
+            f"name: expected letters, digits and _, as in my_question; '{name}' is {problem}"
+        )
+    file = folder / f"{name}.py"
+    question = f"What does {name.replace('_', ' ')} change?"
+    try:
+        with file.open("x", encoding="utf-8") as text:
+            text.write(TEMPLATE.format(name=name, question=question))
+    except FileExistsError:
+        raise InputError(f"{file}: expected no such file yet; choose another name") from None
+    return file

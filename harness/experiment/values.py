@@ -24,7 +24,7 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def checked(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+def checked(name: str, value: Any, hint: Any, *, given: object = None) -> Any:  # noqa: ANN401
     """Return ``value`` in the type of ``hint``, without a silent change of meaning.
 
     A whole number stands for a fraction and for a tuple of one; ``True`` is no whole number.
@@ -33,6 +33,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
         name: of what is checked, for the error.
         value: as it was given.
         hint: a type, perhaps ``Annotated`` with a :class:`Rule`.
+        given: what the error shows, where ``value`` was made of something else.
 
     Raises:
         InputError: the type or the rule does not fit.
@@ -41,15 +42,16 @@ def checked(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     ((3,), 1.0)
     """
     plain, rules = _split(hint)
+    shown = value if given is None else given
     if get_origin(plain) is tuple and type(value) is int:
         value = (value,)
     try:
         value = msgspec.convert(value, plain)
     except msgspec.ValidationError:
-        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {value!r}") from None
+        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown!r}") from None
     for rule in rules:
         if not rule.holds(value):
-            raise InputError(f"{name}: expected {rule.expects}; got {value!r}")
+            raise InputError(f"{name}: expected {rule.expects}; got {shown!r}")
     return value
 
 
@@ -67,7 +69,7 @@ def parsed(name: str, text: str, hint: Any) -> Any:  # noqa: ANN401
         value = ast.literal_eval(words.get(text, text))
     except (ValueError, SyntaxError):
         value = text  # the check says what was expected
-    return checked(name, value, hint)
+    return checked(name, value, hint, given=text)
 
 
 def show(value: Any) -> str:  # noqa: ANN401
@@ -101,5 +103,5 @@ def _type_in_words(hint: Any) -> str:  # noqa: ANN401
     if get_origin(hint) is tuple:
         return "whole numbers, as in 3,1"
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(get_args(hint))
+        return "one of " + ", ".join(value or "nothing" for value in get_args(hint))
     return " or ".join(TYPES.get(kind, "none") for kind in get_args(hint) or (hint,))

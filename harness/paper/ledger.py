@@ -152,7 +152,7 @@ def read_published(file: Path) -> list[Published]:
     columns = tuple(name for name in Published.__dataclass_fields__ if name != "decimals")
     for number, row in read_table(file, columns).items():
         place = f"{file}, line {number}"
-        figure = Published(**{k: _typed(place, k, v) for k, v in row.items()})
+        figure = Published(**{k: _typed(place, k, v, TYPES.get(k)) for k, v in row.items()})
         _check(figure, place)
         if figure.key in found:
             raise InputError(
@@ -169,10 +169,11 @@ def read_published(file: Path) -> list[Published]:
 
 def read_settings(file: Path) -> list[Setting]:
     """Read the paper's own settings; errors as in :func:`read_published`."""
-    rows = read_table(file, Setting._fields).items()
+    rows = read_table(file, Setting._fields)
+    types = {"status": Status}
     return [
-        Setting(**{k: _typed(f"{file}, line {n}", k, v) for k, v in row.items()})
-        for n, row in rows
+        Setting(**{k: _typed(f"{file}, line {n}", k, v, types.get(k)) for k, v in row.items()})
+        for n, row in rows.items()
     ]
 
 
@@ -199,10 +200,9 @@ def _check(figure: Published, place: str) -> None:
         raise InputError(f"{place}: setting: {error}") from None
 
 
-def _typed(place: str, name: str, text: str, hint: Any = None) -> Any:  # noqa: ANN401
-    """What a cell of the table says, in the type of its column."""
-    return parsed(f"{place}: {name}", text, hint or TYPES.get(name, str))
+def _typed(place: str, name: str, text: str, hint: Any) -> Any:  # noqa: ANN401
+    """What a cell of a table says, in the type of its column; None: text."""
+    return parsed(f"{place}: {name}", text, hint or str)
 
 
-# Of the columns that are not plain text.
 TYPES: dict[str, Any] = {"value": float, "status": Status, "presumed": Presumed}

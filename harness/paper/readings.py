@@ -53,9 +53,9 @@ def opening(survivors: pd.DataFrame) -> str:
         "# parameters",
         "**Which reading of the paper gives its parameter counts?**",
         'The paper prints "A.d. params" to a tenth of a million and leaves open how many '
-        "couplings a step has and how wide its subnets are. Every reading below was built and counted; "
-        "trainable parameters beside the backbone, biases and per-channel affines included, "
-        "permutations not.",
+        "couplings a step has and how wide its subnets are. Every reading below was built and "
+        "counted; trainable parameters beside the backbone, biases and per-channel affines "
+        "included, permutations not.",
         "## What survives",
         f"**Answer.** {some} all {total} printed counts; the best give {best}: {leaders}. "
         "By backbone:",
@@ -75,9 +75,10 @@ def conclusions() -> str:
     return "\n\n".join(
         (
             "## One- or two-sided?",
-            f"Of {len(both)} printed counts that some reading gives, {(both == 2).sum()} are given "
-            "by a one-sided and by a two-sided reading alike: they differ by less than the printed "
-            "digit. **The count cannot tell the couplings apart**; only a run can (`coupling`).",
+            f"Of {len(both)} printed counts that some reading gives, {(both == 2).sum()} are "
+            "given by a one-sided and by a two-sided reading alike: they differ by less than the "
+            "printed digit. **The count cannot tell the couplings apart**; only a run can "
+            "(`coupling`).",
             "## The norm before the flow",
             "A trained LayerNorm over channels and positions, as in some reproductions, would add "
             f"{added}. With it, a printed count is reached by: {by}.",

@@ -28,14 +28,14 @@ def test_ten_photos_to_a_report(tmp_path, capsys, bad):
     records = list(read_records(results))
     assert len(records) == 2  # the base, and smoothing
     for record in records:
-        assert record["dataset"] == "my-photos"
-        assert record["data"]["layout"] == "folder"
-        assert record["data"]["form"] == "JPEG 16x16"
-        assert record["data"]["official"] is None
-        assert (record["data"]["train"], record["data"]["test"]) == (8, 2 + bad)
-        assert record["protocol"]["masks"] == "nearest"
-        assert record["protocol"]["resize"] == "square-bilinear-1"
-        assert ("image_auroc" in record["metrics"]) == bool(bad)
+        assert record.dataset == "my-photos"
+        assert record.data.layout == "folder"
+        assert record.data.form == "JPEG 16x16"
+        assert record.data.official is None
+        assert (record.data.train, record.data.test) == (8, 2 + bad)
+        assert record.protocol.masks == "nearest"
+        assert record.protocol.resize == "square-bilinear-1"
+        assert ("image_auroc" in record.metrics) == bool(bad)
     page = (results / "reports" / "surfaces.html").read_text()
     assert "my-photos" in page
     assert ("so no metric" in page) != bool(bad)
@@ -51,8 +51,8 @@ def test_rules_are_variants_of_one_training(tmp_path, data, capsys):
     text = capsys.readouterr().out
     assert text.count("16 images passed") == 2
     assert text.count("0 images passed") == 2
-    found = [r["protocol"] for r in read_records(tmp_path / "r")]
-    assert {(p["resize"], p["masks"]) for p in found} == {
+    found = [r.protocol for r in read_records(tmp_path / "r")]
+    assert {(p.resize, p.masks) for p in found} == {
         ("square-bilinear-1", "nearest"), ("square-bilinear-1", "covered"),
         ("crop-bilinear-1", "nearest"),
     }  # fmt: skip

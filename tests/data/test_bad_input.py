@@ -245,7 +245,7 @@ BAD = {
     "table: no columns": ("manifest", edit("table.csv", "path,split", "a,b"), r"table\.csv: expected the columns path,split,label,mask,category"),
     "table: unknown column": ("manifest", edit("table.csv", "mask,category", "masks,category"), r"unknown column of .*table\.csv 'masks'; did you mean 'mask'"),
     "table: empty": ("manifest", content("table.csv", b""), r"expected the columns .* got none"),
-    "table: no rows": ("manifest", content("table.csv", b"path,split,label\n"), r"expected rows of images; found none"),
+    "table: no rows": ("manifest", content("table.csv", b"path,split,label\n"), r"expected rows below the columns; found none"),
     "table: a value too many": ("manifest", edit("table.csv", "train,good,,left", "train,good,,left,x"), r"line 2: expected 5 values; got more"),
     "table: other encoding": ("manifest", content("table.csv", "path,split,label\nü".encode("latin1")), r"expected a CSV file in UTF-8"),
     "table: unknown split": ("manifest", edit("table.csv", "left0.png,train", "left0.png,val"), r"line 2: expected the split train or test; got 'val'"),

@@ -32,7 +32,9 @@ def test_round_trip_and_order(tmp_path):
     for seed in (1, 0):
         write_record(place(tmp_path, seed), example(seed=seed))
     assert [r.seed for r in read_records(tmp_path)] == [0, 1]
-    assert read_record(place(tmp_path).record) == example(seed=0)
+    assert msgspec.to_builtins(read_record(place(tmp_path).record)) == msgspec.to_builtins(
+        example(seed=0)
+    )
 
 
 def test_a_record_removes_the_failure_note_and_notes_are_not_records(tmp_path):

@@ -13,9 +13,10 @@ from harness.experiment.choices import METHODS
 from harness.experiment.record import read_record, read_records
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
+from harness.methods.flow.step import FlowStep, make_flow
 from harness.methods.memory.coreset import greedy_coreset
-from harness.report import sentences as prose
-from harness.report import tables
+from harness.report import sentences, tables
+from harness.report.selection import Selection
 from harness.run.measure import count_parameters, measure
 from harness.run.model import make_model
 from harness.run.plan import make_plan
@@ -68,8 +69,8 @@ def test_every_method_leaves_a_record(recorded):
 
 def test_the_tables_show_them(recorded):
     settings, _ = recorded
-    place = {"dataset": make_plan(STUDY, settings).dataset, "categories": ["left"]}
-    frame = tables.load(STUDY, settings.results, **place)
+    selection = Selection(STUDY, settings.results, make_plan(STUDY, settings).dataset, ("left",))
+    frame = tables.runs(selection)
     summary = tables.summary(frame, STUDY)
     shown = tables.styled(summary)
     assert list(shown.index) == list(METHODS)
@@ -77,8 +78,8 @@ def test_the_tables_show_them(recorded):
     assert shown.loc["padim", "A.d. params"] == "0.000 M"
     assert shown.loc["padim", "bank"].endswith(" MB")
     assert shown.loc["cflow", "bank"] == "–"
-    assert "bank (MB)" in tables.cost(frame, STUDY)
-    assert "bank" in tables.as_text(summary)
+    assert "bank (MB)" in tables.cost(frame)
+    assert "bank" in tables.as_text(summary, 1)
 
 
 def test_a_scoring_variant_takes_up_the_fitted_scores(recorded):
@@ -108,14 +109,28 @@ def test_a_seed_decides_everything(method):
 def test_every_field_of_a_method_reaches_its_class(method):
     """What a variant hands over is what the constructor takes, but for the authors' constants."""
     constants = {"condition", "fibers", "views_per_step"}
+    of_a_step = {"channels", "height", "width", "step", "kernel", "dims_in", "dims_c"}
     taken = {n for kind in METHODS[method].load().__mro__[:2] for n in _parameters(kind)}
     handed = set(Variant().replace(method=method).arguments)
     assert handed <= taken
-    assert taken - handed <= {"self", "shapes", "generator", "flow", *constants}
+    assert taken - handed <= {
+        "self",
+        "shapes",
+        "generator",
+        "flow",
+        "hidden_layers",
+        *constants,
+        *of_a_step,
+    }
 
 
 def _parameters(kind):
-    return inspect.signature(kind.__init__).parameters if "__init__" in vars(kind) else ()
+    """Names that a constructor takes; FastFlow hands on what it does not know to every step."""
+    taken = list(inspect.signature(kind.__init__).parameters) if "__init__" in vars(kind) else []
+    if "flow" in taken:
+        steps = (inspect.signature(f).parameters for f in (make_flow, FlowStep.__init__))
+        taken += [name for names in steps for name in names]
+    return taken
 
 
 def test_published_parameter_counts():
@@ -151,7 +166,7 @@ def test_a_training_step_of_differnet_looks_at_four_views():
 
 def test_the_protocol_says_what_is_fitted(recorded):
     settings, _ = recorded
-    place = {"dataset": make_plan(STUDY, settings).dataset, "categories": ["left"]}
-    text = prose.protocol(STUDY, settings.results, **place)
+    selection = Selection(STUDY, settings.results, make_plan(STUDY, settings).dataset, ("left",))
+    text = sentences.protocol(selection)
     assert "fitted in one pass (1) for spade, padim, patchcore" in text
     assert "last (2 … 3) for fastflow, cflow, differnet" in text

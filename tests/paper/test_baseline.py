@@ -31,7 +31,7 @@ def results(tmp_path):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counting takes seconds and is tested on its own (tests/test_parameters.py)."""
+    """Counting takes seconds and is tested on its own (tests/paper/test_parameters.py)."""
     monkeypatch.setattr(parameters, "accounting", lambda published, variants: COUNTS)
 
 
@@ -141,7 +141,7 @@ def test_a_removed_record_is_missing(results):
     assert set(failed(compare(results / "nothing"))["verdict"]) == {"missing"}
 
 
-@pytest.mark.parametrize("value", [float("nan"), None, "0.9", float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_fails(results, value):
     edit(place(results), metrics=lambda m: m | {"aupro": value})
     (row,) = failed(compare(results)).to_dict("records")
@@ -150,13 +150,19 @@ def test_what_is_no_number_fails(results, value):
     assert failed(compare(results))["verdict"].tolist() == ["not a number"]
 
 
-@pytest.mark.parametrize("data", [{"digest": "other"}, {}])
-def test_other_data_fails(results, data):
-    edit(place(results), data=data)
+@pytest.mark.parametrize("value", [None, "0.9"])
+def test_a_damaged_run_is_named(results, value):
+    edit(place(results), metrics=lambda m: m | {"aupro": value})
+    with pytest.raises(InputError, match=r"seed-1\.json: expected a run record"):
+        compare(results)
+
+
+def test_other_data_fails(results):
+    edit(place(results), data=lambda d: d | {"digest": "other"})
     assert set(failed(compare(results))["verdict"]) == {"other data"}
 
 
-@pytest.mark.parametrize("value", [float("nan"), None])
+@pytest.mark.parametrize("value", [float("nan")])
 def test_a_damaged_baseline_is_named(results, value):
     edit(place(results), metrics=lambda m: m | {"image_auroc": value})
     with pytest.raises(InputError, match=r"seed-1\.json: image_auroc: expected a number; got"):

@@ -165,11 +165,19 @@ def test_a_mean_is_over_all_official_categories_of_a_seed(tmp_path):
     assert row["ours"] == pytest.approx(100 * (14 * 0.98 + 0.95) / 15)
 
 
-@pytest.mark.parametrize("value", [float("nan"), None, "0.99"])
-def test_what_is_no_number_is_never_reproduced(tmp_path, value):
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (float("nan"), "image_auroc is not recorded"),
+        (None, "no record"),  # a damaged one is left out, and named
+        ("0.99", "no record"),
+    ],
+)
+def test_what_is_no_number_is_never_reproduced(tmp_path, value, why, capsys):
     write_run(tmp_path, CAIT, "screw", 0, 0.978, metrics={"image_auroc": value})
     row = judge(SCREW, tmp_path)
-    assert (row["verdict"], row["why"]) == ("not run", "image_auroc is not recorded")
+    assert (row["verdict"], row["why"]) == ("not run", why)
+    assert ("left out: " in capsys.readouterr().err) == (why == "no record")
 
 
 def test_smoke_runs_other_variants_and_data_sets_do_not_count(tmp_path):

@@ -66,14 +66,18 @@ ERRORS = {
     "metric": ({"metric": "image_aurok"}, "unknown metric 'image_aurok'; did you mean 'image_"),
     "range": ({"value": "979", "printed": "979"}, "value: expected image_auroc in 0 … 100 %; got"),
     "negative": ({"value": "-1", "printed": "-1"}, "value: expected image_auroc in 0 … 100 %"),
-    "nan": ({"value": "nan"}, "value: expected image_auroc in 0 … 100 %; got nan"),
+    "nan": ({"value": "nan"}, "value: expected a number; got 'nan'"),
     "unit": ({"unit": "fraction"}, "unit: expected % for image_auroc; got fraction"),
     "number": ({"value": "97,9"}, "value: expected a number; got '97,9'"),
     "no value": ({"value": ""}, "value: expected a number; got ''"),
-    "status": ({"status": "sure"}, "unknown status 'sure'"),
+    "status": (
+        {"status": "sure"},
+        "status: expected one of confirmed, single-source, unverif",
+    ),
     "printed": ({"printed": "99.7"}, "printed: expected the value, as a percentage, fraction"),
     "printed text": ({"printed": "x"}, "printed: expected a number; got 'x'"),
-    "printed nan": ({"printed": "nan"}, "printed: expected the value"),
+    "printed nan": ({"printed": "nan"}, "printed: expected a number; got 'nan'"),
+    "presumed": ({"presumed": "all"}, "presumed: expected one of nothing, backbone; got 'all'"),
     "printed zero": ({"value": "1", "printed": "0"}, "printed: expected the value"),
     "value zero": ({"value": "0", "printed": "5"}, "printed: expected the value"),
     "setting": ({"setting": "kernels=x"}, "setting: kernels: expected whole numbers"),
@@ -87,37 +91,37 @@ def test_a_wrong_row_is_named(tmp_path, changes, message):
     file = write(tmp_path / "l.csv", other, GOOD | changes)
     with pytest.raises(InputError) as error:
         read_published(file)
-    assert str(error.value).startswith(f"{file}, row 3: {message}")
+    assert str(error.value).startswith(f"{file}, line 3: {message}")
     assert "\n" not in str(error.value)
 
 
 def test_a_figure_that_is_there_twice_names_both_rows(tmp_path):
     file = write(tmp_path / "l.csv", GOOD, GOOD | {"value": "98", "printed": "98", "note": "x"})
-    with pytest.raises(InputError, match=r"l\.csv, row 3: expected every figure once; .* row 2"):
+    with pytest.raises(InputError, match=r"l\.csv, line 3: expected every figure once; .* line 2"):
         read_published(file)
 
 
 def test_a_damaged_file_is_one_line(tmp_path):
     file = tmp_path / "l.csv"
-    with pytest.raises(InputError, match=r"l\.csv: expected a ledger"):
+    with pytest.raises(InputError, match=r"l\.csv: expected a CSV file"):
         read_published(file)
-    with pytest.raises(InputError, match=r"expected a ledger"):
+    with pytest.raises(InputError, match=r"expected a CSV file"):
         read_published(tmp_path)
     write(file, GOOD, columns=COLUMNS[:-1])
-    with pytest.raises(InputError, match=r"l\.csv, row 1: expected the column note; found none"):
+    with pytest.raises(InputError, match=r"l\.csv: expected the columns by,.*,note, each once"):
         read_published(file)
     file.write_text("")
-    with pytest.raises(InputError, match=r"l\.csv, row 1: expected the column by"):
+    with pytest.raises(InputError, match=r"l\.csv: expected the columns by,.*; got none"):
         read_published(file)
     for row in ("a,b", "a" + "," * len(COLUMNS)):
         file.write_text(f"{','.join(COLUMNS)}\n{row}\n")
-        with pytest.raises(InputError, match=r"l\.csv, row 2: expected 14 values; got more or"):
+        with pytest.raises(InputError, match=r"l\.csv, line 2: expected 15 values; got more or"):
             read_published(file)
     file.write_bytes(b"by,table\n\xff\xfe,x\n")
-    with pytest.raises(InputError, match=r"l\.csv: expected a ledger"):
+    with pytest.raises(InputError, match=r"l\.csv: expected a CSV file in UTF-8"):
         read_published(file)
     file.write_text(f"{','.join(COLUMNS)}\n{'x' * 200_000}\n")
-    with pytest.raises(InputError, match=r"l\.csv: expected a ledger .*field larger"):
+    with pytest.raises(InputError, match=r"l\.csv: expected a CSV file .*field larger"):
         read_published(file)
 
 
@@ -174,7 +178,7 @@ def test_every_setting_of_the_paper_is_the_studies_own():
 def test_a_settings_file_is_checked_too(tmp_path):
     file = tmp_path / "s.csv"
     file.write_text("backbone,field,value,status,source\n,epochs,500,maybe,x\n")
-    with pytest.raises(InputError, match=r"s\.csv, row 2: unknown status 'maybe'"):
+    with pytest.raises(InputError, match=r"s\.csv, line 2: status: expected .*; got 'maybe'"):
         read_settings(file)
 
 

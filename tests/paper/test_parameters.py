@@ -5,8 +5,10 @@ from collections import Counter
 import pytest
 
 from harness.bundled import bundled
+from harness.features.extractor import Extractor
 from harness.paper import parameters
 from harness.paper.ledger import read_published
+from harness.run.measure import count_parameters
 from harness.studies import STUDIES
 from harness.studies.paper import CAIT, PAPER, RESNET18
 
@@ -57,8 +59,8 @@ def test_with_the_reproductions_layer_norm(rows):
     # gathierry's own recipes, as its issues print them
     names = {n: v for v, n in STUDIES["reproductions"].named.items()}
     for name, flow_and_norm in (("ResNet18", 5_574_912), ("CaiT", 7_074_500)):
-        counts = parameters.count_variant(names[f"gathierry, {name}"])
-        assert counts["flow"] + counts["norm"] == flow_and_norm
+        counts = count_parameters(names[f"gathierry, {name}"])
+        assert counts.additional == flow_and_norm
 
 
 def test_every_reading_is_there_once(rows):
@@ -88,12 +90,12 @@ def test_one_cycle_counted_is_the_whole_model(rows, name):
     chosen = [h for h in parameters.hypotheses() if h[0] == name][:: 54 // 6]
     assert len(chosen) == 6
     for backbone, width, variant in chosen:
-        whole = parameters.count_variant(variant)
+        whole = count_parameters(variant)
         kernels = ",".join(map(str, variant.kernels))
         found = row(rows, backbone, kernels, variant.coupling, variant.flow_steps, width)
-        assert (whole["flow"], whole["frozen"]) == (found["flow"], found["frozen"])
+        assert (whole.flow, whole.frozen) == (found["flow"], found["frozen"])
         if name != "CaiT":
-            assert whole["norm"] == found["norm"]
+            assert whole.norm == found["norm"]
 
 
 def test_rounding_is_to_the_printed_figure(rows):
@@ -125,14 +127,14 @@ def test_without_a_ledger_nothing_rounds(monkeypatch):
 
 
 def test_feature_shapes_of_the_four_backbones():
-    shapes = [parameters.skeleton(v)[2] for v in PAPER.values()]
+    shapes = [Extractor.on_meta(v.feature_spec).shapes for v in PAPER.values()]
     assert shapes[0] == ((64, 64, 64), (128, 32, 32), (256, 16, 16))
     assert shapes[1] == ((256, 64, 64), (512, 32, 32), (1024, 16, 16))
     assert shapes[2:] == [((768, 24, 24),), ((768, 28, 28),)]
 
 
 def test_equal_parameters_of_four_two_sided_and_eight_one_sided_steps():
-    one, two, four = (parameters.count_variant(v)["flow"] for v in STUDIES["coupling"].variants)
+    one, two, four = (count_parameters(v).flow for v in STUDIES["coupling"].variants)
     assert four == pytest.approx(one, rel=1e-3)  # they differ by four affines of 2 C
     assert one - four == 4 * 2 * (64 + 128 + 256)
     assert two == 2 * four
@@ -144,8 +146,7 @@ def test_the_baselines_counts_are_those_of_today(rows):
     from harness.paper.ledger import ledger
 
     assert {v.digest for v in (RESNET18, CAIT)} <= set(counted(ledger()))
-    variants = {k: c["flow"] + c["norm"] for k, v in counted(ledger()).items()
-                for c in [parameters.count_variant(v)]}  # fmt: skip
+    variants = {k: count_parameters(v).additional for k, v in counted(ledger()).items()}
     fresh = {"readings": rows, "variants": variants}
     table = compare_counts(fresh, bundled("results", "baseline"))
     assert set(table["verdict"]) == {"same"}, table[table["verdict"] != "same"]["cell"].tolist()

@@ -1,7 +1,6 @@
 """Published figures beside ours: the tables that the notebooks show, on records made by hand."""
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,9 +8,11 @@ from handmade import write_run
 
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.paper import ledger as published
-from harness.paper import tables as beside
+from harness.paper import readings
+from harness.paper import tables as paper_tables
 from harness.paper.gap import gaps
 from harness.report import tables
+from harness.report.selection import Selection, select
 from harness.studies import get_study
 from harness.studies.paper import RESNET18
 
@@ -26,8 +27,16 @@ def fill(results, categories=MVTEC, seeds=(0, 1)):
 
 
 def by_category(results, categories=MVTEC, asked=TABLE2):
-    frame = tables.load(asked, results, dataset="mvtec_ad", categories=categories)
-    return beside.by_category(asked, "ResNet18", frame, "image_auroc", categories)
+    return table_of(Selection(asked, results, "mvtec_ad", tuple(categories)), "ResNet18")
+
+
+def table_of(selection, label, metric="image_auroc"):
+    return paper_tables.by_category(selection, tables.runs(selection), label, metric)
+
+
+def compared(study, results):
+    dataset = get_study(study).dataset
+    return paper_tables.compared(select(study, results, dataset=dataset, categories=()))
 
 
 def test_a_variant_by_category(tmp_path):
@@ -59,7 +68,7 @@ def test_nothing_run(tmp_path):
 def test_no_figure_hides_another():
     """Two figures of one backbone, metric and category never share a column."""
     places = Counter(
-        (f.backbone.split(".")[0], f.dataset, f.metric, beside._source(f), f.category)
+        (f.backbone.split(".")[0], f.dataset, f.metric, paper_tables._source(f), f.category)
         for f in published.ledger()
         if f.method == "FastFlow" and f.category
         and (f.table in ("table2", "table3", "table4") or f.by not in ("FastFlow", "U-Flow"))
@@ -68,39 +77,39 @@ def test_no_figure_hides_another():
 
 
 def test_the_papers_own_column_stands_beside_its_backbone(tmp_path):
-    frame = tables.load(TABLE2, tmp_path, dataset="mvtec_ad", categories=MVTEC)
-    cait = beside.by_category(TABLE2, "CaiT", frame, "image_auroc", MVTEC)
+    selection = Selection(TABLE2, tmp_path, "mvtec_ad", tuple(MVTEC))
+    cait = table_of(selection, "CaiT")
     assert cait.loc["screw", "paper"] == "97.8"
     assert cait.loc["mean", "paper"] == "99.4"
-    pixel = beside.by_category(TABLE2, "ResNet18", frame, "pixel_auroc", MVTEC)
+    pixel = table_of(selection, "ResNet18", "pixel_auroc")
     assert {"gathierry, last epoch", "gathierry, best epoch on test"} <= set(pixel.columns)
     assert "paper" not in pixel
 
 
 def test_complexity_has_published_beside_ours(tmp_path):
     fill(tmp_path, seeds=(0,))
-    shown = beside.complexity(beside.compared("table1", tmp_path))
+    shown = paper_tables.complexity(compared("table1", tmp_path))
     row = shown.loc["resnet18", "FastFlow"]
     assert row["image AUROC"] == "97.9 | 90.00 (n=1)"
     assert row["A.d. params (M)"] == "4.9 | 4.657"
     assert row["FPS"] == "30.8° | 50.0"
     assert shown.loc[("wide_resnet50_2", "SPADE"), "FPS"] == "0.67? | –"
-    assert shown.columns.tolist() == [beside.SPELT[c] for c in beside.COSTS]
+    assert shown.columns.tolist() == [paper_tables.SPELT[c] for c in paper_tables.COSTS]
 
 
 def test_verdicts_and_their_tally(tmp_path):
-    table = beside.compared("table1", tmp_path)
-    shown = beside.verdicts(table)
+    table = compared("table1", tmp_path)
+    shown = paper_tables.verdicts(table)
     assert len(shown) == len(table)
     assert shown.loc["cait_m48_448, mean, image AUROC", "verdict"] == "not run"
-    assert "not run" in beside.tally(table)
+    assert "not run" in paper_tables.tally(table)
     nothing = gaps([], tmp_path, {})
-    assert beside.verdicts(pd.DataFrame(columns=table.columns)).empty
+    assert paper_tables.verdicts(pd.DataFrame(columns=table.columns)).empty
     assert nothing.empty
 
 
 def test_the_reading_that_survives():
-    shown = beside.surviving()
+    shown = readings.surviving()
     assert shown["matched"].max() < 5  # no reading gives all of the confirmed counts
     assert shown.loc["one-sided, all steps, width C/2", "Wide-ResNet50-2 3-1 (41.3 M)"]
     assert not shown.loc["two-sided, all steps, width C/2", "Wide-ResNet50-2 3-1 (41.3 M)"]
@@ -108,33 +117,33 @@ def test_the_reading_that_survives():
     assert shown.loc["two-sided, half the steps, width 1.06·C/2", "ResNet18 3 (4.9 M)"]
     by_hand = shown[[c for c in shown.columns if c != "matched" and "?" not in c]].sum(axis=1)
     pd.testing.assert_series_equal(by_hand, shown["matched"], check_names=False)
-    assert len(beside.readings()) == 216
+    assert len(readings.readings()) == 216
 
 
 @pytest.mark.parametrize("table", ["table2", "table3", "table4", "disturbed"])
 def test_every_mirrored_table_has_figures(table, tmp_path):
-    assert len(beside.compared(table, tmp_path)) >= 2
+    assert len(compared(table, tmp_path)) >= 2
 
 
-def test_another_copy_of_the_data_is_said_in_the_column():
-    copies = ["a part of the published 9 train, 9 test, in another form than the published PNG"]
-    said = beside._other_copy(pd.DataFrame({"copy": copies}))
-    assert said == " (a part of the data, stored in another form)"
-    assert beside._other_copy(pd.DataFrame({"copy": ["the published counts", ""]})) == ""
+def test_another_copy_of_the_data_is_said_in_the_column(tmp_path):
+    other = {"complete": False, "official": False, "published_form": False, "copy": "in words"}
+    write_run(tmp_path, RESNET18, "bottle", 0, 0.9, data=other)
+    write_run(tmp_path, RESNET18, "screw", 0, 0.9)
+    said = by_category(tmp_path, ["bottle", "screw"]).columns[0]
+    assert said == "ours (a part of the data, stored in another form)"
+    assert by_category(tmp_path, ["screw"]).columns[0] == "ours"
 
 
 def test_table4_shows_the_compared_methods():
-    study = get_study("table4")
-    frame = tables.load(study, Path("nowhere"), dataset="cifar10", categories=["cat"])
-    shown = beside.by_category(study, "ResNet18", frame, "image_auroc", ["cat"])
+    shown = table_of(
+        select("table4", "nowhere", dataset="cifar10", categories=["cat"]), "ResNet18"
+    )
     assert shown.loc["mean", "paper"] == "66.7"
     assert {"OCGAN, in the paper", "Deep SVDD, in the paper"} <= set(shown.columns)
 
 
 def test_a_rival_stands_beside_figures_of_its_own_settings_and_backbone():
-    asked = get_study("table2")
-    frame = tables.load(asked, Path("nowhere"), dataset="mvtec_ad", categories=["bottle"])
-    name = "Wide-ResNet50-2, PatchCore"
-    table = beside.by_category(asked, name, frame, "image_auroc", ["bottle"])
+    bottle = select("table2", "nowhere", dataset="mvtec_ad", categories=["bottle"])
+    table = table_of(bottle, "Wide-ResNet50-2, PatchCore")
     assert not [c for c in table if "best epoch" in c or "in the paper" in c]
     assert table.loc["mean", "PatchCore"] == "99.1"  # of 25 %, as the variant

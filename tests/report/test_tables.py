@@ -11,15 +11,23 @@ from handmade import record, write_rows
 from harness.experiment.record import Place, write_failure, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-from harness.report import sentences as prose
-from harness.report import tables
+from harness.report import sentences, tables
+from harness.report.selection import Selection
+from harness.score.statistics import bootstrap
 from harness.studies import get_study
 
 STUDY = Study(
     name="s", asks="Better?", bases={"base": Variant()}, seeds=(0, 1),
     vary=one_factor(kernels=((3, 1),), coupling=("two-sided",)),
 )  # fmt: skip
-WHERE = {"dataset": "d", "categories": ["a", "b"]}
+
+
+def selected(results, study=STUDY):
+    return Selection(study, results, "d", ("a", "b"))
+
+
+def runs(results, study=STUDY):
+    return tables.runs(selected(results, study))
 
 
 BASE, KERNELS, TWO = STUDY.variants
@@ -39,7 +47,7 @@ def results(tmp_path):
 def test_load_takes_the_studys_runs_in_its_order(results):
     stranger = Variant(epochs=7)
     write_rows(results, [(stranger, "a", 0, 0.1), (BASE, "c", 0, 0.1), (BASE, "a", 9, 0.1)])
-    frame = tables.load(STUDY, results, **WHERE)
+    frame = runs(results)
     assert len(frame) == len(ROWS)
     assert frame["label"].tolist() == ["base"] * 4 + ["kernels=3,1"] * 4 + ["coupling=two-sided"]
     assert (frame["additional_params"] == 1024).all()
@@ -47,7 +55,7 @@ def test_load_takes_the_studys_runs_in_its_order(results):
 
 
 def test_summary_by_hand(results):
-    table = tables.summary(tables.load(STUDY, results, **WHERE), STUDY).set_index("variant")
+    table = tables.summary(runs(results), STUDY).set_index("variant")
     base = table.loc["base"]
     assert base["runs"] == 4
     assert base["image_auroc"] == pytest.approx((0.90 + 0.92 + 0.80 + 0.82) / 4)
@@ -59,7 +67,7 @@ def test_summary_by_hand(results):
 
 
 def test_differences_by_hand(results):
-    table = tables.differences(tables.load(STUDY, results, **WHERE), STUDY).set_index("variant")
+    table = tables.differences(runs(results), STUDY).set_index("variant")
     kernels = table.loc["kernels=3,1"]
     # paired: a 5 and 4, b 6 and 5 points
     assert kernels["pairs"] == 4
@@ -77,28 +85,28 @@ def test_bootstrap_covers_the_truth_about_95_times_in_100():
     hits = 0
     for _ in range(300):
         groups = [rng.normal(0.0, 1.0, 25) for _ in range(3)]
-        low, high = tables.bootstrap(groups, resamples=400)
+        low, high = bootstrap(groups, resamples=400)
         hits += low <= 0 <= high
     assert 0.90 <= hits / 300 <= 0.98
 
 
 def test_bootstrap_is_reproducible_and_stratified():
     groups = [np.array([0.0, 0.0]), np.array([10.0, 10.0])]
-    assert tables.bootstrap(groups) == (5.0, 5.0)  # no resample mixes the groups
-    assert np.isnan(tables.bootstrap([np.array([1.0]), np.array([2.0])])).all()
+    assert bootstrap(groups) == (5.0, 5.0)  # no resample mixes the groups
+    assert np.isnan(bootstrap([np.array([1.0]), np.array([2.0])])).all()
     noisy = [np.arange(5.0)]
-    assert tables.bootstrap(noisy) == tables.bootstrap(noisy)
+    assert bootstrap(noisy) == bootstrap(noisy)
 
 
 def test_oracle_is_the_best_epoch_of_each_run(tmp_path):
     write_rows(tmp_path, [(BASE, "a", 0, 0.6), (BASE, "a", 1, 0.8)], best=0.9)
-    table = tables.oracle(tables.epochs(STUDY, tmp_path, **WHERE), STUDY, ["image_auroc"])
+    table = tables.oracle(tables.epochs(selected(tmp_path)), STUDY, ["image_auroc"])
     assert table.loc["base"].tolist() == [70.0, 90.0]
 
 
 def test_answer_says_what_is_clear_and_what_is_not(results):
     write_rows(results, [(TWO, "a", 1, 0.91), (TWO, "b", 0, 0.81), (TWO, "b", 1, 0.81)])
-    said = prose.answer(tables.load(STUDY, results, **WHERE), STUDY)
+    said = sentences.answer(runs(results), STUDY)
     assert "The reference (base) has a mean image AUROC of 86.0." in said
     assert "kernels=3,1 gains 5.0 points" in said
     assert "No clear difference: coupling=two-sided." in said
@@ -106,14 +114,14 @@ def test_answer_says_what_is_clear_and_what_is_not(results):
 
 def test_answer_with_one_seed_claims_nothing(results):
     one = replace(STUDY, seeds=(0,))
-    said = prose.answer(tables.load(one, results, **WHERE), one)
+    said = sentences.answer(runs(results, one), one)
     assert "gains" not in said
     assert "Not enough seeds to tell: kernels=3,1, coupling=two-sided." in said
 
 
 def test_opening_names_what_is_missing_and_what_failed(results):
     write_failure(Place.of(results, TWO, "d", "b", 0), "the loss became nan")
-    text = prose.opening(tables.load(STUDY, results, **WHERE), STUDY, results, **WHERE)
+    text = sentences.opening(runs(results), selected(results))
     assert "9 of 12 runs are recorded" in text
     assert "**3 runs are missing**" in text
     assert "A run **failed**: the loss became nan" in text
@@ -128,59 +136,58 @@ def test_opening_names_what_is_missing_and_what_failed(results):
     ],
 )
 def test_opening_marks_what_is_no_plain_result(tmp_path, key, value, words):
-    made = record(BASE, "a", 0, 0.9) | {key: value}
-    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
-    text = prose.opening(tables.load(STUDY, tmp_path, **WHERE), STUDY, tmp_path, **WHERE)
+    write_rows(tmp_path, [(BASE, "a", 0, 0.9)], change={key: value})
+    text = sentences.opening(runs(tmp_path), selected(tmp_path))
     assert words in text
 
 
 def test_protocol_is_read_off_the_records(results):
-    text = prose.protocol(STUDY, results, **WHERE)
+    text = sentences.protocol(selected(results))
     for words in ("false-positive rate of 0.3", "a, b 9 train, 8 test (7 defective, 6 masks)",
                   "seeds 0, 1", "batches of 8, 2 threads, chip", "last (10)"):  # fmt: skip
         assert words in text
 
 
 def test_protocol_says_what_a_copy_is(tmp_path):
-    made = record(BASE, "a", 0, 0.9)
-    made["data"] |= {"form": "JPEG 9x9", "official": False, "copy": "a part", "disturbance": "±1°"}
-    write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
-    text = prose.protocol(STUDY, tmp_path, **WHERE)
+    data = {"form": "JPEG 9x9", "official": False, "copy": "a part", "disturbance": "±1°"}
+    write_rows(tmp_path, [(BASE, "a", 0, 0.9)], change={"data": data})
+    text = sentences.protocol(selected(tmp_path))
     assert "6 masks; JPEG 9x9; a part; ±1°)" in text
     assert "(images r, masks nearest)" in text
 
 
 def test_a_test_set_of_one_kind_has_no_answer(tmp_path):
-    made = record(BASE, "a", 0, 0.9) | {"metrics": {}}
+    made = record(BASE, "a", 0, 0.9)
+    made.metrics = {}
     write_record(Place.of(tmp_path, BASE, "d", "a", 0), made)
-    frame = tables.load(STUDY, tmp_path, **WHERE)
-    assert "all good or all defective" in prose.answer(frame, STUDY)
+    frame = runs(tmp_path)
+    assert "all good or all defective" in sentences.answer(frame, STUDY)
 
 
 def test_nothing_run_yet(tmp_path):
-    frame = tables.load(STUDY, tmp_path, **WHERE)
-    assert "0/4" in tables.as_text(tables.summary(frame, STUDY))
-    assert prose.answer(frame, STUDY) == "Not answered: the reference has not been run."
-    assert "0 of 12 runs" in prose.opening(frame, STUDY, tmp_path, **WHERE)
-    assert "Nothing has been run" in prose.protocol(STUDY, tmp_path, **WHERE)
+    frame = runs(tmp_path)
+    assert "0/4" in tables.as_text(tables.summary(frame, STUDY), 4)
+    assert sentences.answer(frame, STUDY) == "Not answered: the reference has not been run."
+    assert "0 of 12 runs" in sentences.opening(frame, selected(tmp_path))
+    assert "Nothing has been run" in sentences.protocol(selected(tmp_path))
     assert isinstance(tables.styled(tables.summary(frame, STUDY)), pd.DataFrame)
 
 
 def test_report_tables_by_hand(results):
-    table = tables.summary(tables.load(STUDY, results, **WHERE), STUDY)
+    table = tables.summary(runs(results), STUDY)
     row = tables.styled(table).loc["base"].to_dict()
     assert row == {
         "runs": 4, "image AUROC": "86.0\u00a0±\u00a01.4", "pixel AUROC": "90.0\u00a0±\u00a00.0",
         "lowest category": "81.0", "A.d. params": "0.001 M", "FPS": "50.0",
     }  # fmt: skip
     assert tables.styled_rest(table).columns.tolist() == []
-    cost = tables.cost(tables.load(STUDY, results, **WHERE), STUDY).loc["base"]
+    cost = tables.cost(runs(results)).loc["base"]
     assert (cost["flow params"], cost["FPS"]) == ("1,000", "50.0")
 
 
 def test_text_table_without_pixel_metrics(tmp_path):
     write_rows(tmp_path, ROWS, pixel=None)
-    text = tables.as_text(tables.summary(tables.load(STUDY, tmp_path, **WHERE), STUDY))
+    text = tables.as_text(tables.summary(runs(tmp_path), STUDY), 4)
     assert "86.0\u00a0±\u00a01.4" in text
     assert "pixel" not in text
     assert "4/4" in text
@@ -203,25 +210,37 @@ def test_base_settings_mark_what_differs_from_the_defaults():
 
 def test_other_settings_are_said():
     study = get_study("kernels", set={"epochs": 20})
-    assert prose.other_settings(study, "mvtec_ad") == "epochs 20 instead of 500"
-    assert prose.other_settings(get_study("kernels"), "mvtec_ad") == ""
-    assert "data set x instead of mvtec_ad" in prose.other_settings(get_study("kernels"), "x")
-    assert prose.other_settings(STUDY, "d") == ""
+    assert sentences.other_settings(study, "mvtec_ad") == "epochs 20 instead of 500"
+    assert sentences.other_settings(get_study("kernels"), "mvtec_ad") == ""
+    assert "data set x instead of mvtec_ad" in sentences.other_settings(get_study("kernels"), "x")
+    assert sentences.other_settings(STUDY, "d") == ""
 
 
 def test_oracles_are_marked(tmp_path):
     oracle = BASE.replace(epoch_selection="best-on-test")
     study = Study(name="s", asks="?", bases={"a": BASE, "b": oracle}, seeds=(0,))
     for variant in (BASE, oracle):
-        made = record(variant, "a", 0, 0.9)
-        made["selection"] = {
-            "rule": variant.epoch_selection, "epoch": 10, "oracle": variant is oracle,
-        }  # fmt: skip
-        write_record(Place.of(tmp_path, variant, "d", "a", 0), made)
-    frame = tables.load(study, tmp_path, **WHERE)
-    text = tables.as_text(tables.summary(frame, study))
+        rule = {"rule": variant.epoch_selection, "oracle": variant is oracle}
+        write_rows(tmp_path, [(variant, "a", 0, 0.9)], change={"selection": rule})
+    frame = runs(tmp_path, study)
+    text = tables.as_text(tables.summary(frame, study), 2)
     assert "b (oracle)" in text
     assert "a (oracle)" not in text
-    assert "test labels: b." in prose.opening(frame, study, tmp_path, **WHERE)
-    said = prose.protocol(study, tmp_path, **WHERE)
+    assert "test labels: b." in sentences.opening(frame, selected(tmp_path, study))
+    said = sentences.protocol(selected(tmp_path, study))
     assert "last (10) for a; best-on-test (10) for b" in said
+
+
+def test_a_damaged_record_of_another_study_does_no_harm(results):
+    stranger = Place.of(results, Variant(epochs=7), "d", "a", 0).record
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{")
+    assert len(runs(results)) == len(ROWS)
+
+
+def test_records_are_read_once(results, monkeypatch):
+    chosen = selected(results)
+    assert len(chosen.records) == len(ROWS)
+    monkeypatch.setattr("harness.report.selection.read_record", None)
+    assert len(tables.runs(chosen)) == len(ROWS)
+    assert "9 train" in sentences.protocol(chosen)

@@ -1,17 +1,17 @@
 """The estimate of a plan's time and disk: linear in the work, shared work counted once."""
 
-import json
-
+import msgspec
 import pytest
-from handmade import record
+from handmade import changed, record
 
 from harness.errors import InputError
-from harness.experiment.record import Place
+from harness.experiment.record import Macs, Place, Record, write_record
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.run import estimate as module
 from harness.run.estimate import Rates, estimate, measured_rates
+from harness.run.measure import measure
 from harness.run.plan import Plan, plan_without_data
 from harness.studies import get_study
 
@@ -49,11 +49,11 @@ def cost(study, tmp_path, sizes=None, jobs=1):
 
 
 def test_by_pencil(tmp_path):
-    macs, shapes = module._cost(TINY, 0)
+    macs, shapes = measure(TINY).macs, measure(TINY).shapes
     assert [s[1:] for s in shapes] == [(16, 16), (8, 8)]
     got = cost(study(), tmp_path)
-    assert got["train_seconds"] == pytest.approx(macs["flow"] * 100 * 10 * 1e-9)
-    assert got["backbone_seconds"] == pytest.approx(macs["backbone"] * 150 * 1e-10)
+    assert got["train_seconds"] == pytest.approx(macs.flow * 100 * 10 * 1e-9)
+    assert got["backbone_seconds"] == pytest.approx(macs.backbone * 150 * 1e-10)
     assert got["cache_bytes"] == 150 * 4 * sum(c * h * w for c, h, w in shapes)
     # two float32 a position (energy and log-determinant), of the last epoch alone
     assert got["results_bytes"] == module.RECORD_BYTES + 50 * 2 * 4 * MAP
@@ -106,16 +106,13 @@ def test_scoring_variants_train_once(tmp_path):
 def write(results, variant, **changes):
     made = record(variant, "a", 0, 0.9)
     name = module.device_name("cpu")
-    made["environment"]["device_name"] = name
-    made["macs"] = {"flow": 1000, "backbone": 3000}
-    made["loss"] = [1.0] * 5  # epochs
-    made["measured"]["fit_seconds"] = 2.0
-    made["measured"]["speed"]["fps"] = 10.0
-    for key, value in changes.items():
-        made[key] = made[key] | value if isinstance(value, dict) else value
-    path = Place.of(results, variant, "d", "a", 0).record
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(made))
+    made.environment.device_name = name
+    made.macs = Macs(flow=1000, backbone=3000)
+    made.loss = [1.0] * 5  # epochs
+    made.measured.fit_seconds = 2.0
+    made.measured.speed.fps = 10.0
+    made = msgspec.convert(changed(made, **changes), Record)
+    write_record(Place.of(results, variant, "d", "a", 0), made)
     return made
 
 

@@ -16,14 +16,15 @@ import torch
 from tiny import TINY, Here
 
 from harness.errors import InputError, RunFailed
-from harness.experiment.record import Epoch, Macs, Selection, Speed, read_record, read_records
+from harness.experiment import record as blocks
+from harness.experiment.record import Epoch, Macs, Speed, read_record, read_records
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
 from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies
-from harness.report import sentences as prose
-from harness.report import tables
+from harness.report import sentences, tables
+from harness.report.selection import Selection
 from harness.run import job, sweep
 from harness.run.energies import History
 from harness.run.evaluate import patience, truth
@@ -73,7 +74,7 @@ def test_a_whole_study(study, settings):
         assert record.metrics["pixel_auroc"] > 0.9
         assert 0.5 < record.metrics["aupro"] <= 1
         assert [e.epoch for e in record.epochs] == [2, 3]
-        assert record.selection == Selection(rule="last", epoch=3, oracle=False)
+        assert record.selection == blocks.Selection(rule="last", epoch=3, oracle=False)
         assert record.measured.speed.fps > 0
         assert record.measured.peak_memory_bytes > 10**8
         assert record.parameters.flow > 0
@@ -130,12 +131,11 @@ def test_speed_left_unmeasured(study, settings, in_process):
     run_study(plan, settings, said.append)
     assert not any("speed" in text for text in said)
     assert all(r.measured.speed == Speed() for r in read_records(settings.results))
-    frame = tables.load(study, settings.results, dataset=plan.dataset, categories=["left"])
-    text = tables.as_text(tables.summary(frame, study))
+    selection = Selection(study, settings.results, plan.dataset, ("left",))
+    text = tables.as_text(tables.summary(tables.runs(selection), study), 1)
     assert "A.d. params" in text
     assert "FPS" not in text
-    told = prose.protocol(study, settings.results, dataset=plan.dataset, categories=["left"])
-    assert "FPS: not measured." in told
+    assert "FPS: not measured." in sentences.protocol(selection)
 
 
 def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
@@ -248,7 +248,7 @@ def test_sigkill_in_the_middle_of_training(settings):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     read = ""
     while "epoch" not in read:
-        read += (text := process.stderr.read(40))
+        read += (text := process.stderr.readline())
         assert text, read
     process.send_signal(signal.SIGKILL)
     process.wait()

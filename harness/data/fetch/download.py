@@ -15,11 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 import pooch
 import requests
 import urllib3
-from tqdm import tqdm
 
 import harness
 from harness.errors import InputError
 from harness.files import write_whole
+from harness.progress import progress
 
 CONNECT, SILENCE = 10.0, 30.0  # seconds to wait for a connection, and for more of the file
 SLOWEST = 1024  # bytes a second, over SILENCE, below which a server counts as hanging
@@ -142,11 +142,12 @@ class _Resume:
         got = start
         with (
             self.part.open("ab" if start else "wb") as file,
-            tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None) as bar,
+            progress(self.part.stem, total and total / _MIB, unit="MiB") as bar,
         ):
+            bar.advance(start / _MIB)
             for block in _blocks(reply):
                 file.write(block)
-                bar.update(len(block))
+                bar.advance(len(block) / _MIB)
                 got += len(block)
                 if got > self.most:
                     break

@@ -13,7 +13,7 @@ from tiny import SHARED
 from trees import COUNTS, LAYOUTS, batches, draw, write_cifar10_binary, write_cifar10_pickles
 
 from harness.data.contract import read_image, read_mask
-from harness.data.counts import CIFAR10_CLASSES, PUBLISHED_COUNTS, compare
+from harness.data.counts import CIFAR10_CLASSES, PUBLISHED_COUNTS, Copy, compare
 from harness.data.datasets import DATASETS, disturbed, open_dataset, recognise
 from harness.data.disturbed import Motion
 from harness.data.folders import every_fifth
@@ -227,16 +227,16 @@ def test_disturbed_by_name(written, tmp_path):
 
 def test_copies_are_named():
     whole = dict(zip(COUNTS, PUBLISHED_COUNTS["mvtec_ad"]["bottle"], strict=True))
-    assert compare("mvtec_ad", "bottle", whole, "PNG 900x900") == {
-        "official": True, "copy": "the published counts",
-    }  # fmt: skip
+    assert compare("mvtec_ad", "bottle", whole, "PNG 900x900") == Copy(
+        official=True, complete=True, published_form=True, copy="the published counts"
+    )
     resized = compare("mvtec_ad", "bottle", whole, "JPEG 512x512")
-    assert resized["official"] is True
-    assert "in another form than the published PNG 900x900" in resized["copy"]
+    assert (resized.official, resized.published_form) == (True, False)
+    assert "in another form than the published PNG 900x900" in resized.copy
     part = compare("mvtec_ad", "bottle", {**whole, "train": 100}, "PNG 900x900")
-    assert part == {"official": False, "copy": "a part of the published 209 train, 83 test"}
+    assert part == Copy(False, False, True, "a part of the published 209 train, 83 test")
     assert compare("disturbed-mvtec_ad", "bottle", whole, "JPEG 512x512") == resized
-    assert compare("mine", "bottle", whole, "PNG 900x900")["official"] is None
+    assert compare("mine", "bottle", whole, "PNG 900x900").official is None
 
 
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="no folder of real data beside this")

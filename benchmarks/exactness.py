@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.common import Options, Part, Row, cores
 from benchmarks.peer import VARIANT
-from harness.data.contract import read_image
-from harness.data.datasets import Category, open_dataset
+from harness.data.contract import Category, read_image
+from harness.data.datasets import open_dataset
 from harness.detect.inference import fused
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone, load_backbone

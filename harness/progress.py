@@ -94,12 +94,15 @@ def _rich(unit: str, total: float | None) -> "Progress":
 
 
 class _Lines:
-    """A line at the first note, then one now and then, and one at the end."""
+    """A line at the first note, then one now and then, and one at the end.
+
+    What is done before anything is said needs no line.
+    """
 
     def __init__(self, what: str, total: float | None, unit: str, stream: TextIO) -> None:
         self.what, self.total, self.unit, self.stream = what, total, unit, stream
         self.done, self.text = 0.0, ""
-        self.began, self.said = time.monotonic(), -QUIET
+        self.began, self.said = time.monotonic(), 0.0
         self.last = ""
 
     def advance(self, done: float) -> None:
@@ -108,13 +111,14 @@ class _Lines:
 
     def note(self, text: str) -> None:
         self.text = text
-        self._say()
+        self._say(now=not self.last)
 
     def rename(self, what: str) -> None:
         self.what = what
 
     def end(self) -> None:
-        self._say(now=True)
+        if self.last:
+            self._say(now=True)
 
     def _say(self, *, now: bool = False) -> None:
         spent = time.monotonic() - self.began

@@ -38,9 +38,17 @@ def test_plain_lines_come_now_and_then(clock):
 def test_a_work_of_unknown_size_counts(clock):
     out = io.StringIO()
     with progress("download", None, unit="B", stream=out) as bar:
+        bar.advance(1)
         clock.now = 3700.0
-        bar.advance(7)
+        bar.advance(6)
     assert out.getvalue() == "download: 7 B, 1:01:40 elapsed\n"
+
+
+def test_what_is_quickly_done_says_nothing(clock):
+    out = io.StringIO()
+    with progress("download", 4, unit="MiB", stream=out) as bar:
+        bar.advance(4)
+    assert out.getvalue() == ""
 
 
 def test_an_interrupted_work_says_how_far_it_came(clock):
@@ -48,13 +56,13 @@ def test_an_interrupted_work_says_how_far_it_came(clock):
 
     def work():
         with progress("x", 4, unit="runs", stream=out) as bar:
-            bar.advance(1)
-            bar.advance(1)
+            bar.note("a")
+            bar.advance(2)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert out.getvalue().splitlines()[-1] == "x: 2/4 runs, 0:00 elapsed, 0:00 left"
+    assert out.getvalue().splitlines()[-1] == "x: 2/4 runs, 0:00 elapsed, 0:00 left; a"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

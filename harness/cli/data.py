@@ -11,21 +11,21 @@ from harness.errors import InputError
 
 def list_(options: argparse.Namespace) -> int:
     """Print the data sets that can be fetched: size, licence, addresses, checksums."""
-    from harness.data.fetch.releases import SOURCES
+    from harness.data.fetch.releases import RELEASES
 
     if options.json:
         about = {
-            name: source._asdict() | {"archives": [a._asdict() for a in source.archives]}
-            for name, source in SOURCES.items()
+            name: release._asdict() | {"archives": [a._asdict() for a in release.archives]}
+            for name, release in RELEASES.items()
         }
         print(json.dumps(about, indent=1))
         return 0
-    for name, source in SOURCES.items():
-        print(f"{name}  {sum(a.mib for a in source.archives)} MiB  {source.title}")
-        print(f"  {source.page}\n  licence: {source.licence}")
-        for archive in source.archives:
-            known, _, digest = (archive.digest or "").partition(":")
-            checksum = f"{known} {digest[:12]}…" if known else "no checksum known"
+    for name, release in RELEASES.items():
+        print(f"{name}  {sum(a.mib for a in release.archives)} MiB  {release.title}")
+        print(f"  {release.page}\n  licence: {release.licence}")
+        for archive in release.archives:
+            algorithm, _, digest = archive.digest.partition(":")
+            checksum = f"{algorithm} {digest[:12]}…"
             print(f"  {', '.join(archive.parts)}: {archive.mib} MiB, {checksum}, {archive.url}")
     return 0
 
@@ -33,9 +33,9 @@ def list_(options: argparse.Namespace) -> int:
 def fetch(options: argparse.Namespace) -> int:
     """Fetch what is missing of a data set."""
     from harness.data.fetch.fetch_release import fetch
-    from harness.data.fetch.releases import get_source
+    from harness.data.fetch.releases import get_release
 
-    folder = options.data or Path("data") / get_source(options.dataset).name
+    folder = options.data or Path("data") / get_release(options.dataset).name
     mirrors = options.mirror or os.environ.get("HARNESS_MIRROR", "").split()
     agree = _show if options.yes else _ask
     fetch(options.dataset, folder, categories=options.category, mirrors=mirrors, agree=agree)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from harness.data.datasets import Dataset, open_dataset
+from harness.data.contract import Dataset
+from harness.data.datasets import open_dataset
 from harness.errors import InputError
 from harness.experiment.settings import Settings
 from harness.features.backbone import Backbone

@@ -15,40 +15,33 @@ from PIL import Image
 
 from harness.data import images
 from harness.data.counts import compare
+from harness.data.motion import Motion
 from harness.errors import InputError
 
 
 class Facts(NamedTuple):
-    """An image without its pixels: SHA-256 of the content, format, (width, height) as shown."""
+    """Describe an image: SHA-256 of its content, format, (width, height) as shown."""
 
     sha256: bytes
     format: str
     size: tuple[int, int]
 
 
-class Source(Protocol):
-    """An image that is no file of its own, as a row of an archive; small, and it pickles."""
+class ImageSource(Protocol):
+    """Give an image that is no file of its own, as a row of an archive; it pickles."""
 
     def facts(self) -> Facts:
-        """Content, format and size."""
+        """Give content, format and size."""
         ...
 
     def image(self) -> Image.Image:
-        """The pixels, RGB."""
-        ...
-
-
-class Motion(Protocol):
-    """A change of position, applied to an image and its mask alike; its text enters digests."""
-
-    def move(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
-        """The image moved, in its own size."""
+        """Give the pixels, RGB."""
         ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its file, its defect (``good`` for none) and its mask, where there is one.
+    """Name one image: its file, its defect (``good`` for none) and its mask, where there is one.
 
     ``source`` gives the pixels where ``path`` holds many images; ``motion`` moves image and mask.
     """
@@ -56,20 +49,20 @@ class Sample:
     path: Path
     defect: str = "good"
     mask: Path | None = None
-    source: Source | None = None
+    source: ImageSource | None = None
     motion: Motion | None = None
 
     @property
     def label(self) -> int:
-        """0 for a good image, 1 for a defective one."""
+        """Give 0 for a good image, 1 for a defective one."""
         return int(self.defect != "good")
 
     def facts(self) -> Facts:
-        """Content, format and size of the image before any motion; an InputError if damaged."""
+        """Find content, format and size before any motion; an InputError if damaged."""
         return self.source.facts() if self.source else facts_of(self.path)
 
     def image(self) -> Image.Image:
-        """The image in its own size, RGB."""
+        """Read the image in its own size, RGB."""
         if self.source:
             image = self.source.image()
         else:
@@ -77,7 +70,7 @@ class Sample:
         return self.motion.move(image, Image.Resampling.BILINEAR) if self.motion else image
 
     def defective(self) -> NDArray[np.bool_]:
-        """The mask in its own size, (H, W)."""
+        """Read the mask in its own size, (H, W)."""
         assert self.mask is not None
         mask = images.read_defects(self.mask)
         if self.motion:
@@ -88,7 +81,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Category:
-    """One category with its splits, in a fixed order.
+    """Hold one category with its splits, in a fixed order.
 
     ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were.
     """
@@ -102,11 +95,11 @@ class Category:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every defective test image has a mask, so that pixel metrics exist."""
+        """Tell whether every defective test image has a mask, so that pixel metrics exist."""
         return all(s.mask is not None for s in self.test if s.label)
 
     def counts(self) -> dict[str, int]:
-        """Train, test, defective and mask counts."""
+        """Count images to train on, to test on, defective ones and masks."""
         labels = Counter(s.label for s in self.test)
         masks = sum(s.mask is not None for s in self.test)
         return {
@@ -118,12 +111,12 @@ class Category:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits over the content of every file, in order, with its role."""
+        """Compute 16 hexadecimal digits over every file's content and role, in order."""
         return self._content[0]
 
     @property
     def form(self) -> str:
-        """Format and size of the images, as in ``PNG 900x900``."""
+        """Say format and size of the images, as in ``PNG 900x900``."""
         return self._content[1]
 
     @cached_property
@@ -145,7 +138,7 @@ class Category:
         return total.hexdigest()[:16], f"{formats} {f'{width}x{height}' if one else 'mixed'}"
 
     def about(self) -> dict[str, Any]:
-        """What a record says of the data.
+        """Say what a record says of the data.
 
         Digest, counts, ``layout``, ``disturbance``, ``form``, ``official`` (whether the counts
         are the published ones; None where none are known) and ``copy``, the same in words.
@@ -198,38 +191,38 @@ class Category:
             )
 
     def limited(self, images: int) -> "Category":
-        """The first images of the train split, and of the good and defective test images."""
+        """Keep the first images of the train split, and of the good and defective test images."""
         good = [s for s in self.test if not s.label][:images]
         bad = [s for s in self.test if s.label][:images]
         return replace(self, train=self.train[:images], test=(*good, *bad))
 
 
 class Dataset(Protocol):
-    """A named set of categories."""
+    """Give categories by name."""
 
     @property
     def name(self) -> str:
-        """As in records: a name that can be a folder's."""
+        """Name it as in records: a name that can be a folder's."""
         ...
 
     @property
     def layout(self) -> str:
-        """How it is stored, as in ``--dataset``."""
+        """Say how it is stored, as in ``--dataset``."""
         ...
 
     def categories(self) -> tuple[str, ...]:
-        """The categories' names, sorted."""
+        """List the categories' names, sorted."""
         ...
 
     def load(self, category: str) -> Category:
-        """One category; an InputError where it does not exist or cannot be used."""
+        """Load one category; an InputError where it does not exist or cannot be used."""
         ...
 
 
 def make_category(
     dataset: Dataset, name: str, train: Iterable[Sample], test: Iterable[Sample], where: Path
 ) -> Category:
-    """A category that can be used.
+    """Make a category that can be used.
 
     Raises:
         InputError: a split is empty, a good image has a mask, or only some defective images
@@ -256,30 +249,30 @@ def make_category(
 
 
 def read_image(image: Sample | Path, size: int, resize: str = "square") -> NDArray[np.uint8]:
-    """An image as RGB, fitted into a square: (size, size, 3).
+    """Read an image as RGB, fitted into a square: (size, size, 3).
 
     Bilinear with anti-aliasing (PIL), as torchvision's Resize on PIL images in the
-    reproductions; ``resize`` as in :func:`harness.data.images.fit`.
+    reproductions; ``resize`` as in :func:`harness.data.images.squared`.
     """
     sample = image if isinstance(image, Sample) else Sample(image)
-    return np.asarray(images.fit(sample.image(), size, resize, Image.Resampling.BILINEAR))
+    return np.asarray(images.squared(sample.image(), size, resize, Image.Resampling.BILINEAR))
 
 
 def read_mask(
     mask: Sample | Path | None, size: int, resize: str = "square", rule: str = "nearest"
 ) -> NDArray[np.bool_]:
-    """A mask, any non-zero pixel a defect, fitted as its image: (size, size).
+    """Read a mask, any non-zero pixel a defect, fitted as its image: (size, size).
 
-    No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.fit_mask`.
+    No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.squared_mask`.
     """
     sample = mask if isinstance(mask, Sample) else Sample(mask or Path(), mask=mask)
     if sample.mask is None:
         return np.zeros((size, size), dtype=bool)
-    return images.fit_mask(sample.defective(), size, resize, rule)
+    return images.squared_mask(sample.defective(), size, resize, rule)
 
 
 def facts_of(path: Path) -> Facts:
-    """An image file's facts, read once as long as the file does not change."""
+    """Find an image file's facts, read once as long as the file does not change."""
     try:
         stat = path.stat()
     except OSError:

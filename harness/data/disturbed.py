@@ -11,63 +11,17 @@ image still shows its defect.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from harness.data.contract import Category, Dataset, Sample
+from harness.data.motion import Motion
 
 DRAWS = 50  # after which an image stays as it is
 KEPT = 0.5  # the share of a defect's pixels that has to stay in view
 
 
-@dataclass(frozen=True)
-class Motion:
-    """Rotation, zoom and shift about the image's centre.
-
-    Attributes:
-        angle: degrees, counter-clockwise.
-        zoom: above 1 enlarges.
-        right: shift, as a fraction of the width.
-        down: shift, as a fraction of the height.
-    """
-
-    angle: float
-    zoom: float
-    right: float
-    down: float
-
-    def move(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
-        """The image moved, in its own size, mirrored beyond its border."""
-        width, height = image.size
-        cos, sin = (f(np.deg2rad(self.angle)) / self.zoom for f in (np.cos, np.sin))
-        # Pillow asks, for every pixel of the result, where it comes from.
-        pad_x, pad_y = width // 2, height // 2
-        x, y = width / 2 + self.right * width, height / 2 + self.down * height
-        from_x, from_y = width / 2 + pad_x, height / 2 + pad_y
-        matrix = (
-            cos, -sin, from_x - cos * x + sin * y,
-            sin, cos, from_y - sin * x - cos * y,
-        )  # fmt: skip
-        pixels = np.asarray(image)
-        border = [(pad_y, pad_y), (pad_x, pad_x)] + [(0, 0)] * (pixels.ndim - 2)
-        wide = Image.fromarray(np.pad(pixels, border, mode="symmetric"))
-        return wide.transform(image.size, Image.Transform.AFFINE, matrix, filter_)
-
-    def keeps(self, mask: NDArray[np.bool_]) -> float:
-        """The share of a mask's (H, W) defective pixels that stays in view."""
-        height, width = mask.shape
-        row, column = np.nonzero(mask)
-        y, x = row + 0.5 - height / 2, column + 0.5 - width / 2
-        cos, sin = (f(np.deg2rad(self.angle)) * self.zoom for f in (np.cos, np.sin))
-        right = cos * x + sin * y + width / 2 + self.right * width
-        down = cos * y - sin * x + height / 2 + self.down * height
-        inside = (right >= 0) & (right < width) & (down >= 0) & (down < height)
-        return float(inside.mean()) if len(row) else 1.0
-
-
 @dataclass(frozen=True, kw_only=True)
 class Disturbed:
-    """A data set with moved test images.
+    """Move the test images of a data set.
 
     Attributes:
         inner: the data set.
@@ -85,20 +39,20 @@ class Disturbed:
 
     @property
     def name(self) -> str:
-        """As in records."""
+        """Name it as in records."""
         return f"disturbed-{self.inner.name}"
 
     @property
     def layout(self) -> str:
-        """The inner one's."""
+        """Give the inner one's."""
         return f"disturbed-{self.inner.layout}"
 
     def categories(self) -> tuple[str, ...]:
-        """The inner data set's."""
+        """List the inner data set's."""
         return self.inner.categories()
 
     def load(self, category: str) -> Category:
-        """One category with its test images moved."""
+        """Load one category with its test images moved."""
         found = self.inner.load(category)
         test = tuple(replace(s, motion=self.motion(category, i, s)) for i, s in _named(found))
         said = (
@@ -108,7 +62,7 @@ class Disturbed:
         return replace(found, dataset=self.name, test=test, layout=self.layout, disturbance=said)
 
     def motion(self, category: str, name: str, sample: Sample) -> Motion:
-        """A test image's motion: of its draws, the first that keeps its defect in view."""
+        """Draw a test image's motion: of its draws, the first that keeps its defect in view."""
         key = f"{category}/{sample.defect}/{name}".encode(errors="surrogateescape")
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
         mask = sample.defective() if sample.mask else np.zeros((1, 1), dtype=bool)
@@ -122,7 +76,7 @@ class Disturbed:
 
 
 def disturbed(dataset: Dataset, **amounts: float) -> Disturbed:
-    """The misaligned version of a data set; ``amounts`` are the fields of :class:`Disturbed`."""
+    """Misalign a data set; ``amounts`` are the fields of :class:`Disturbed`."""
     return Disturbed(inner=dataset, **amounts)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ EVERY = 5
 
 
 def expanded(root: Path) -> Path:
-    """What ``--data`` names, there or not, with the user's folder for ``~``."""
+    """Expand what ``--data`` names, there or not, with the user's folder for ``~``."""
     try:
         root = root.expanduser()
         root.exists()
@@ -24,7 +24,7 @@ def expanded(root: Path) -> Path:
 
 
 def existing(root: Path) -> Path:
-    """The folder or file that ``--data`` names; near matches where there is none."""
+    """Find the folder or file that ``--data`` names; near matches where there is none."""
     root = expanded(root)
     if root.exists():
         return root
@@ -35,13 +35,13 @@ def existing(root: Path) -> Path:
 
 
 def brief(text: object) -> str:
-    """At most 60 characters, as a message can hold them."""
+    """Cut a text to the 60 characters that a message can hold."""
     said = str(text)
     return said if len(said) <= 60 else f"{said[:60]}…"
 
 
 def existing_folder(root: Path) -> Path:
-    """As :func:`existing`, and a folder."""
+    """Find the folder that ``--data`` names; see :func:`existing`."""
     root = existing(root)
     if not root.is_dir():
         raise InputError(f"--data: expected a folder; got {root}, which is a file")
@@ -49,7 +49,7 @@ def existing_folder(root: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name, without hidden files; an InputError if it cannot be read."""
+    """List what is in a folder, by name, without hidden files; it must be readable."""
     try:
         return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
@@ -59,7 +59,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, if there is one.
+    """List the folders in a folder, if there is one.
 
     Raises:
         InputError: it, or something in it, is a link that leads nowhere or in a circle.
@@ -74,7 +74,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder, by name; none if there is no folder.
+    """List the image files in a folder, by name; none if there is no folder.
 
     Raises:
         InputError: something is named like an image and is a folder, or a link to nothing.
@@ -88,7 +88,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """The masks in a folder, by the name of their image without suffix.
+    """List the masks in a folder, by the name of their image without suffix.
 
     Raises:
         InputError: two of them are of one image.
@@ -104,7 +104,7 @@ def masks_in(folder: Path) -> dict[str, Path]:
 
 
 def safe_name(text: str) -> str:
-    """A name that can be a folder's: letters, digits, ``_``, ``.`` and ``-``.
+    """Make a name that can be a folder's: letters, digits, ``_``, ``.`` and ``-``.
 
     >>> safe_name("Bähn 3/left side")
     'Bähn-3-left-side'
@@ -113,12 +113,12 @@ def safe_name(text: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as text; bytes that are no UTF-8 become ``�``."""
+    """Write a file's name as text; bytes that are no UTF-8 become ``�``."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Good images without a split: every fifth by name is a test image, at least the last.
+    """Split good images without a split: every fifth by name is a test image, at least the last.
 
     Positions 5, 10, …: the same files are always split alike, and both parts span the whole
     order of names, which often is the order in which the pictures were taken.
@@ -129,7 +129,7 @@ def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def refuse_unpaired(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
-    """An InputError where a mask's image is not there, or where it could be of two."""
+    """Refuse, by an InputError, a mask whose image is not there or could be one of two."""
     for one, other in pairwise(sorted(images, key=lambda p: p.stem)):
         if one.stem == other.stem in masks:
             raise InputError(

@@ -31,7 +31,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an InputError
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content; an InputError where it cannot be read."""
+    """Read a file's content; an InputError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -41,7 +41,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def header(path: Path, content: bytes) -> tuple[str, tuple[int, int]]:
-    """Format and (width, height) as shown.
+    """Find format and (width, height) as shown.
 
     The image is decoded: an end marker alone does not say that what is before it is whole.
     A JPEG has no checksum: damage within it that its decoder can pass over is not found.
@@ -53,12 +53,12 @@ def header(path: Path, content: bytes) -> tuple[str, tuple[int, int]]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file, decoded and upright, in Pillow's mode of the file."""
+    """Open an image file, decoded and upright, in Pillow's mode of the file."""
     return _upright(path, _opened(path, read_bytes(path)))
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """As RGB with 8 bits a channel; see this module's rules."""
+    """Convert to RGB with 8 bits a channel; see this module's rules."""
     if image.mode.startswith("I;16"):
         grey = np.rint(np.asarray(image).astype(np.float64) / 257)
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -74,7 +74,7 @@ def to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def read_defects(path: Path) -> Mask:
-    """Whether each pixel of a mask file is a defect, (H, W); see this module's rules."""
+    """Tell whether each pixel of a mask file is a defect, (H, W); see this module's rules."""
     file = _opened(path, read_bytes(path))
     deep = any(";16" in str(tile[3]) for tile in file.tile)  # as stored; not known once decoded
     image = _upright(path, file)
@@ -89,8 +89,8 @@ def read_defects(path: Path) -> Mask:
     return np.asarray(pixels[..., :3].any(axis=2) & (pixels[..., 3] > 0))
 
 
-def fit(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -> Image.Image:
-    """Fitted into a square.
+def squared(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -> Image.Image:
+    """Fit an image into a square.
 
     Args:
         image: of any size.
@@ -107,19 +107,19 @@ def fit(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -
     return image.resize((width, height), filter_).crop((left, top, left + size, top + size))
 
 
-def fit_mask(mask: Mask, size: int, resize: str, rule: str) -> Mask:
-    """A mask (H, W) fitted as its image, (size, size).
+def squared_mask(mask: Mask, size: int, resize: str, rule: str) -> Mask:
+    """Fit a mask (H, W) as its image, (size, size).
 
     Args:
         mask: in the image's own size.
         size: side of the square, pixels.
-        resize: as in :func:`fit`.
+        resize: as in :func:`squared`.
         rule: ``nearest``; or ``covered``: bilinear, and only pixels that the defect covers
             whole count (gathierry's reproduction casts the resized mask to whole numbers).
     """
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     filter_ = Image.Resampling.NEAREST if rule == "nearest" else Image.Resampling.BILINEAR
-    return np.asarray(np.asarray(fit(grey, size, resize, filter_)) == 255)
+    return np.asarray(np.asarray(squared(grey, size, resize, filter_)) == 255)
 
 
 def _opened(path: Path, content: bytes) -> ImageFile.ImageFile:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.data.datasets import DATASETS, NAMES, Category, open_dataset
+from harness.data.datasets import dataset_names, open_dataset
 from harness.errors import InputError, unknown
 from harness.experiment.record import Place, read_record
 from harness.experiment.settings import Settings
@@ -76,8 +77,8 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     dataset = settings.dataset or study.dataset
     official = PUBLISHED_COUNTS.get(name := dataset.removeprefix("disturbed-"))
     if official is None:
-        if name not in DATASETS:
-            raise unknown("data set", dataset, NAMES)
+        if dataset not in dataset_names():
+            raise unknown("data set", dataset, dataset_names())
         raise InputError(f"the categories of {dataset} are not known; expected --data DIR")
     for name in settings.categories:
         if name not in official:

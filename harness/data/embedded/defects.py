@@ -23,7 +23,7 @@ FAINTEST = 0.1
 
 
 def scratch(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """A thin curved line, lighter or darker than the surface, fading out at both ends."""
+    """Draw a thin curved line, lighter or darker than the surface, fading out at both ends."""
     side = min(image.shape)
     start = _centre(image, rng)
     angle = rng.uniform(0.0, 2.0 * math.pi)
@@ -39,20 +39,20 @@ def scratch(image: Image, rng: np.random.Generator, strength: float) -> tuple[Im
 
 
 def spot(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """A small round blob, lighter or darker than the surface."""
+    """Draw a small round blob, lighter or darker than the surface."""
     radius = min(image.shape) * rng.uniform(0.05, 0.08)
     weight = _bump(_offsets(image, rng), radius)
     return _blend(image, _shifted(image, rng, strength), weight)
 
 
 def stain(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """A large patch of irregular outline, a shade lighter or darker than the surface."""
+    """Draw a large patch of irregular outline, a shade lighter or darker than the surface."""
     weight = _patch(image, rng, radius=rng.uniform(0.18, 0.26))
     return _blend(image, _shifted(image, rng, strength), weight)
 
 
 def cut_paste(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """A patch of the same surface, turned and resized, pasted over another place.
+    """Paste a patch of the same surface, turned and resized, over another place.
 
     The strength is the relative change of size; the patch turns by as many radians.
     """
@@ -67,14 +67,14 @@ def cut_paste(image: Image, rng: np.random.Generator, strength: float) -> tuple[
 
 
 def missing_texture(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """A patch worn towards its local mean; at strength 1 no texture is left in it."""
+    """Wear a patch towards its local mean; at strength 1 no texture is left in it."""
     weight = _patch(image, rng, radius=rng.uniform(0.12, 0.18))
     worn = ndimage.gaussian_filter(image, sigma=0.03 * min(image.shape), mode="mirror")
     return _blend(image, image + strength * (worn - image), weight)
 
 
 def deformation(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """A disc in which the surface is twisted, pinched or pushed aside.
+    """Twist, pinch or push aside the surface in a disc.
 
     The strength is the largest displacement as a fraction of the radius of the disc.
     """

@@ -28,14 +28,14 @@ _MIB = 2**20
 
 
 def download(
-    urls: Sequence[str], path: Path, known: str | None, *, most: int, say: Callable[[str], None]
+    urls: Sequence[str], path: Path, digest: str, *, most: int, say: Callable[[str], None]
 ) -> str | None:
     """Put a file in place, from the first address that has it.
 
     Args:
         urls: its addresses, tried in this order; they share what was downloaded so far.
         path: where it will be; what there is of it grows beside, as ``<name>.part``.
-        known: its digest, ``sha256:…`` or ``md5:…``; None: any content will do.
+        digest: its own, ``sha256:…`` or ``md5:…``.
         most: the bytes at which an answer counts as endless.
         say: is given a line for each download.
 
@@ -51,7 +51,7 @@ def download(
     reasons = []
     for url in urls:
         try:
-            pooch.retrieve(url, known, path.name, path.parent, downloader=resume)
+            pooch.retrieve(url, digest, path.name, path.parent, downloader=resume)
         except (_Broken, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reasons.append(f"{shown(url)}: {_reason(error)}")
         except ValueError as error:  # pooch's: the hashes expected and found
@@ -197,6 +197,6 @@ def _reason(error: Exception) -> str:
 
 
 def shown(url: str) -> str:
-    """An address without what may be secret in it."""
+    """Write an address without what may be secret in it."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,8 +1,7 @@
 """Fetching a published data set: its licence, its checksums, and downloads that go on.
 
 Each archive is checked before anything of it is extracted, so that a mirror needs no trust.
-``fetched.json`` in the data set's folder says what came from where, and what no published
-checksum could vouch for; that is held to what the first download gave.
+``fetched.json`` in the data set's folder says what came from where.
 """
 
 import fcntl
@@ -18,7 +17,7 @@ import pooch
 
 from harness.data.fetch.archives import extract
 from harness.data.fetch.download import download
-from harness.data.fetch.releases import Archive, Source, get_source
+from harness.data.fetch.releases import Archive, Release, get_release
 from harness.data.folders import expanded
 from harness.errors import InputError
 from harness.files import write_whole
@@ -39,7 +38,7 @@ def fetch(
     """Fetch what is missing of a data set.
 
     Args:
-        name: a key of ``SOURCES``.
+        name: a key of ``RELEASES``.
         folder: the data set's folder, as ``--data`` takes it.
         categories: those to fetch; none: all.
         mirrors: addresses of folders with the archives, asked before the publisher.
@@ -51,8 +50,8 @@ def fetch(
             checksum, a refused archive, or a folder that cannot be written. What was downloaded
             of a file is kept, and the next call goes on from there.
     """
-    source, folder = get_source(name), expanded(folder)
-    wanted = source.choose(tuple(categories))
+    release, folder = get_release(name), expanded(folder)
+    wanted = release.choose(tuple(categories))
     for mirror in mirrors:
         _check(mirror)
     record = _read_record(folder / RECORD)
@@ -60,18 +59,18 @@ def fetch(
     for part in wanted:
         if part not in missing:
             say(f"{folder / part}: already there")
-    archives = [a for a in source.archives if set(a.parts) & set(missing)]
+    archives = [a for a in release.archives if set(a.parts) & set(missing)]
     if not archives:
         return
-    if record.get("licence") != source.licence:
-        agree(_terms(source, archives))
+    if record.get("licence") != release.licence:
+        agree(_terms(release, archives))
     with _alone(folder):
         for archive in archives:
-            _fetch_archive(source, archive, folder, missing, mirrors, record, say)
+            _fetch_archive(release, archive, folder, missing, mirrors, record, say)
 
 
 def _fetch_archive(
-    source: Source,
+    release: Release,
     archive: Archive,
     folder: Path,
     missing: Sequence[str],
@@ -80,28 +79,20 @@ def _fetch_archive(
     say: Callable[[str], None],
 ) -> None:
     entry = record.get("archives", {}).get(archive.name, {})
-    known = archive.digest or (f"sha256:{entry['sha256']}" if "sha256" in entry else None)
     urls = [*(f"{m.rstrip('/')}/{archive.name}" for m in mirrors), archive.url]
     path = folder / DOWNLOADS / archive.name
-    origin = download(urls, path, known, most=2 * archive.mib * _MIB, say=say)
-    sha256 = pooch.file_hash(str(path))
-    if known is None:
-        say(f"{archive.name}: no checksum is known, so it could not be checked; SHA-256 {sha256}")
-    else:
-        say(f"{archive.name}: {known.partition(':')[0]} as expected; extracting")
+    origin = download(urls, path, archive.digest, most=2 * archive.mib * _MIB, say=say)
+    say(f"{archive.name}: {archive.digest.partition(':')[0]} as expected; extracting")
     for part in (p for p in archive.parts if p in missing):
         inside = f"{archive.inside}/{part}".strip("/")
-        try:
-            files = extract(path, folder / part, inside=inside, most_bytes=10 * archive.mib * _MIB)
-        except InputError:
-            if known is None:  # nothing but this said that it is whole
-                path.unlink()
-            raise
+        files = extract(path, folder / part, inside=inside, most_bytes=10 * archive.mib * _MIB)
         say(f"{folder / part}: {files} files")
-    record |= {"dataset": source.name, "licence": source.licence, "page": source.page}
+    record |= {"dataset": release.name, "licence": release.licence, "page": release.page}
     record.setdefault("archives", {})[archive.name] = {
-        "url": origin or entry.get("url"), "sha256": sha256, "checked": known is not None,
-    }  # fmt: skip
+        "url": origin or entry.get("url"),
+        "sha256": pooch.file_hash(str(path)),
+        "checked": True,
+    }
     write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
     rest = [part for part in archive.parts if not _is_there(folder / part)]
     if rest:
@@ -110,10 +101,10 @@ def _fetch_archive(
         path.unlink()
 
 
-def _terms(source: Source, archives: Sequence[Archive]) -> str:
+def _terms(release: Release, archives: Sequence[Archive]) -> str:
     mib = sum(archive.mib for archive in archives)
     return (
-        f"{source.title}\n{source.page}\nlicence: {source.licence}\n"
+        f"{release.title}\n{release.page}\nlicence: {release.licence}\n"
         f"to download: {mib} MiB in {len(archives)} archive{'s' * (len(archives) > 1)}"
     )
 

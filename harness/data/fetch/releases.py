@@ -14,30 +14,34 @@ from harness.errors import InputError, unknown
 
 
 class Archive(NamedTuple):
-    """One file to download.
+    """Name one file to download.
 
     Attributes:
         url: where its publisher offers it.
         mib: its size in MiB, rounded.
-        digest: ``sha256:…`` or ``md5:…``; None: not known.
+        digest: ``sha256:…`` or ``md5:…``.
         parts: the folders that it brings.
         inside: the folder of the archive that they lie in.
     """
 
     url: str
     mib: int
-    digest: str | None
+    digest: str
     parts: tuple[str, ...]
     inside: str = ""
 
     @property
     def name(self) -> str:
-        """The file's name, at its publisher and below a mirror."""
+        """Give the file's name, at its publisher and below a mirror."""
         return self.url.rpartition("/")[2]
 
 
-class Source(NamedTuple):
-    """A data set that can be fetched."""
+class Release(NamedTuple):
+    """Name a data set that can be fetched, and its archives.
+
+    >>> RELEASES["mvtec_ad"].choose(("bottle",))
+    ('bottle',)
+    """
 
     name: str
     title: str
@@ -47,11 +51,11 @@ class Source(NamedTuple):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The folders of all its archives."""
+        """List the folders of all its archives."""
         return tuple(part for archive in self.archives for part in archive.parts)
 
     def choose(self, categories: tuple[str, ...]) -> tuple[str, ...]:
-        """The folders of ``categories``; all if none is named.
+        """List the folders of ``categories``; all if none is named.
 
         Raises:
             InputError: there is no such category, or the data set comes as a whole.
@@ -64,15 +68,15 @@ class Source(NamedTuple):
         return tuple(p for p in self.parts if not categories or p in categories)
 
 
-def get_source(name: str) -> Source:
-    """The source of a data set.
+def get_release(name: str) -> Release:
+    """Find the release of a data set.
 
     Raises:
         InputError: there is none of that name.
     """
-    if name not in SOURCES:
-        raise unknown("data set", name, SOURCES)
-    return SOURCES[name]
+    if name not in RELEASES:
+        raise unknown("data set", name, RELEASES)
+    return RELEASES[name]
 
 
 def _mvtec(category: str, share: str, file: str, mib: int, sha256: str) -> Archive:
@@ -80,7 +84,7 @@ def _mvtec(category: str, share: str, file: str, mib: int, sha256: str) -> Archi
     return Archive(url, mib, f"sha256:{sha256}", (category,))
 
 
-_MVTEC_AD = Source(
+_MVTEC_AD = Release(
     "mvtec_ad",
     "MVTec AD (Bergmann, Fauser, Sattlegger, Steger 2019; MVTec Software GmbH)",
     "https://www.mvtec.com/company/research/datasets/mvtec-ad",
@@ -149,7 +153,7 @@ _MVTEC_AD = Source(
         ),
     ),
 )  # fmt: skip
-_BTAD = Source(
+_BTAD = Release(
     "btad",
     "BTAD, beanTech Anomaly Detection (Mishra, Verk, Fornasier, Piciarelli, Foresti 2021)",
     "https://avires.dimi.uniud.it/papers/btad/",
@@ -165,7 +169,7 @@ _BTAD = Source(
         ),
     ),
 )
-_CIFAR10 = Source(
+_CIFAR10 = Release(
     "cifar10",
     "CIFAR-10, python version (Krizhevsky 2009)",
     "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -180,4 +184,4 @@ _CIFAR10 = Source(
         ),
     ),
 )
-SOURCES = {source.name: source for source in (_MVTEC_AD, _BTAD, _CIFAR10)}
+RELEASES = {release.name: release for release in (_MVTEC_AD, _BTAD, _CIFAR10)}

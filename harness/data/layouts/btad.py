@@ -9,7 +9,7 @@ from harness.data.layouts.mvtec_ad import MvtecAd
 
 
 class Btad(MvtecAd):
-    """A folder of BTAD, of all categories or of one; see :class:`MvtecAd`."""
+    """Read a folder of BTAD, of all categories or of one; see :class:`MvtecAd`."""
 
     layout = "btad"
     good = "ok"

@@ -36,13 +36,19 @@ Bytes = NDArray[np.uint8]
 
 
 class Cifar10:
-    """The folder of the python or binary batches, or of class folders.
+    """Read the folder of the python or binary batches, or of class folders.
 
     Raises:
         InputError: none of them is there, or a class is in one split alone.
     """
 
     layout = "cifar10"
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether there are batches, or folders of at least two of the classes."""
+        classes = {p.name for p in subfolders(path / "train")} & set(CIFAR10_CLASSES)
+        return len(classes) > 1 or any(find_batches(path).values())
 
     def __init__(self, root: Path) -> None:
         self.root = existing_folder(root)
@@ -70,11 +76,11 @@ class Cifar10:
         self.name = self.layout if official else safe_name(self.root.resolve().name)
 
     def categories(self) -> tuple[str, ...]:
-        """The classes, sorted."""
+        """List the classes, sorted."""
         return self._categories
 
     def load(self, category: str) -> Category:
-        """One class against the rest.
+        """Load one class against the rest.
 
         Raises:
             InputError: it does not exist, a batch is damaged, or a split is empty.
@@ -104,7 +110,7 @@ class Cifar10:
 
 
 def find_batches(root: Path) -> dict[str, list[Path]]:
-    """The batch files of each split, python or binary; empty lists where there are none."""
+    """Find the batch files of each split, python or binary; empty lists where there are none."""
     for folder in (root / name for name in FOLDERS):
         files = [p for p in entries(folder) if p.is_file()] if folder.is_dir() else []
         for suffix in ("", ".bin"):
@@ -118,7 +124,7 @@ def find_batches(root: Path) -> dict[str, list[Path]]:
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a batch file."""
+    """Give one image of a batch file."""
 
     file: Path
     index: int
@@ -128,18 +134,18 @@ class Row:
         return row
 
     def facts(self) -> Facts:
-        """The row's own content."""
+        """Describe the row's own content."""
         return Facts(hashlib.sha256(self._bytes().tobytes()).digest(), "array", (SIDE, SIDE))
 
     def image(self) -> Image.Image:
-        """The pixels, stored plane by plane."""
+        """Give the pixels, stored plane by plane."""
         planes = self._bytes().reshape(3, SIDE, SIDE)
         return Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
 
 
 @lru_cache(maxsize=6)  # the whole data set: 180 MB
 def read_batch(file: Path) -> tuple[Bytes, Bytes]:
-    """Rows (N, 3072) and class numbers (N,) of a batch file.
+    """Read rows (N, 3072) and class numbers (N,) of a batch file.
 
     Raises:
         InputError: it is not a batch, or a pickle that asks for more than arrays.

@@ -17,13 +17,18 @@ PLACES = (".", "train/good", "train", "good")
 
 
 class Folder:
-    """A folder of good images; data set and category have its name.
+    """Read a folder of good images; data set and category have its name.
 
     Raises:
         InputError: no folder, or no images in it.
     """
 
     layout = "folder"
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether there are images where this layout looks for good ones."""
+        return bool(good_images(path))
 
     def __init__(self, root: Path) -> None:
         self.root = existing_folder(root)
@@ -36,11 +41,11 @@ class Folder:
             )
 
     def categories(self) -> tuple[str, ...]:
-        """The only one."""
+        """List the only one."""
         return (self.name,)
 
     def load(self, category: str) -> Category:
-        """The images.
+        """Load the images.
 
         Raises:
             InputError: a split is empty, or the masks do not match the images.
@@ -58,5 +63,5 @@ class Folder:
 
 
 def good_images(root: Path) -> list[Path]:
-    """The good images of a plain folder, from the first place that has any."""
+    """Find the good images of a plain folder, from the first place that has any."""
     return next(filter(None, (images_in(root / place) for place in PLACES)), [])

@@ -28,7 +28,7 @@ FREE = "MT_Free"
 
 
 class MagneticTile:
-    """The folder that holds ``MT_Free`` and the ``MT_*`` folders of defects.
+    """Read the folder that holds ``MT_Free`` and the ``MT_*`` folders of defects.
 
     Raises:
         InputError: it does not.
@@ -36,17 +36,22 @@ class MagneticTile:
 
     name = layout = NAME
 
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether the defect-free tiles are there."""
+        return (path / FREE / "Imgs").is_dir()
+
     def __init__(self, root: Path) -> None:
         self.root = existing_folder(root)
         if not (self.root / FREE / "Imgs").is_dir():
             raise InputError(f"--data: expected {FREE}/Imgs below {root}; found no such folder")
 
     def categories(self) -> tuple[str, ...]:
-        """The only one."""
+        """List the only one."""
         return (NAME,)
 
     def load(self, category: str) -> Category:
-        """The tiles.
+        """Load the tiles.
 
         Raises:
             InputError: a split is empty, a mask is missing or has no image.

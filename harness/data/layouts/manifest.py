@@ -21,7 +21,7 @@ Row = Mapping[str, str]
 
 
 class Table:
-    """Categories that are rows of a table: what a manifest and VisA share.
+    """Read categories that are rows of a table: what a manifest and VisA share.
 
     Args:
         name: of the data set.
@@ -38,11 +38,11 @@ class Table:
         self.name, self.file, self.root, self._rows = name, file, root, rows
 
     def categories(self) -> tuple[str, ...]:
-        """The categories' names, sorted."""
+        """List the categories' names, sorted."""
         return tuple(sorted(self._rows))
 
     def load(self, category: str) -> Category:
-        """One category.
+        """Load one category.
 
         Raises:
             InputError: it does not exist, or a row cannot be used; the line is named.
@@ -54,13 +54,18 @@ class Table:
 
 
 class Manifest(Table):
-    """The images that a CSV file names; the data set has the file's name.
+    """Read the images that a CSV file names; the data set has the file's name.
 
     Raises:
         InputError: no such file, or not a table of this form; the line is named.
     """
 
     layout = "manifest"
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether it is a file of CSV by its suffix."""
+        return path.is_file() and path.suffix.lower() == ".csv"
 
     def __init__(self, file: Path) -> None:
         file = existing(file)
@@ -75,7 +80,7 @@ class Manifest(Table):
 def grouped(
     rows: Mapping[int, Row], column: str, otherwise: str = ""
 ) -> dict[str, dict[int, Row]]:
-    """Rows by what they say in a column; ``otherwise`` where that is empty."""
+    """Group rows by what they say in a column; ``otherwise`` where that is empty."""
     groups: dict[str, dict[int, Row]] = {}
     for line, row in rows.items():
         groups.setdefault(row[column] or otherwise, {})[line] = row
@@ -83,7 +88,7 @@ def grouped(
 
 
 def named(rows: Mapping[int, Row], column: str, file: Path) -> set[str]:
-    """The names in a column of categories, perhaps the empty one.
+    """List the names in a column of categories, perhaps the empty one.
 
     Raises:
         InputError: one of them cannot name a folder of records.
@@ -101,7 +106,7 @@ def named(rows: Mapping[int, Row], column: str, file: Path) -> set[str]:
 def samples(
     rows: Mapping[int, Row], file: Path, folder: Path
 ) -> tuple[list[Sample], list[Sample]]:
-    """The train and test samples of a category's rows.
+    """Make the train and test samples of a category's rows.
 
     Raises:
         InputError: a row cannot be used; the line is named.

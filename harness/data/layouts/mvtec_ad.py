@@ -23,7 +23,7 @@ from harness.errors import InputError, unknown
 
 
 class MvtecAd:
-    """A folder in the MVTec AD layout, either of all categories or of one.
+    """Read a folder in the MVTec AD layout, either of all categories or of one.
 
     Args:
         root: the folder.
@@ -36,6 +36,15 @@ class MvtecAd:
 
     layout = "mvtec_ad"
     good = "good"  # the name of the folders without defects
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether it is a tree of categories, or one with good images in train and test.
+
+        One category without good test images is a plain folder, which keeps some for the test.
+        """
+        one = all((path / split / cls.good).is_dir() for split in ("train", "test"))
+        return one or any((p / "train" / cls.good).is_dir() for p in subfolders(path))
 
     def __init__(self, root: Path, name: str | None = None) -> None:
         root = existing_folder(root)
@@ -52,11 +61,11 @@ class MvtecAd:
         self.name = name or (self.layout if official else safe_name(root.resolve().name))
 
     def categories(self) -> tuple[str, ...]:
-        """The categories' names, sorted."""
+        """List the categories' names, sorted."""
         return self._categories
 
     def load(self, category: str) -> Category:
-        """One category.
+        """Load one category.
 
         Raises:
             InputError: it does not exist, lacks train or test images, or its masks do not
@@ -75,7 +84,7 @@ class MvtecAd:
 
 
 def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]:
-    """The samples of ``test/<defect>/*`` with the masks of ``<masks>/<defect>/*``.
+    """Yield the samples of ``test/<defect>/*`` with the masks of ``<masks>/<defect>/*``.
 
     Raises:
         InputError: images without a label or a label without images, or masks without an image.

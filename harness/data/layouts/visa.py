@@ -16,7 +16,7 @@ SPLIT = Path("split_csv", "1cls.csv")
 
 
 class Visa(Table):
-    """The folder that holds ``split_csv/1cls.csv`` and the objects' folders.
+    """Read the folder that holds ``split_csv/1cls.csv`` and the objects' folders.
 
     Raises:
         InputError: no such folder or table, or an object that cannot name a folder. Objects of
@@ -24,6 +24,11 @@ class Visa(Table):
     """
 
     layout = "visa"
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether the table of the split is there."""
+        return (path / SPLIT).is_file()
 
     def __init__(self, root: Path) -> None:
         folder = existing_folder(root)

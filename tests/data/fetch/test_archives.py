@@ -194,17 +194,17 @@ BAD = {
     "not text": (traversal("d/\udcff"), "expected names below the target"),
     "long name": (traversal("d/" + "a" * 300), "expected names below the target"),
     "deep": (traversal("a/" * 600 + "x"), "expected names below the target"),
-    "symlink": (special(tarfile.SYMTYPE, link="x"), "special' is a symbolic link"),
-    "through a symlink": (symlink_and_through, "link' is a symbolic link"),
-    "hard link": (special(tarfile.LNKTYPE, link="/etc/passwd"), "is a hard link"),
-    "device": (special(tarfile.CHRTYPE, devmajor=1, devminor=3), "is a device"),
-    "disk": (special(tarfile.BLKTYPE, devmajor=8), "is a device"),
-    "pipe": (special(tarfile.FIFOTYPE), "is a pipe"),
+    "symlink": (special(tarfile.SYMTYPE, link="x"), "special' is neither"),
+    "through a symlink": (symlink_and_through, "link' is neither"),
+    "hard link": (special(tarfile.LNKTYPE, link="/etc/passwd"), "is neither"),
+    "device": (special(tarfile.CHRTYPE, devmajor=1, devminor=3), "is neither"),
+    "disk": (special(tarfile.BLKTYPE, devmajor=8), "is neither"),
+    "pipe": (special(tarfile.FIFOTYPE), "is neither"),
     "bomb declared": (
         lambda p: tar(p, *(entry(f"d/{i}", b"\0" * 2**20) for i in range(5))),
         "expected at most 3145728 bytes",
     ),
-    "bomb in a header": (huge_header, "decompresses to more than its members declare"),
+    "bomb in a header": (huge_header, "is damaged"),
     "bomb behind the end": (more_behind, "more follows them"),
     "bomb in a zip": (
         lambda p: zipped(p, *((f"d/{i}", b"\0" * 2**20) for i in range(5))),
@@ -230,13 +230,13 @@ BAD = {
     "zip absolute": (zip_traversal("/evil_by_zip"), "expected names below the target"),
     "zip nul": (nul_in_zip, "expected names below the target"),
     "zip link": (zip_link, "is a link or device"),
-    "fewer bytes than declared": (lying_tar, "is damaged|found other than that"),
+    "fewer bytes than declared": (lying_tar, "is damaged"),
     "no archive": (lambda p: raw(p, b"<html>not found</html>"), "it is none"),
     "nothing": (lambda p: raw(p, b""), "it is none"),
     "another folder": (lambda p: tar(p, entry("e/x", b"x")), "files in its folder d; found none"),
     "cut gz": (lambda p: cut(p, "w:gz", 0.6), "is damaged"),
     "cut xz": (lambda p: cut(p, "w:xz", 0.9), "is damaged"),
-    "cut tar": (lambda p: cut(p, "w:", 0.1), "is damaged|found other than that"),
+    "cut tar": (lambda p: cut(p, "w:", 0.1), "is damaged"),
     "cut zip": (lambda p: cut(p, "zip", 0.8), "is damaged"),
     "flipped gz": (lambda p: flipped(p, "w:gz"), "is damaged"),
     "flipped xz": (lambda p: flipped(p, "w:xz"), "is damaged"),
@@ -257,22 +257,22 @@ def test_bad_archives_leave_nothing(make, message, tmp_path):
 
 
 def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(member, path):
-        path.write_bytes(b"half")
+    def interrupted(tar, member, path, filter):
+        (path / "half").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.data.fetch.archives._copy", interrupted)
+    monkeypatch.setattr(tarfile.TarFile, "extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(good(tmp_path / "archive", "w:xz"), tmp_path / "out")
     assert tree(tmp_path) == ["archive"]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    def full(member, path):
-        path.write_bytes(b"half")
+    def full(tar, member, path, filter):
+        (path / "half").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.data.fetch.archives._copy", full)
+    monkeypatch.setattr(tarfile.TarFile, "extract", full)
     with pytest.raises(InputError, match="No space left on device"):
         extract(good(tmp_path / "archive", "w:xz"), tmp_path / "out")
     assert tree(tmp_path) == ["archive"]

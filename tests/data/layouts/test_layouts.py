@@ -12,13 +12,16 @@ from PIL import Image
 from tiny import SHARED
 from trees import COUNTS, LAYOUTS, batches, draw, write_cifar10_binary, write_cifar10_pickles
 
+from harness.data import layouts
 from harness.data.contract import read_image, read_mask
 from harness.data.counts import CIFAR10_CLASSES, PUBLISHED_COUNTS, Copy, compare
-from harness.data.datasets import DATASETS, disturbed, open_dataset, recognise
-from harness.data.disturbed import Motion
+from harness.data.datasets import open_dataset
+from harness.data.disturbed import disturbed
 from harness.data.folders import every_fifth
+from harness.data.layouts import recognise
 from harness.data.layouts.cifar10 import read_batch
 from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.data.motion import Motion
 from harness.errors import InputError
 from harness.experiment.study import Study
 
@@ -66,7 +69,7 @@ def test_layout(kind, written, tmp_path):
 
 
 def test_every_data_set_is_tested():
-    assert {v[2] for v in LAYOUTS.values()} | {"surfaces"} == set(DATASETS)
+    assert {v[2] for v in LAYOUTS.values()} == set(layouts.LAYOUTS)
 
 
 def test_the_study_says_which_and_dataset_overrides(written, tmp_path):

@@ -1,15 +1,15 @@
 """The commands of ``harness data``. Heavy imports happen inside the commands."""
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
+from harness.cli import options
 from harness.errors import InputError
 
 
-def list_(options: argparse.Namespace) -> int:
+def list_releases(options: options.Json) -> int:
     """Print the data sets that can be fetched: size, licence, addresses, checksums."""
     from harness.data.fetch.releases import RELEASES
 
@@ -30,7 +30,7 @@ def list_(options: argparse.Namespace) -> int:
     return 0
 
 
-def fetch(options: argparse.Namespace) -> int:
+def fetch(options: options.Fetch) -> int:
     """Fetch what is missing of a data set."""
     from harness.data.fetch.fetch_release import fetch
     from harness.data.fetch.releases import get_release

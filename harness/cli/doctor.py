@@ -19,7 +19,7 @@ from harness.studies import STUDIES
 def examine(
     *, data: Path | None, weights: Path | None, results: Path, dataset: str = ""
 ) -> dict[str, dict[str, Any]]:
-    """Facts by section: machine, data (counts of every category), backbones of the studies."""
+    """Examine by section: machine, data (counts of every category), backbones of the studies."""
     settings = Settings(results=results)
     device = torch_device(settings.device)
     about = environment(device, cores())

@@ -1,23 +1,22 @@
 """What ``harness params``, ``gap`` and ``accept`` do."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bundled import bundled
-from harness.cli.commands import EMBEDDED
+from harness.cli import options
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
 from harness.paper.ledger import ledger
-from harness.studies import get_study
+from harness.studies import EMBEDDED, get_study
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def params(options: argparse.Namespace) -> int:
+def params(options: options.Json) -> int:
     """Print every reading's parameters and which of them round to a printed count."""
     from harness.paper.parameters import account
 
@@ -44,7 +43,7 @@ def params(options: argparse.Namespace) -> int:
     return 0
 
 
-def gap(options: argparse.Namespace) -> int:
+def gap(options: options.Gap) -> int:
     """Print published, ours, gap and verdict, and check the records against the baseline."""
     from harness.paper import baseline as regression
     from harness.paper.gap import counted, gaps
@@ -67,7 +66,7 @@ def gap(options: argparse.Namespace) -> int:
     return int(any(len(f) for f in failed))
 
 
-def accept(options: argparse.Namespace) -> int:
+def accept(options: options.Baseline) -> int:
     """Make the recorded embedded study the baseline, printing what changes."""
     from harness.paper import baseline as regression
     from harness.paper.gap import counted
@@ -83,17 +82,15 @@ def accept(options: argparse.Namespace) -> int:
     return 0
 
 
-def _folders(options: argparse.Namespace) -> Path | None:
+def _folders(options: options.Baseline) -> Path | None:
     """``--baseline``; it and ``--results`` may be missing, but are no files."""
-    for name in ("results", "baseline"):
-        folder = getattr(options, name)
+    for name, folder in (("results", options.results), ("baseline", options.baseline)):
         if folder and folder.exists() and not folder.is_dir():
             raise InputError(f"--{name}: expected a folder; got the file {folder}")
-    baseline: Path | None = options.baseline
-    return baseline
+    return options.baseline
 
 
-def _embedded(options: argparse.Namespace) -> tuple[Study, list[str]]:
+def _embedded(options: options.Gap) -> tuple[Study, list[str]]:
     """The embedded study's cells that are asked for."""
     known = list(PUBLISHED_COUNTS[EMBEDDED])
     for name in options.category:

@@ -37,11 +37,11 @@ def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
         InputError: an unknown name, a folder that was not given, or one that is not of the
             layout.
     """
-    if name not in dataset_names():
-        raise unknown("data set", name, dataset_names())
     if name.startswith(DISTURBED):
         inner = name.removeprefix(DISTURBED)
         return disturbed(open_dataset(inner, folder=folder, cache=cache))
+    if name not in dataset_names():
+        raise unknown("data set", name, dataset_names())
     if folder is None:
         if name == EMBEDDED:
             return MvtecAd(write_surfaces(cache), name=EMBEDDED)

@@ -8,7 +8,7 @@ import pytest
 from harness.cli import main as cli
 from harness.paper import parameters
 from harness.run import estimate
-from harness.run import sweep as grid
+from harness.run import sweep
 from harness.studies import STUDIES
 
 TINY = [
@@ -153,9 +153,9 @@ def test_report_of_nothing_says_so(data, tmp_path, capsys):
 
 def test_a_failed_run_is_exit_code_1(data, tmp_path, capsys, monkeypatch):
     def fail(plan, settings, say):
-        return grid.Outcome(failed=[("left, base, seed 0", "the loss became nan")])
+        return sweep.Outcome(failed=[("left, base, seed 0", "the loss became nan")])
 
-    monkeypatch.setattr(grid, "run_study", fail)
+    monkeypatch.setattr(sweep, "run_study", fail)
     assert call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY) == 1
     assert "failed: left, base, seed 0: the loss became nan" in capsys.readouterr().err
 
@@ -164,7 +164,7 @@ def test_ctrl_c_is_exit_code_130(data, tmp_path, capsys, monkeypatch):
     def interrupt(plan, settings, say):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(grid, "run_study", interrupt)
+    monkeypatch.setattr(sweep, "run_study", interrupt)
     assert call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY) == 130
     assert "goes on where it was" in capsys.readouterr().err
 

@@ -1,0 +1,281 @@
+"""Commands about studies. Heavy imports happen inside the commands that need them."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import options
+from harness.errors import InputError, warn
+from harness.experiment.reference import as_markdown, field_facts
+from harness.experiment.settings import GIB, Settings
+from harness.experiment.study import Study
+from harness.experiment.values import show
+from harness.experiment.variant import parse
+from harness.studies import EMBEDDED, STUDIES, get_study
+from harness.studies.outside import new_study
+
+if TYPE_CHECKING:
+    from harness.run.plan import Plan
+
+
+def list_studies(options: options.Listing) -> int:
+    """Print the studies and their questions, or a study's variants."""
+    if options.study:
+        study = get_study(options.study)
+        if options.json:
+            return _print_json({name: v.changes() for v, name in study.named.items()})
+        for variant, name in study.named.items():
+            print(f"{variant.digest}  {name}")
+        return 0
+    if options.json:
+        return _print_json({name: _about(study) for name, study in STUDIES.items()})
+    for study in STUDIES.values():
+        print(f"{study.name}  ({len(study.variants)} variants, {len(study.seeds)} seeds)")
+        print(f"  {study.asks}")
+        if study.mirrors:
+            print(f"  mirrors: {study.mirrors}")
+    return 0
+
+
+def fields(options: options.Fields) -> int:
+    """Print every field of a variant: what it is, its values, who has it."""
+    facts = field_facts()
+    if options.json:
+        return _print_json([f._asdict() for f in facts])
+    if options.markdown:
+        print(as_markdown(), end="")
+        return 0
+    for f in facts:
+        print(f"{f.field} ({f.default})  {f.says}")
+        print(f"  {f.values}; {f.stage}; methods: {f.methods}")
+    return 0
+
+
+def plan(options: options.Plan) -> int:
+    """Print a study's runs, which of them are recorded, and what the rest costs."""
+    from harness.run.estimate import estimate
+
+    plan, settings = _planned(options, _machine(options)), _machine(options)
+    missing = set(plan.missing())
+    rows = [
+        {
+            "variant": plan.study.labels()[c.variant.digest],
+            "digest": c.variant.digest,
+            "category": c.category,
+            "seed": c.seed,
+            "recorded": c not in missing,
+        }
+        for c in plan.cells
+    ]
+    if options.json:
+        about = {**_about(plan.study), "categories": list(plan.sizes), "runs": rows}
+        return _print_json({**about, "estimate": estimate(plan, settings)})
+    base = plan.study.variants[0].changes()
+    print(f"{plan.study.name}: {plan.study.asks}")
+    print("base: " + ", ".join(f"{k}={show(v)}" for k, v in base.items()))
+    for row in rows:
+        state = "recorded" if row["recorded"] else "to run"
+        print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
+        print(row["variant"])
+    print(f"{len(rows)} runs, {len(missing)} to run")
+    if missing:
+        print(_estimate_text(estimate(plan, settings)))
+    return 0
+
+
+def run(options: options.Run) -> int:
+    """Run what is missing of a study and print its table."""
+    from harness.run.sweep import run_study
+
+    return _work(options, _machine(options), run_study, report=options.report)
+
+
+def rescore(options: options.Study) -> int:
+    """Compute metrics and scoring rules anew from saved energies; nothing is trained."""
+    from harness.run.rescore import rescore_study
+
+    return _work(options, _settings(options), rescore_study, report=False)
+
+
+def new(options: options.New) -> int:
+    """Write a commented study of your own into this folder, to start from."""
+    file = new_study(options.name, Path(), taken=STUDIES)
+    print(f"{file}: next, `harness list {file}` and `harness run {file} --smoke`")
+    return 0
+
+
+def report(options: options.Report) -> int:
+    """Execute a study's notebook on what is recorded; without a study, every notebook."""
+    if options.study:
+        return _report(options)
+    from harness.report.pages import PAGES, write_page
+
+    for name in (EMBEDDED, *_recorded(options.results)):
+        _report(replace(options, study=name))
+    for name in PAGES:
+        print(f"report: {write_page(name, options.results)}")
+    return 0
+
+
+def _work(
+    options: options.Study, settings: Settings, work: Callable[..., Any], *, report: bool
+) -> int:
+    """Work on a study, print its table and perhaps write its report; 1 if some run failed."""
+    from harness.run.plan import make_plan
+
+    study = get_study(options.study, **_asked(options))
+    plan = make_plan(study, settings)
+    say = (lambda text: print(text, file=sys.stderr)) if options.json else print
+    outcome = work(plan, settings, say)
+    for name, reason in outcome.failed:
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    _print_table(plan, as_json=options.json)
+    if report:
+        _write_report(options, plan)
+    return 1 if outcome.failed else 0
+
+
+def _print_table(plan: "Plan", *, as_json: bool) -> None:
+    from harness.report import tables
+    from harness.report.selection import Selection
+
+    selection = Selection(plan.study, plan.results, plan.dataset, tuple(plan.categories))
+    frame = tables.runs(selection)
+    if as_json:
+        print(frame.to_json(orient="records", indent=1))
+        return
+    summary = tables.summary(frame, selection.study)
+    print(tables.as_text(summary, selection.runs_of_a_variant))
+
+
+def _report(options: options.Report) -> int:
+    _write_report(options, _planned(options, _settings(options)))
+    return 0
+
+
+def _write_report(options: options.Study | options.Report, plan: "Plan") -> None:
+    from harness.report.pages import write_qualitative, write_report
+
+    source = plan.study.source or str(options.study)
+    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.sizes)}
+    pages = [write_report(source, plan.results, chosen)]
+    if options.study == EMBEDDED:
+        pages.append(write_qualitative(source, plan.results, chosen))
+    for page in pages:
+        print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
+
+
+def _recorded(results: Path) -> list[str]:
+    """The paper's tables, and the other studies with a record."""
+    from harness.experiment.record import read_records
+    from harness.report.pages import NOTEBOOKS
+
+    digests = {r.digest for r in read_records(results, damaged=warn)}
+    return [
+        name
+        for name, study in STUDIES.items()
+        if name in NOTEBOOKS or (name != EMBEDDED and digests & set(study.labels()))
+    ]
+
+
+def _planned(options: options.Study | options.Report, settings: Settings) -> "Plan":
+    """A study as asked for, with its cells; without data, by the published categories."""
+    from harness.run.plan import make_plan, plan_without_data
+
+    study = get_study(str(options.study), **_asked(options))
+    embedded = (settings.dataset or study.dataset) == EMBEDDED
+    make = make_plan if embedded or settings.data else plan_without_data
+    return make(study, settings)
+
+
+def _asked(options: options.Settings) -> dict[str, Any]:
+    """The keywords of :func:`get_study` that the command line gives."""
+    changed = _assignments("--set", options.set)
+    if options.epochs is not None:
+        changed["epochs"] = options.epochs
+    if options.random_weights:
+        changed["weights"] = "random"
+    return {
+        "variants": options.variant,
+        "where": _assignments("--where", options.where),
+        "set": changed,
+        "seeds": options.seed,
+        "smoke": options.smoke,
+    }
+
+
+def _assignments(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{option}: expected FIELD=VALUE; got '{text}'")
+        if option == "--where" and name in pairs:  # of --set the last one counts
+            raise InputError(f"{option}: expected every field once; got {name} twice")
+        if name == "smoke":
+            raise InputError(f"{option}: smoke is not a setting; expected --smoke")
+        pairs[name] = parse(name, value)
+    return pairs
+
+
+def _settings(options: options.Study | options.Report) -> Settings:
+    if options.results.exists() and not options.results.is_dir():
+        raise InputError(f"--results: expected a folder; got the file {options.results}")
+    return Settings(
+        results=options.results,
+        data=options.data,
+        weights=options.weights,
+        categories=tuple(options.category),
+        dataset=options.dataset,
+    )
+
+
+def _machine(options: options.Plan) -> Settings:
+    if options.jobs < 0:
+        raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
+    if not 0 < options.cache_limit < 2**40:
+        raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
+    return replace(
+        _settings(options),
+        device=options.device,
+        jobs=options.jobs,
+        cache_limit=int(options.cache_limit * GIB),
+        speed=not options.no_speed,
+        executor=options.executor,
+    )
+
+
+def _about(study: Study) -> dict[str, Any]:
+    return {
+        "asks": study.asks,
+        "mirrors": study.mirrors,
+        "dataset": study.dataset,
+        "seeds": study.seeds,
+        "variants": study.labels(),
+    }
+
+
+def _estimate_text(cost: dict[str, Any]) -> str:
+    about = "at most" if cost["at_most"] else "about"
+    return (
+        f"{about} {_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
+        f"after {_hours(cost['backbone_seconds'])} of backbone; "
+        f"{cost['results_bytes'] / GIB:.2f} GiB of results, "
+        f"{cost['cache_bytes'] / GIB:.2f} GiB of features (--cache-limit bounds them)\n"
+        f"rates from {cost['rates']}"
+    )
+
+
+def _hours(seconds: float) -> str:
+    amount, unit = (seconds, "s") if seconds < 90 else (seconds / 60, "min")
+    if seconds >= 5400:
+        amount, unit = seconds / 3600, "h"
+    return f"{float(f'{amount:.2g}'):g} {unit}"  # an estimate is good for two digits
+
+
+def _print_json(value: object) -> int:
+    print(json.dumps(value, indent=1))
+    return 0

@@ -69,7 +69,7 @@ def completion(options: options.Completion) -> int:
 
     from harness.cli.main import make_parser
 
-    parser = make_parser()
+    parser = make_parser(grouped=False)
     for action in _actions(parser):
         if action.dest == "study":
             action.complete = {"bash": "_harness_study", "zsh": "_harness_study"}

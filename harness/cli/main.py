@@ -73,8 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands."""
+def make_parser(*, grouped: bool = True) -> argparse.ArgumentParser:
+    """Make the parser of all commands.
+
+    Args:
+        grouped: list them by what a person wants; else one by one, as shtab looks for them.
+    """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "harness", description=ABOUT, epilog=EXAMPLES, formatter_class=raw
@@ -83,15 +87,17 @@ def make_parser() -> argparse.ArgumentParser:
     subs = parser.add_subparsers(
         title="commands", description=_overview(), required=True, metavar="COMMAND"
     )
-    of_data = subs.add_parser(
-        "data", description="Fetch a published data set, or list those that can be fetched."
-    ).add_subparsers(title="commands", required=True, metavar="COMMAND")
+    says = "Fetch a published data set, or list those that can be fetched."
+    listed: dict[str, Any] = {} if grouped else {"help": says}
+    of_data = subs.add_parser("data", description=says, **listed).add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
     for commands in COMMANDS.values():
         for name, command in commands.items():
             first, _, second = name.partition(" ")
             says = _says(command)
             to = of_data if second else subs
-            given: dict[str, Any] = {"help": says} if second else {}  # else in the overview
+            given: dict[str, Any] = {} if grouped and not second else {"help": says}
             sub = to.add_parser(second or first, description=says, formatter_class=raw, **given)
             kind = _options_of(command)
             sub.set_defaults(command=command, kind=kind)

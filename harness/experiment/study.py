@@ -87,7 +87,10 @@ class Study:
                 raise InputError(
                     f"study {self.name}: expected seeds in 0 … 2147483647; got {seed!r}"
                 )
-        _ = self.variants  # an unknown field in vary is found here, not in the middle of a run
+        for name in (name for change in self.vary for name in change):
+            if name not in FIELDS:
+                raise unknown("field", name, FIELDS)
+        _ = self.variants  # what is wrong in vary is found here, not in the middle of a run
 
     @cached_property
     def named(self) -> dict[Variant, str]:

@@ -80,7 +80,8 @@ def _execute(file: Path) -> object:
     except SyntaxError as error:
         raise InputError(f"{file}, line {error.lineno}: expected Python; {error.msg}") from None
     except Exception as error:  # whatever a person's own code raises
-        lines = [f.lineno for f in extract_tb(error.__traceback__) if f.filename == str(file)]
+        trace = extract_tb(error.__traceback__)
+        lines = [f.lineno for f in trace if Path(f.filename).resolve() == file.resolve()]
         where = f", line {lines[-1]}" if lines else ""
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{file}{where}: {said}") from None

@@ -2,13 +2,16 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from harness.cli import main as cli
+from harness.experiment.variant import FIELDS
 from harness.paper import parameters
-from harness.run import estimate
-from harness.run import sweep
+from harness.run import estimate, sweep
 from harness.studies import STUDIES
 
 TINY = [
@@ -247,3 +250,42 @@ def test_doctor(data, tmp_path, capsys):
     assert re.search(r"tf_efficientnet_lite0.pypi_in1k +package", text)
     assert call("doctor", "--data", data, "--json", "--results", tmp_path / "results") == 0
     assert "machine" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("module", ["torch", "numpy", "pandas", "rich", "timm", "shtab"])
+def test_help_imports_nothing_heavy(module):
+    code = f"import sys, harness.cli.main; raise SystemExit('{module}' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_command_stands_in_the_help_under_what_one_wants(capsys):
+    with pytest.raises(SystemExit):
+        call("--help")
+    text = capsys.readouterr().out
+    for want, commands in cli.COMMANDS.items():
+        assert f"{want}:" in text
+        for name, command in commands.items():
+            assert re.search(rf"^ +{name} +{re.escape(command.__doc__[:20])}", text, re.MULTILINE)
+
+
+def test_fields(capsys):
+    assert call("fields") == 0
+    text = capsys.readouterr().out
+    assert "coupling (one-sided)" in text
+    assert "one of one-sided, two-sided; training; methods: FastFlow" in text
+    assert call("fields", "--json") == 0
+    assert [f["field"] for f in json.loads(capsys.readouterr().out)] == list(FIELDS)
+    assert call("fields", "--markdown") == 0
+    assert capsys.readouterr().out == Path(__file__).parents[2].joinpath(
+        "docs", "fields.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_rescore(data, tmp_path, capsys):
+    places = ["--data", data, "--results", tmp_path / "results"]
+    assert call("run", "score_rule", *places, *TINY, "--variant", "ResNet18", "--no-speed") == 0
+    capsys.readouterr()
+    assert call("rescore", "score_rule", *places, *TINY) == 0
+    text = capsys.readouterr().out
+    assert "score_rule: 9 of 9 runs scored anew" in text
+    assert re.search(r"image_score=top-k +1/1 +\d", text)

@@ -46,16 +46,15 @@ def bench(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """Hold the compared methods to anomalib's on the same features: -- [pytest options]."""
     install_peers(session)
-    session.run(
-        "pytest", "-s", *map(str, Path("tests").glob("test_parity_*.py")), *session.posargs
-    )
+    files = map(str, sorted(Path("tests").rglob("test_parity_*.py")))
+    session.run("pytest", "-s", *files, *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
-    session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
+    session.run("pytest", "-n", "auto", "--cov", "--cov-report=term", *session.posargs)
 
 
 @nox.session
@@ -67,10 +66,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format, of the notebooks too."""
-    session.install(*re.findall(r"^ruff==\S+", Path("constraints.txt").read_text(), re.MULTILINE))
+    """Check style and format, of the notebooks too, and that dependencies are declared."""
+    pinned = Path("constraints.txt").read_text()
+    session.install(*re.findall(r"^(?:ruff|deptry)==[^\s;]+", pinned, re.MULTILINE))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
+    session.run("deptry", "harness")
 
 
 @nox.session(default=False)

@@ -30,7 +30,7 @@ def measure(options: Options) -> Part:
     part = Part(
         protocol=[
             f"The best of the calls within {BUDGET} s, at least {_least(options)}; {cores()} "
-            "threads. Memory: read and written together.",
+            "threads. Memory: read and written together."
         ]
     )
     if options.device != "cpu":

@@ -51,7 +51,7 @@ def measure(options: Options) -> Part:
     part = Part(
         protocol=[
             f"{count} × {CHANNELS} random normal features, {picks} picks; projection included; "
-            f"{cores()} threads. Memory: what the process, or the accelerator, grew by at most.",
+            f"{cores()} threads. Memory: what the process, or the accelerator, grew by at most."
         ]
     )
     if has_peer():

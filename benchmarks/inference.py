@@ -8,16 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import (
-    Options,
-    Part,
-    Row,
-    columns,
-    cores,
-    has_peer,
-    percentile,
-    ratio,
-)
+from benchmarks.common import Options, Part, Row, columns, cores, has_peer, percentile, ratio
 from benchmarks.peer import VARIANT, our_model, peer_model
 from benchmarks.turns import WARMUP, Side, own_processes, take_turns
 from harness.detect.inference import fused

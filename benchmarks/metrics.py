@@ -136,10 +136,7 @@ def _sklearn(category: Category, clock: dict[str, list[float]]) -> Metrics:
 
     kinds = {"auroc": roc_auc_score, "ap": average_precision_score, "f1max": f1max}
     maps, masks = category
-    levels = {
-        "image": (_labels(masks), maps.max((1, 2))),
-        "pixel": (masks.ravel(), maps.ravel()),
-    }
+    levels = {"image": (_labels(masks), maps.max((1, 2))), "pixel": (masks.ravel(), maps.ravel())}
     return {
         f"{level}_{name}": float(_timed(clock, f"{level} {name}", lambda k=kind, g=given: k(*g)))
         for level, given in levels.items()

@@ -46,7 +46,7 @@ def measure(options: Options) -> Part:
     part = Part(
         protocol=[
             f"{jobs} trainings of {steps} optimiser steps: resnet18's features at {options.size} "
-            "px in memory, 8 steps of 3×3, batch 32, bfloat16; without the processes' starts.",
+            "px in memory, 8 steps of 3×3, batch 32, bfloat16; without the processes' starts."
         ],
         tables={"Side by side": [{"way": n, **columns(s, "s")} for n, s in seconds.items()]},
     )

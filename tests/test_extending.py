@@ -140,7 +140,7 @@ ADDED = {
             '    "aupro": Metric(',
             '    "image_margin": Metric("image margin", "image", lambda d: float('
             "d.scores[d.truth].min() - d.scores[~d.truth].max())),\n",
-        ),
+        )
     },
     "executor": {"run/executors/one_by_one.py": EXECUTOR},
 }

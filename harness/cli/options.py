@@ -5,44 +5,66 @@ from dataclasses import MISSING, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.studies import STUDIES
 
 STUDY = f"one of: {', '.join(STUDIES)}; or the path of your own, as in my_study.py"
-DATASETS = (*PUBLISHED_COUNTS, "folder", "manifest")
+DATASETS = ", ".join((*PUBLISHED_COUNTS, "folder", "manifest"))
+WHICH, HOW = "which runs", "how they run"  # headings of the help
 
 
-def option(*flags: str, default: Any = MISSING, group: str = "", **given: Any) -> Any:  # noqa: ANN401
-    """Declare a field that is an option, or without flags a positional argument.
+def option(
+    flag: str,
+    says: str = "",
+    default: Any = None,  # noqa: ANN401
+    *,
+    group: str = "",
+    **given: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Declare a field that is an option; its type says how it is read.
 
     Args:
-        flags: as in ``--seed``.
-        default: its value when it is not given; none: a positional argument that has to be.
+        flag: as in ``--seed``.
+        says: its help.
+        default: its value when it is not given; of a list or a flag, nothing.
         group: the heading of the help that it stands under.
-        given: what argparse's ``add_argument`` takes.
+        given: what else argparse's ``add_argument`` takes.
     """
-    about = {"flags": flags, "group": group, "given": given}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=about)
+    about = {"flag": flag, "group": group, "given": {"help": says or None, **given}}
     return field(default=default, metadata=about)
+
+
+def argument(says: str, default: Any = MISSING, **given: Any) -> Any:  # noqa: ANN401
+    """Declare a field that is given by its place; without a default it has to be."""
+    given |= {"help": says} | ({} if default is MISSING else {"nargs": "?"})
+    return field(default=default, metadata={"flag": "", "group": "", "given": given})
 
 
 def add_options(parser: argparse.ArgumentParser, options: type) -> None:
     """Add the options of a dataclass to a parser."""
     groups: dict[str, Any] = {"": parser}
+    hints = get_type_hints(options)
     for f in fields(options):
-        flags, group, given = (f.metadata[k] for k in ("flags", "group", "given"))
+        flag, group, given = (f.metadata[k] for k in ("flag", "group", "given"))
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        if flags:
-            given = {"dest": f.name, **given}
-        elif f.default is not MISSING:
-            given = {"nargs": "?", **given}
-        default = None if f.default is MISSING else f.default
-        default = f.default_factory() if f.default_factory is not MISSING else default
-        groups[group].add_argument(*(flags or (f.name,)), default=default, **given)
+        default = {} if f.default is MISSING else {"default": f.default}
+        named = {"dest": f.name} if flag else {}
+        read = {**named, **default, **_read_as(hints[f.name]), **given}
+        groups[group].add_argument(flag or f.name, **read)
+
+
+def _read_as(hint: Any) -> dict[str, Any]:  # noqa: ANN401
+    """How argparse reads a type."""
+    if hint is bool:
+        return {"action": "store_true", "default": False}
+    if get_origin(hint) is list:
+        return {"action": "append", "type": get_args(hint)[0], "default": []}
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+    return {"type": kinds[0]}
 
 
 def filled(options: type, namespace: argparse.Namespace) -> Any:  # noqa: ANN401
@@ -53,140 +75,82 @@ def filled(options: type, namespace: argparse.Namespace) -> Any:  # noqa: ANN401
 def executors() -> list[str]:
     """List the executors there are, without importing any."""
     spec = find_spec("harness.run.executors")
-    assert spec is not None
-    found = (m.name for m in iter_modules(spec.submodule_search_locations))
-    return sorted(name for name in found if name != "contract")
-
-
-def _flag(name: str, says: str, group: str = "") -> Any:  # noqa: ANN401
-    return option(name, default=False, action="store_true", help=says, group=group)
-
-
-def _many(name: str, metavar: str, says: str = "", group: str = "", **given: Any) -> Any:  # noqa: ANN401
-    """An option that may be given several times."""
-    given |= {"help": says} if says else {}
-    return option(name, default=[], action="append", metavar=metavar, group=group, **given)
-
-
-def _path(name: str, metavar: str, says: str, default: Any = None) -> Any:  # noqa: ANN401
-    return option(name, default=default, type=Path, metavar=metavar, help=says)
+    found = iter_modules(spec.submodule_search_locations if spec else [])
+    return sorted(module.name for module in found if module.name != "contract")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Json:
     """Hold whether JSON is printed."""
 
-    json: bool = _flag("--json", "print JSON")
+    json: bool = option("--json", "print JSON")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """Hold where the records are."""
 
-    results: Path = _path("--results", "DIR", "default: results", Path("results"))
+    results: Path = option("--results", "default: results", Path("results"), metavar="DIR")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Hold where images and weights are."""
 
-    data: Path | None = _path("--data", "DIR", "a folder of images, or a .csv manifest of them")
-    dataset: str = option(
-        "--dataset",
-        default="",
-        metavar="NAME",
-        help=f"in place of the study's: {', '.join(DATASETS)}; or disturbed-NAME",
+    data: Path | None = option(
+        "--data", "a folder of images, or a .csv manifest of them", metavar="DIR"
     )
-    weights: Path | None = _path("--weights", "DIR", "a folder of <backbone>.safetensors or .pth")
+    dataset: str = option(
+        "--dataset", f"in place of the study's: {DATASETS}; or disturbed-NAME", "", metavar="NAME"
+    )
+    weights: Path | None = option(
+        "--weights", "a folder of <backbone>.safetensors or .pth", metavar="DIR"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
     """Hold which runs of a study are meant."""
 
-    category: list[str] = _many("--category", "NAME", group="which runs")
-    seed: list[int] = _many("--seed", "N", group="which runs", type=int)
-    variant: list[str] = _many(
-        "--variant",
-        "NAME",
-        "only the variant of this name, as `harness list STUDY` shows it",
-        "which runs",
+    category: list[str] = option("--category", metavar="NAME", group=WHICH)
+    seed: list[int] = option("--seed", metavar="N", group=WHICH)
+    variant: list[str] = option(
+        "--variant", "only that of this name (`harness list STUDY`)", metavar="NAME", group=WHICH
     )
+
+
+ONLY = "only the study's variants with this value, as in kernels=3,1"
+CHANGE = "change a field in every variant: other runs, other records (`harness fields`)"
+RANDOM = "a backbone without trained weights; marked in every record"
+SMOKE = "the smoke twin: one epoch, category and seed on a few images; never a result"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Cells):
     """Hold which runs of a study are meant, and with which settings."""
 
-    where: list[str] = _many(
-        "--where",
-        "FIELD=VALUE",
-        "only the study's variants with this value, as in kernels=3,1",
-        "which runs",
-    )
-    set: list[str] = _many(
-        "--set",
-        "FIELD=VALUE",
-        "change a field in every variant: other runs, other records (`harness fields`)",
-        "which runs",
-    )
-    epochs: int | None = option(
-        "--epochs",
-        default=None,
-        type=int,
-        metavar="N",
-        help="the same as --set epochs=N",
-        group="which runs",
-    )
-    random_weights: bool = _flag(
-        "--random-weights",
-        "a backbone without trained weights; marked in every record",
-        "which runs",
-    )
-    smoke: bool = _flag(
-        "--smoke",
-        "the smoke twin: one epoch, category and seed on a few images; never a result",
-        "which runs",
-    )
+    where: list[str] = option("--where", ONLY, metavar="FIELD=VALUE", group=WHICH)
+    set: list[str] = option("--set", CHANGE, metavar="FIELD=VALUE", group=WHICH)
+    epochs: int | None = option("--epochs", "the same as --set epochs=N", metavar="N", group=WHICH)
+    random_weights: bool = option("--random-weights", RANDOM, group=WHICH)
+    smoke: bool = option("--smoke", SMOKE, group=WHICH)
+
+
+JOBS = "runs at a time; default: one a core, at most 8; one on a GPU"
+NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
+EXECUTOR = "who runs them (default: worker processes of this machine)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Hold how runs are run."""
 
-    device: str = option(
-        "--device",
-        default="auto",
-        help="auto (default), cpu, cuda, cuda:1",
-        group="how they run",
-    )
-    jobs: int = option(
-        "--jobs",
-        default=0,
-        type=int,
-        metavar="N",
-        help="runs at a time; default: one a core, at most 8; one on a GPU",
-        group="how they run",
-    )
-    executor: str = option(
-        "--executor",
-        default="local",
-        choices=executors(),
-        help="who runs them (default: worker processes of this machine)",
-        group="how they run",
-    )
-    no_speed: bool = _flag(
-        "--no-speed",
-        "leave latency and FPS unmeasured, for good: beside other work they mean little",
-        "how they run",
-    )
+    device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto", group=HOW)
+    jobs: int = option("--jobs", JOBS, 0, metavar="N", group=HOW)
+    executor: str = option("--executor", EXECUTOR, "local", choices=executors(), group=HOW)
+    no_speed: bool = option("--no-speed", NO_SPEED, group=HOW)
     cache_limit: float = option(
-        "--cache-limit",
-        default=20.0,
-        type=float,
-        metavar="GB",
-        help="size of the feature cache (default 20)",
-        group="how they run",
+        "--cache-limit", "size of the feature cache (default 20)", 20.0, metavar="GB", group=HOW
     )
 
 
@@ -194,7 +158,7 @@ class Machine:
 class Study(Settings, Data, Results, Json):
     """Hold a study as it is asked for."""
 
-    study: str = option(metavar="STUDY", help=STUDY)
+    study: str = argument(STUDY, metavar="STUDY")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,45 +170,45 @@ class Plan(Study, Machine):
 class Run(Plan):
     """Hold a study, how it is run, and whether its report is written."""
 
-    report: bool = _flag("--report", "then write the report")
+    report: bool = option("--report", "then write the report")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Settings, Data, Results, Machine, Json):
     """Hold a study whose notebook is executed; none: every notebook."""
 
-    study: str | None = option(
-        default=None, metavar="STUDY", help=f"{STUDY}; default: every notebook"
-    )
+    study: str | None = argument(f"{STUDY}; default: every notebook", None, metavar="STUDY")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Json):
     """Hold which study's variants are listed; none: the studies."""
 
-    study: str | None = option(default=None, metavar="STUDY", help="list its variants")
+    study: str | None = argument("list its variants", None, metavar="STUDY")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fields(Json):
     """Hold how the fields are printed."""
 
-    markdown: bool = _flag("--markdown", "print docs/fields.md")
+    markdown: bool = option("--markdown", "print docs/fields.md")
 
 
 @dataclass(frozen=True, kw_only=True)
 class New:
     """Hold what is written anew."""
 
-    what: str = option(choices=["study"], help="what to write")
-    name: str = option(metavar="NAME", help="its name: NAME.py in this folder")
+    what: str = argument("what to write", choices=["study"])
+    name: str = argument("its name: NAME.py in this folder", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline(Results):
     """Hold which records are compared with which."""
 
-    baseline: Path | None = _path("--baseline", "DIR", "accepted records (default: the harness's)")
+    baseline: Path | None = option(
+        "--baseline", "accepted records (default: the harness's)", metavar="DIR"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,26 +225,25 @@ class Doctor(Data, Results, Json):
 class Cache(Results, Json):
     """Hold what is done with the feature cache."""
 
-    clear: bool = _flag("--clear", "remove all cached features")
+    clear: bool = option("--clear", "remove all cached features")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     """Hold for which shell."""
 
-    shell: str = option(choices=["bash", "zsh", "tcsh"], help="your shell")
+    shell: str = argument("your shell", choices=["bash", "zsh", "tcsh"])
+
+
+MIRROR = "a folder of the same archives, asked first; default: $HARNESS_MIRROR"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
     """Hold which data set is fetched, and from where."""
 
-    dataset: str = option(metavar="DATASET", help="mvtec_ad, btad or cifar10")
-    category: list[str] = _many("--category", "NAME")
-    data: Path | None = _path("--data", "DIR", "its folder; default: data/DATASET")
-    mirror: list[str] = _many(
-        "--mirror",
-        "URL",
-        "a folder of the same archives, asked first; default: $HARNESS_MIRROR",
-    )
-    yes: bool = _flag("--yes", "accept the data set's licence")
+    dataset: str = argument("mvtec_ad, btad or cifar10", metavar="DATASET")
+    category: list[str] = option("--category", metavar="NAME")
+    data: Path | None = option("--data", "its folder; default: data/DATASET", metavar="DIR")
+    mirror: list[str] = option("--mirror", MIRROR, metavar="URL")
+    yes: bool = option("--yes", "accept the data set's licence")

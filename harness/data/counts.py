@@ -5,7 +5,13 @@ Zou et al. 2022 (VisA, the one-class split); Huang et al. 2018 (magnetic tiles, 
 """
 
 from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
+
+from harness.files import read_table
+
+TABLE = Path(__file__).with_name("counts.csv")
 
 
 class Counts(NamedTuple):
@@ -17,67 +23,19 @@ class Counts(NamedTuple):
     masks: int
 
 
-def _same(train: int, test: int, defective: int) -> Counts:
-    return Counts(train, test, defective, defective)
+def _published() -> tuple[dict[str, dict[str, Counts]], dict[tuple[str, str], list[str]]]:
+    """Data set → category → counts; and the forms that a release is stored in, where known."""
+    columns = ("dataset", "category", *Counts._fields, "forms")
+    rows = read_table(TABLE, columns).values()
+    counts = {
+        dataset: {r["category"]: Counts(*(int(r[k]) for k in Counts._fields)) for r in group}
+        for dataset, group in groupby(rows, key=lambda r: r["dataset"])
+    }
+    return counts, {(r["dataset"], r["category"]): r["forms"].split(" or ") for r in rows}
 
 
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
-
-PUBLISHED_COUNTS: dict[str, dict[str, Counts]] = {
-    "mvtec_ad": {
-        "bottle": _same(209, 83, 63),
-        "cable": _same(224, 150, 92),
-        "capsule": _same(219, 132, 109),
-        "carpet": _same(280, 117, 89),
-        "grid": _same(264, 78, 57),
-        "hazelnut": _same(391, 110, 70),
-        "leather": _same(245, 124, 92),
-        "metal_nut": _same(220, 115, 93),
-        "pill": _same(267, 167, 141),
-        "screw": _same(320, 160, 119),
-        "tile": _same(230, 117, 84),
-        "toothbrush": _same(60, 42, 30),
-        "transistor": _same(213, 100, 40),
-        "wood": _same(247, 79, 60),
-        "zipper": _same(240, 151, 119),
-    },
-    "btad": {
-        "01": _same(400, 70, 49),
-        "02": _same(399, 230, 200),
-        "03": _same(1000, 441, 41),
-    },
-    # The embedded set: 24 good and 36 defective test images of each surface.
-    "surfaces": {name: _same(48, 60, 36) for name in ("brick", "grass", "gravel")},
-    # One class against the other nine; every test image of the ten classes is judged.
-    "cifar10": {name: Counts(5000, 10000, 9000, 0) for name in CIFAR10_CLASSES},
-    "visa": {
-        "candle": _same(900, 200, 100),
-        "capsules": _same(542, 160, 100),
-        "cashew": _same(450, 150, 100),
-        "chewinggum": _same(453, 150, 100),
-        "fryum": _same(450, 150, 100),
-        "macaroni1": _same(900, 200, 100),
-        "macaroni2": _same(900, 200, 100),
-        "pcb1": _same(904, 200, 100),
-        "pcb2": _same(901, 200, 100),
-        "pcb3": _same(905, 201, 100),
-        "pcb4": _same(904, 201, 100),
-        "pipe_fryum": _same(450, 150, 100),
-    },
-    # No split is official: the released 952 defect-free tiles, every fifth of them a test image.
-    "magnetic_tile": {"magnetic_tile": _same(762, 582, 392)},
-}
-
-_SIDES = {"bottle": 900, "capsule": 1000, "metal_nut": 700, "pill": 800, "tile": 840}
-FORMS: dict[str, dict[str, tuple[str, ...]]] = {
-    "mvtec_ad": {
-        c: (f"PNG {(n := _SIDES.get(c, 1024))}x{n}",) for c in PUBLISHED_COUNTS["mvtec_ad"]
-    },
-    "cifar10": {c: ("array 32x32", "PNG 32x32") for c in CIFAR10_CLASSES},  # both lossless
-}
-"""How the images of a release are stored, where that is one format and size."""
+PUBLISHED_COUNTS, FORMS = _published()
+CIFAR10_CLASSES = tuple(PUBLISHED_COUNTS["cifar10"])  # in the order of their numbers
 
 
 class Copy(NamedTuple):
@@ -111,8 +69,8 @@ def compare(dataset: str, category: str, counts: Mapping[str, int], form: str) -
     """
     dataset = dataset.removeprefix("disturbed-")
     published = PUBLISHED_COUNTS.get(dataset, {}).get(category)
-    forms = FORMS.get(dataset, {}).get(category, ())
-    published_form = form in forms if form and forms else None
+    forms = FORMS.get((dataset, category), [""])
+    published_form = form in forms if form and forms[0] else None
     if published is None:
         return Copy(None, None, published_form, "no published counts")
     found = Counts(**{name: counts[name] for name in Counts._fields})

@@ -165,11 +165,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_state_dict(
-    found: Mapping[str, Tensor],
-    *,
-    needed: Mapping[str, Tensor],
-    known: Iterable[str],
-    path: Path,
+    found: Mapping[str, Tensor], *, needed: Mapping[str, Tensor], known: Iterable[str], path: Path
 ) -> dict[str, Tensor]:
     """Take the tensors of ``needed``, after a check of every key.
 

@@ -116,10 +116,7 @@ def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
 
 
 def _row(
-    figure: Published,
-    records: Sequence[Record],
-    counts: Mapping[str, int],
-    asked: Study | None,
+    figure: Published, records: Sequence[Record], counts: Mapping[str, int], asked: Study | None
 ) -> dict[str, Any]:
     found, changed = stands_for(figure), ""
     if found and asked and asked.name == found[0].name:

@@ -184,12 +184,7 @@ def selection(variant: Variant, chosen: Epoch) -> Selection:
 
 
 def save_gallery(
-    place: Place,
-    variant: Variant,
-    category: Category,
-    history: History,
-    epoch: int,
-    masks: Masks,
+    place: Place, variant: Variant, category: Category, history: History, epoch: int, masks: Masks
 ) -> None:
     """Keep the first image of every kind of defect and the good image with the highest score.
 

@@ -36,8 +36,7 @@ def _best_on_test(evaluated: Sequence[Epoch]) -> Epoch:
     if any("image_auroc" not in e.metrics for e in evaluated):
         raise RunFailed("epoch_selection: best-on-test needs good and defective test images")
     return max(
-        evaluated,
-        key=lambda e: e.metrics.get("image_auroc", 0) + e.metrics.get("pixel_auroc", 0),
+        evaluated, key=lambda e: e.metrics.get("image_auroc", 0) + e.metrics.get("pixel_auroc", 0)
     )
 
 

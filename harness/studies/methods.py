@@ -14,8 +14,5 @@ STUDY = Study(
     asks="How do SPADE, PaDiM, PatchCore, CFLOW-AD and DifferNet stand to FastFlow on the same "
     "features?",
     mirrors="FastFlow, Tables 1 and 2, with one small backbone for all",
-    bases={
-        "FastFlow": RESNET18,
-        **{METHODS[m].name: RESNET18.replace(method=m) for m in RIVALS},
-    },
+    bases={"FastFlow": RESNET18, **{METHODS[m].name: RESNET18.replace(method=m) for m in RIVALS}},
 )

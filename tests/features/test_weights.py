@@ -108,10 +108,7 @@ MISMATCHES = {
         lambda s: without(s, "layer3.1.conv2.weight", "bn1.running_var"),
         ["2 missing: ", "layer3.1.conv2.weight", "bn1.running_var"],
     ),
-    "unknown": (
-        lambda s: s | {"layer9.weight": torch.zeros(2)},
-        ["1 unknown: layer9.weight"],
-    ),
+    "unknown": (lambda s: s | {"layer9.weight": torch.zeros(2)}, ["1 unknown: layer9.weight"]),
     "shape": (
         lambda s: s | {"conv1.weight": torch.zeros(64, 1, 7, 7)},
         ["1 other shape: conv1.weight (64, 1, 7, 7) instead of (64, 3, 7, 7)"],

@@ -296,11 +296,7 @@ def test_accept_that_cannot_write_leaves_the_old_baseline(results, tmp_path, mon
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"weights": lambda w: w | {"sha256": "0"}},
-        {"random_weights": True},
-        {"smoke": True},
-    ],
+    [{"weights": lambda w: w | {"sha256": "0"}}, {"random_weights": True}, {"smoke": True}],
 )
 def test_what_is_made_from_others_is_not_compared(results, changes):
     edit(place(results), **changes)

@@ -70,10 +70,7 @@ ERRORS = {
     "unit": ({"unit": "fraction"}, "unit: expected % for image_auroc; got fraction"),
     "number": ({"value": "97,9"}, "value: expected a number; got '97,9'"),
     "no value": ({"value": ""}, "value: expected a number; got ''"),
-    "status": (
-        {"status": "sure"},
-        "status: expected one of confirmed, single-source, unverif",
-    ),
+    "status": ({"status": "sure"}, "status: expected one of confirmed, single-source, unverif"),
     "printed": ({"printed": "99.7"}, "printed: expected the value, as a percentage, fraction"),
     "printed text": ({"printed": "x"}, "printed: expected a number; got 'x'"),
     "printed nan": ({"printed": "nan"}, "printed: expected a number; got 'nan'"),

@@ -180,11 +180,7 @@ def _errors_of(archive: Path, target: Path) -> Iterator[None]:
         yield
     except _Refused as error:
         raise InputError(f"{archive}: {error}; nothing was extracted") from None
-    except (
-        FileExistsError,
-        NotADirectoryError,
-        IsADirectoryError,
-    ) as error:
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = Path(error.filename or "").name
         raise InputError(
             f"{archive}: expected every name once; '{name}' is there twice; nothing was extracted"

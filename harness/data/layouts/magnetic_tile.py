@@ -13,13 +13,7 @@ median); a few tiles of MT_Uneven have a black mask.
 from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
-from harness.data.folders import (
-    entries,
-    every_fifth,
-    existing_folder,
-    refuse_unpaired,
-    subfolders,
-)
+from harness.data.folders import entries, every_fifth, existing_folder, refuse_unpaired, subfolders
 from harness.data.folders import images_in as files_in
 from harness.errors import InputError, unknown
 

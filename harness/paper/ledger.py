@@ -7,7 +7,7 @@ its own settings. What is not known is absent.
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -132,11 +132,12 @@ class Setting(NamedTuple):
     source: str
 
 
-def ledger() -> list[Published]:
+@cache
+def ledger() -> tuple[Published, ...]:
     """Read every figure that comes with the harness: the papers', then the reproductions'."""
     folder = bundled("results", "paper")
     files = (folder / f"{name}.csv" for name in ("published", "reproductions"))
-    return [figure for file in files for figure in read_published(file)]
+    return tuple(figure for file in files for figure in read_published(file))
 
 
 def read_published(file: Path) -> list[Published]:

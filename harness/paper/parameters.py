@@ -4,7 +4,7 @@ The paper's "A.d. params" are printed to 0.1 M and its widths and couplings are 
 every reading is built (on the meta device: no weights, no data) and counted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.experiment.values import show
@@ -43,7 +43,7 @@ def hypotheses() -> Iterator[tuple[str, str, Variant]]:
                     )  # fmt: skip
 
 
-def account(published: list[Published]) -> list[dict[str, Any]]:
+def account(published: Sequence[Published]) -> list[dict[str, Any]]:
     """Count every reading, a row each, with the printed count it may stand for.
 
     Returns:
@@ -74,14 +74,14 @@ def account(published: list[Published]) -> list[dict[str, Any]]:
     return rows
 
 
-def accounting(published: list[Published], variants: Mapping[str, Variant]) -> dict[str, Any]:
+def accounting(published: Sequence[Published], variants: Mapping[str, Variant]) -> dict[str, Any]:
     """Give every reading's row, and the additional parameters of these variants."""
     counts = {digest: count_parameters(v).additional for digest, v in variants.items()}
     return {"readings": account(published), "variants": counts}
 
 
 def _printed(
-    published: list[Published],
+    published: Sequence[Published],
     architecture: str,
     kernels: tuple[int, ...],
     chosen: tuple[int, ...],

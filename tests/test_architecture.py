@@ -45,3 +45,18 @@ def test_modules_and_functions_stay_short():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+NO_VERB = {"a", "all", "an", "as", "every", "how", "its", "one", "the", "what", "where", "whether"}
+
+
+def test_public_docstrings_begin_with_a_verb():
+    """A rough sieve: no article, no plural or third person, no gerund where a verb belongs."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
+            if public and (text := ast.get_docstring(node)):
+                word = text.split()[0].strip("`:,.").lower()
+                assert word not in NO_VERB, f"{path}: {node.name}"
+                assert not word.endswith("ing"), f"{path}: {node.name}"
+                assert not word.endswith("s") or word == "discuss", f"{path}: {node.name}"

@@ -81,7 +81,13 @@ def executors() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Json:
-    """Hold whether JSON is printed."""
+    """Hold whether JSON is printed.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_options(parser, Json)
+    >>> filled(Json, parser.parse_args(["--json"]))
+    Json(json=True)
+    """
 
     json: bool = option("--json", "print JSON")
 

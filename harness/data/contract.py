@@ -44,6 +44,9 @@ class Sample:
     """Name one image: its file, its defect (``good`` for none) and its mask, where there is one.
 
     ``source`` gives the pixels where ``path`` holds many images; ``motion`` moves image and mask.
+
+    >>> Sample(Path("0.png")).label, Sample(Path("1.png"), "scratch", Path("1_mask.png")).label
+    (0, 1)
     """
 
     path: Path
@@ -84,6 +87,11 @@ class Category:
     """Hold one category with its splits, in a fixed order.
 
     ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were.
+
+    >>> good, bad = Sample(Path("0.png")), Sample(Path("1.png"), "scratch")
+    >>> bolts = Category("mine", "bolt", train=(good,), test=(bad,))
+    >>> bolts.counts(), bolts.has_masks
+    ({'train': 1, 'test': 1, 'defective': 1, 'masks': 0}, False)
     """
 
     dataset: str

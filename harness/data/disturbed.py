@@ -29,6 +29,15 @@ class Disturbed:
         zoom: largest relative change of size, drawn from 1 ± this.
         shift: largest shift as a fraction of the side, drawn from ± this in both directions.
         seed: of all draws.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from harness.data.datasets import open_dataset
+    >>> with TemporaryDirectory() as cache:
+    ...     surfaces = open_dataset("surfaces", folder=None, cache=Path(cache))
+    ...     moved = Disturbed(inner=surfaces, rotation=15).load("grass")
+    >>> moved.dataset, moved.disturbance
+    ('disturbed-surfaces', 'rotation ±15°, zoom ±0.1, shift ±0.05, seed 0')
     """
 
     inner: Dataset

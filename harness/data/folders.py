@@ -122,6 +122,10 @@ def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
     Positions 5, 10, …: the same files are always split alike, and both parts span the whole
     order of names, which often is the order in which the pictures were taken.
+
+    >>> train, test = every_fifth([Path(f"{i}.png") for i in range(7)])
+    >>> [p.stem for p in train], [p.stem for p in test]
+    (['0', '1', '2', '3', '5', '6'], ['4'])
     """
     test = list(good[EVERY - 1 :: EVERY]) or list(good[-1:])
     held = set(test)

@@ -58,7 +58,12 @@ def open_image(path: Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Convert to RGB with 8 bits a channel; see this module's rules."""
+    """Convert to RGB with 8 bits a channel; see this module's rules.
+
+    >>> grey = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    >>> np.asarray(to_rgb(grey, Path("grey.png")))[0].tolist()
+    [[0, 0, 0], [1, 1, 1], [255, 255, 255]]
+    """
     if image.mode.startswith("I;16"):
         grey = np.rint(np.asarray(image).astype(np.float64) / 257)
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -98,6 +103,10 @@ def squared(image: Image.Image, size: int, resize: str, filter_: Image.Resamplin
         resize: ``square``: stretched; ``crop``: the shorter side to size · 256/224, then the
             centre (SPADE, PaDiM: Resize(256) and CenterCrop(224)).
         filter_: Pillow's.
+
+    >>> wide = Image.new("RGB", (512, 256))
+    >>> squared(wide, 224, "crop", Image.Resampling.BILINEAR).size
+    (224, 224)
     """
     if resize == "square":
         return image.resize((size, size), filter_)

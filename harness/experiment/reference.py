@@ -21,7 +21,11 @@ training, one of *training* uses the cached features again. This page is made fr
 
 
 class FieldFacts(NamedTuple):
-    """Hold what there is to know of a field, in words."""
+    """Hold what there is to know of a field, in words.
+
+    >>> field_facts()[0].field
+    'method'
+    """
 
     field: str
     values: str

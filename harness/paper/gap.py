@@ -38,6 +38,9 @@ class Ours:
     Attributes:
         values: one per seed, in the published unit; empty where nothing was run.
         why: why there is none, or why it does not compare; empty where it does.
+
+    >>> Ours((97.0, 98.0)).mean
+    97.5
     """
 
     values: tuple[float, ...] = ()

@@ -67,6 +67,9 @@ class Published:
         source: where it was read.
         presumed: what of the row its source does not say.
         note: what a reader must know beside it.
+
+    >>> len(ledger()) > 1000, ledger()[0].by
+    (True, 'FastFlow')
     """
 
     by: str

@@ -21,6 +21,11 @@ class Plan:
 
     ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
     made without the data.
+
+    >>> from harness.studies import STUDIES
+    >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
+    >>> len(plan.cells), plan.sizes["screw"]
+    (6, (320, 160))
     """
 
     study: Study

@@ -39,7 +39,14 @@ def scratch(image: Image, rng: np.random.Generator, strength: float) -> tuple[Im
 
 
 def spot(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
-    """Draw a small round blob, lighter or darker than the surface."""
+    """Draw a small round blob, lighter or darker than the surface.
+
+    >>> rng = np.random.default_rng(0)
+    >>> image = rng.uniform(0, 255, (64, 64))
+    >>> damaged, mask = spot(image, rng, 7.0)
+    >>> bool(mask.any()), bool((damaged[~mask] == image[~mask]).all())
+    (True, True)
+    """
     radius = min(image.shape) * rng.uniform(0.05, 0.08)
     weight = _bump(_offsets(image, rng), radius)
     return _blend(image, _shifted(image, rng, strength), weight)

@@ -24,6 +24,9 @@ class Archive(NamedTuple):
         digest: ``sha256:…`` or ``md5:…``.
         parts: the folders that it brings.
         inside: the folder of the archive that they lie in.
+
+    >>> RELEASES["btad"].archives[0].name
+    'btad.zip'
     """
 
     url: str

@@ -9,7 +9,17 @@ from harness.data.layouts.mvtec_ad import MvtecAd
 
 
 class Btad(MvtecAd):
-    """Read a folder of BTAD, of all categories or of one; see :class:`MvtecAd`."""
+    """Read a folder of BTAD, of all categories or of one; see :class:`MvtecAd`.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("01/train/ok/0.bmp", "01/test/ok/1.bmp"):
+    ...         Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     Btad(Path(folder)).load("01").counts()
+    {'train': 1, 'test': 1, 'defective': 0, 'masks': 0}
+    """
 
     layout = "btad"
     good = "ok"

@@ -40,6 +40,14 @@ class Cifar10:
 
     Raises:
         InputError: none of them is there, or a class is in one split alone.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("train/cat/0.png", "test/cat/1.png", "train/dog/2.png", "test/dog/3.png"):
+    ...         Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     Cifar10(Path(folder)).load("cat").counts()
+    {'train': 1, 'test': 2, 'defective': 1, 'masks': 0}
     """
 
     layout = "cifar10"

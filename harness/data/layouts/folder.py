@@ -21,6 +21,14 @@ class Folder:
 
     Raises:
         InputError: no folder, or no images in it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for number in range(10):
+    ...         Path(folder, f"{number}.png").touch()
+    ...     photos = Folder(Path(folder))
+    ...     photos.load(photos.name).counts()
+    {'train': 8, 'test': 2, 'defective': 0, 'masks': 0}
     """
 
     layout = "folder"

@@ -26,6 +26,17 @@ class MagneticTile:
 
     Raises:
         InputError: it does not.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in (
+    ...         "MT_Free/Imgs/0.jpg", "MT_Free/Imgs/1.jpg",
+    ...         "MT_Crack/Imgs/0.jpg", "MT_Crack/Imgs/0.png",
+    ...     ):
+    ...         Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     MagneticTile(Path(folder)).load("magnetic_tile").counts()
+    {'train': 1, 'test': 2, 'defective': 1, 'masks': 1}
     """
 
     name = layout = NAME

@@ -54,10 +54,19 @@ class Table:
 
 
 class Manifest(Table):
-    """Read the images that a CSV file names; the data set has the file's name.
+    r"""Read the images that a CSV file names; the data set has the file's name.
 
     Raises:
         InputError: no such file, or not a table of this form; the line is named.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("0.png", "1.png"):
+    ...         Path(folder, name).touch()
+    ...     lines = ("path,split,label", "0.png,train,good", "1.png,test,scratch")
+    ...     written = Path(folder, "bolts.csv").write_text("\n".join(lines))
+    ...     Manifest(Path(folder, "bolts.csv")).load("bolts").counts()
+    {'train': 1, 'test': 1, 'defective': 1, 'masks': 0}
     """
 
     layout = "manifest"

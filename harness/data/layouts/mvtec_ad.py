@@ -32,6 +32,14 @@ class MvtecAd:
 
     Raises:
         InputError: no folder, or no category in it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("train/good/0.png", "test/good/1.png", "test/scratch/2.png"):
+    ...         Path(folder, "bolt", name).parent.mkdir(parents=True, exist_ok=True)
+    ...         Path(folder, "bolt", name).touch()
+    ...     MvtecAd(Path(folder)).load("bolt").counts()
+    {'train': 1, 'test': 2, 'defective': 1, 'masks': 0}
     """
 
     layout = "mvtec_ad"

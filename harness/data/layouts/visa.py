@@ -16,11 +16,20 @@ SPLIT = Path("split_csv", "1cls.csv")
 
 
 class Visa(Table):
-    """Read the folder that holds ``split_csv/1cls.csv`` and the objects' folders.
+    r"""Read the folder that holds ``split_csv/1cls.csv`` and the objects' folders.
 
     Raises:
         InputError: no such folder or table, or an object that cannot name a folder. Objects of
             the table whose folder is not there are left out: a part of the data set can be used.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("candle", "split_csv"):
+    ...         Path(folder, name).mkdir()
+    ...     table = ("object,split,label,image,mask", "candle,train,normal,candle/0.JPG,")
+    ...     written = Path(folder, SPLIT).write_text("\n".join(table))
+    ...     Visa(Path(folder)).categories()
+    ('candle',)
     """
 
     layout = "visa"

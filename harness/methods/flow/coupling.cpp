@@ -1,5 +1,5 @@
 // The elementwise part of a flow step in one pass over memory, forward and backward; what it
-// computes is stated in native.py. Rows are positions (B·H·W), columns channels (channels-last).
+// computes is stated in compiled.py. Rows are positions (B·H·W), columns channels (channels-last).
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -117,7 +117,7 @@ struct Sigmoid {
 
 }  // namespace
 
-extern "C" struct Stage {  // native.py's _Stage
+extern "C" struct Stage {  // compiled.py's _Stage
   int64_t rows, channels, start, width, given_start, given_width, clamp, threads;
   double bound, gain;
   const int64_t *perm, *inverse;

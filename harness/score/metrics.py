@@ -154,7 +154,7 @@ class _Ranking:
 
     @property
     def is_defined(self) -> bool:
-        """Whether both classes are present."""
+        """Tell whether both classes are present."""
         return self.negatives.size > 0 and self.positives.size > 0
 
     def counts(self) -> Iterator[tuple[slice, Counts, Counts, Counts]]:

@@ -100,7 +100,7 @@ class _Members:
     seen: set[tuple[str, ...]] = field(default_factory=set)
 
     def check(self, name: str, size: int, *, folder: bool) -> str:
-        """The member's path below the folder that is taken; empty for what is not taken."""
+        """Give the member's path below the folder that is taken; empty if it is not."""
         names = _names(name)
         self.count += 1
         self.total += size

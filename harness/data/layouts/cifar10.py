@@ -215,7 +215,7 @@ class _Array:
         self.state = state
 
     def array(self) -> Bytes:
-        """The bytes in their shape."""
+        """Give the bytes in their shape."""
         _, shape, dtype, fortran, content = self.state
         if fortran or dtype.name not in ("u1", "|u1"):
             raise ValueError("the images are not rows of bytes")

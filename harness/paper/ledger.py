@@ -1,8 +1,8 @@
 """The ledger of published numbers: every figure with its unit, source and status.
 
 ``results/paper/published.csv`` holds what FastFlow's paper and the compared methods' papers
-print, ``reproductions.csv`` what third parties measured, ``settings.csv`` what the paper says of
-its own settings. What is not known is absent.
+print, ``reproductions.csv`` what third parties measured; what is not known is absent. Beside
+them, ``settings.csv`` is what the paper says of its own settings: a test holds the studies to it.
 """
 
 import math
@@ -125,16 +125,6 @@ class Published:
         return 0.5 * 10.0**-self.decimals * scale
 
 
-class Setting(NamedTuple):
-    """Say what the paper says of its own settings; ``backbone`` is empty for all of them."""
-
-    backbone: str
-    field: str
-    value: str
-    status: Status
-    source: str
-
-
 @cache
 def ledger() -> tuple[Published, ...]:
     """Read every figure that comes with the harness: the papers', then the reproductions'."""
@@ -169,16 +159,6 @@ def read_published(file: Path) -> list[Published]:
     for f in figures:
         most[f.column] = max(most.get(f.column, 0), len(f.printed.partition(".")[2]))
     return [replace(f, decimals=most[f.column]) for f in figures]
-
-
-def read_settings(file: Path) -> list[Setting]:
-    """Read the paper's own settings; errors as in :func:`read_published`."""
-    rows = read_table(file, Setting._fields)
-    types = {"status": Status}
-    return [
-        Setting(**{k: _typed(f"{file}, line {n}", k, v, types.get(k)) for k, v in row.items()})
-        for n, row in rows.items()
-    ]
 
 
 def _check(figure: Published, place: str) -> None:

@@ -16,7 +16,7 @@ from harness.score.statistics import bootstrap
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")  # the rest stands in a table of its own
 ORACLE = "(oracle)"  # behind a variant whose epochs were chosen with the test's labels
 COLUMNS = (
-    *("label", "digest", "dataset", "category", "seed", *METRICS, "epoch", "oracle"),
+    *("label", "digest", "dataset", "category", "seed", *METRICS, "copy", "epoch", "oracle"),
     *("additional_params", "bank_bytes", "fps", "latency_ms", "additional_ms"),
 )
 COST_COLUMNS = {
@@ -42,7 +42,7 @@ NOTE = (
 def runs(selection: Selection) -> pd.DataFrame:
     """List the recorded runs, a row each, in the selection's order.
 
-    Columns: label, digest, dataset, category, seed, every metric (fractions), epoch, oracle,
+    Columns: label, digest, dataset, category, seed, every metric (fractions), copy, epoch, oracle,
     additional_params (flow + norm; the paper's "A.d. params"), the split params_*, macs_flow,
     macs_backbone, fps, latency_ms, random_weights, smoke.
     """
@@ -68,6 +68,7 @@ def _row(record: Record, label: str) -> dict[str, Any]:
         "category": record.category,
         "seed": record.seed,
         **{m: record.metrics.get(m, np.nan) for m in METRICS},
+        "copy": record.data.copy,  # of the published data; empty in old records
         "epoch": record.selection.epoch,
         "oracle": record.selection.oracle,
         "additional_params": parameters.additional,

@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 from tiny import SHARED
@@ -11,7 +12,8 @@ from harness.bundled import bundled
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.experiment.variant import FIELDS, parse
-from harness.paper.ledger import Published, read_published, read_settings
+from harness.files import read_table
+from harness.paper.ledger import Published, read_published
 from harness.studies.paper import PAPER
 
 COLUMNS = [f.name for f in fields(Published) if f.name != "decimals"]
@@ -153,7 +155,9 @@ def test_a_setting_names_a_variants_fields_or_none(tmp_path):
 
 def test_every_setting_of_the_paper_is_the_studies_own():
     by_architecture = {v.backbone.split(".")[0]: v for v in PAPER.values()}
-    settings = read_settings(bundled("results", "paper", "settings.csv"))
+    file = bundled("results", "paper", "settings.csv")
+    rows = read_table(file, ("backbone", "field", "value", "status", "source"))
+    settings = [SimpleNamespace(**row) for row in rows.values()]
     assert len(settings) == 20
     compared = Counter()
     for setting in settings:
@@ -170,13 +174,6 @@ def test_every_setting_of_the_paper_is_the_studies_own():
         "kernels": 4, "taps": 2, "image_size": 4, "flow_steps": 4, "optimiser": 4,
         "learning_rate": 4, "weight_decay": 4, "epochs": 4, "batch_size": 4,
     }  # fmt: skip
-
-
-def test_a_settings_file_is_checked_too(tmp_path):
-    file = tmp_path / "s.csv"
-    file.write_text("backbone,field,value,status,source\n,epochs,500,maybe,x\n")
-    with pytest.raises(InputError, match=r"s\.csv, line 2: status: expected .*; got 'maybe'"):
-        read_settings(file)
 
 
 DATASETS = {

@@ -67,8 +67,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format, of the notebooks too, and that dependencies are declared."""
-    pinned = Path("constraints.txt").read_text()
-    session.install(*re.findall(r"^(?:ruff|deptry)==[^\s;]+", pinned, re.MULTILINE))
+    install(session)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run("deptry", "harness")

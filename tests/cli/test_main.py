@@ -12,6 +12,7 @@ from harness.cli import main as cli
 from harness.experiment.variant import FIELDS, Variant
 from harness.paper import parameters
 from harness.run import estimate, sweep
+from harness.run.measure import measure
 from harness.studies import STUDIES
 
 TINY = [

@@ -4,8 +4,8 @@ import re
 from collections.abc import Container
 from dataclasses import replace
 from difflib import get_close_matches
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
 from traceback import extract_tb
 
 from harness.errors import InputError
@@ -60,7 +60,7 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
             f"{file}: expected a study's file; found none{hint} (`harness new study NAME` writes "
             "one; `harness list` shows the built-in ones)"
         )
-    study = getattr(_execute(file), "STUDY", None)
+    study = _execute(file)
     if not isinstance(study, Study):
         got = "nothing of that name" if study is None else type(study).__name__
         raise InputError(f"{file}: expected STUDY = Study(...); got {got}")
@@ -71,21 +71,18 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
 
 
 def _execute(file: Path) -> object:
-    spec = spec_from_file_location(f"study_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
+    """What a file defines as ``STUDY``; None for nothing."""
     try:
-        spec.loader.exec_module(module)
+        return run_path(str(file), run_name="study").get("STUDY")
     except SyntaxError as error:
-        raise InputError(f"{file}, line {error.lineno}: expected Python; {error.msg}") from None
-    except Exception as error:  # whatever a person's own code raises
+        where = f"{file}, line {error.lineno}" if error.lineno else str(file)
+        raise InputError(f"{where}: expected Python; {error.msg}") from None
+    except (Exception, SystemExit) as error:  # whatever a person's own code raises
         trace = extract_tb(error.__traceback__)
         lines = [f.lineno for f in trace if Path(f.filename).resolve() == file.resolve()]
-        where = f", line {lines[-1]}" if lines else ""
+        where = f"{file}, line {lines[-1]}" if lines else str(file)
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{file}{where}: {said}") from None
-    return module
+        raise InputError(f"{where}: {said}") from None
 
 
 def new_study(name: str, folder: Path, taken: Container[str] = ()) -> Path:

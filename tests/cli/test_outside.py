@@ -38,7 +38,7 @@ def test_new_writes_a_study_that_runs(folder, capsys):
     study = get_study("my_question.py")
     assert study.asks == "What does my question change?"
     assert study.variants[0] == BASE.replace(epochs=10)
-    assert [p.name for p in folder.iterdir() if p.suffix] == ["my_question.py"]
+    assert [p.name for p in folder.iterdir()] == ["my_question.py"]  # and no __pycache__
     assert call("list", "my_question.py", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert list(listed) == ["base", "flow_steps=4", "coupling=two-sided"]
@@ -92,6 +92,12 @@ BAD = {
     "a field": (
         STUDY.replace("kernels=", "kernel="),
         r"mine\.py, line 4: unknown field 'kernel'; did you mean 'kernels'",
+    ),
+    "exits": ("raise SystemExit(3)\n", r"mine\.py, line 1: SystemExit: 3"),
+    "not text": ("\0", r"mine\.py: "),
+    "no variant": (
+        STUDY.replace("Variant()", "3"),
+        r"mine\.py, line 4: AttributeError: 'int' object",
     ),
     "nothing": ("x = 1\n", r"expected STUDY = Study\(...\); got nothing of that name"),
     "another": ("STUDY = 3\n", r"expected STUDY = Study\(...\); got int"),

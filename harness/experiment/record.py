@@ -279,7 +279,9 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a run record; it cannot be read ({error})") from None
+        raise InputError(
+            f"{path}: expected a run record; it cannot be read ({error}); remove it and run again"
+        ) from None
     content = content if isinstance(content, dict) else {}
     schema = content.get("schema", "none")
     try:
@@ -289,7 +291,7 @@ def read_record(path: Path) -> Record:
             raise InputError(f"{path}: expected record schema {SCHEMA}; got {schema}")
         return msgspec.convert(content, Record)
     except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: expected a run record; {error}; run it again") from None
+        raise InputError(f"{path}: expected a run record; {error}; remove it and run again") from None
 
 
 def read_records(

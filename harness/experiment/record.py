@@ -291,7 +291,9 @@ def read_record(path: Path) -> Record:
             raise InputError(f"{path}: expected record schema {SCHEMA}; got {schema}")
         return msgspec.convert(content, Record)
     except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: expected a run record; {error}; remove it and run again") from None
+        raise InputError(
+            f"{path}: expected a run record; {error}; remove it and run again"
+        ) from None
 
 
 def read_records(

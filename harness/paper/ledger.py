@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from harness.bundled import bundled
 from harness.errors import InputError, unknown
-from harness.experiment.choices import method_of
+from harness.experiment.choices import SUBJECT, method_of
 from harness.experiment.values import parsed
 from harness.experiment.variant import FIELDS, Variant, parse
 from harness.files import read_table
@@ -179,7 +179,7 @@ def _check(figure: Published, place: str) -> None:
             f"{figure.printed} for {figure.value} {unit}"
         )
     try:
-        Variant().replace(method=method_of(figure.method) or "fastflow", **figure.fields)
+        Variant().replace(method=method_of(figure.method) or SUBJECT, **figure.fields)
     except InputError as error:
         raise InputError(f"{place}: setting: {error}") from None
 

@@ -90,6 +90,8 @@ def _rich(unit: str, total: float | None) -> "Progress":
         Left(),
         TextColumn("left  {task.fields[note]}"),
         console=Console(stderr=True),
+        redirect_stdout=False,
+        speed_estimate_period=3600,  # an epoch may take longer than rich's half minute
     )
 
 

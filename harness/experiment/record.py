@@ -3,8 +3,8 @@
 ``results/runs/<variant digest>/<dataset>/<category>/seed-<n>.json``. A record appears whole or
 not at all; a failed run leaves ``seed-<n>.failed.json`` instead. Done means the record exists.
 
-The blocks are msgspec structures: it reads and checks them twenty times as fast as pydantic,
-imports in a hundredth of a second, and gives one line for what is wrong.
+The blocks are msgspec structures: it imports in 0.04 s, reads and checks 81 records in 0.05 s, and
+gives one line for what is wrong.
 """
 
 import json

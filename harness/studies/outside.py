@@ -11,6 +11,7 @@ from traceback import extract_tb
 from harness.errors import InputError
 from harness.experiment.study import Study
 
+PAGES = ("index", "gap", "parameters", "qualitative")  # of the reports that are no study's
 TEMPLATE = '''\
 """{question}"""
 
@@ -64,10 +65,20 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
     if not isinstance(study, Study):
         got = "nothing of that name" if study is None else type(study).__name__
         raise InputError(f"{file}: expected STUDY = Study(...); got {got}")
-    if not re.fullmatch(r"\w[\w.-]*", study.name) or study.name in taken:
-        problem = "one of the harness's own" if study.name in taken else "no name for a file"
-        raise InputError(f"{file}: name: expected a name of its own; '{study.name}' is {problem}")
+    if not isinstance(study.name, str) or not re.fullmatch(r"\w[\w.-]*", study.name):
+        raise InputError(
+            f"{file}: name: expected a name of its own; '{study.name}' is no name for a file"
+        )
+    if _is_taken(study.name, taken):
+        raise InputError(
+            f"{file}: name: expected a name of its own; '{study.name}' is one of the harness's own"
+        )
     return replace(study, source=str(file.resolve()))
+
+
+def _is_taken(name: str, taken: Container[str]) -> bool:
+    """Whether the report of a study of this name would overwrite another page."""
+    return name in taken or name in PAGES or name.endswith("-smoke")
 
 
 def _execute(file: Path) -> object:
@@ -96,8 +107,8 @@ def new_study(name: str, folder: Path, taken: Container[str] = ()) -> Path:
     Raises:
         InputError: the name cannot be one, or there is such a file.
     """
-    if not name.isidentifier() or name in taken:
-        problem = "one of the harness's own" if name in taken else "not one"
+    if not name.isidentifier() or _is_taken(name, taken):
+        problem = "not one" if not name.isidentifier() else "one of the harness's own"
         raise InputError(
             f"name: expected letters, digits and _, as in my_question; '{name}' is {problem}"
         )

@@ -102,6 +102,9 @@ BAD = {
     "nothing": ("x = 1\n", r"expected STUDY = Study\(...\); got nothing of that name"),
     "another": ("STUDY = 3\n", r"expected STUDY = Study\(...\); got int"),
     "taken": (STUDY.replace('"mine"', '"kernels"'), "'kernels' is one of the harness's own"),
+    "a page's": (STUDY.replace('"mine"', '"index"'), "'index' is one of the harness's own"),
+    "a twin's": (STUDY.replace('"mine"', '"a-smoke"'), "'a-smoke' is one of the harness's own"),
+    "a number": (STUDY.replace('"mine"', "7"), "'7' is no name for a file"),
     "no name": (STUDY.replace('"mine"', '"../x"'), r"'\.\./x' is no name for a file"),
 }
 
@@ -117,7 +120,7 @@ def test_what_is_wrong_is_one_line(folder, capsys, text, message):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["kernels", "a b", "../x", "3"])
+@pytest.mark.parametrize("name", ["kernels", "a b", "../x", "3", "gap"])
 def test_a_new_study_needs_a_name_of_its_own(folder, name):
     with pytest.raises(InputError, match="name: expected letters, digits and _"):
         new_study(name, folder, taken=STUDIES)

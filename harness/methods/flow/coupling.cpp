@@ -80,7 +80,7 @@ template <class R> inline R arctangent(R x) {
   return x;
 }
 
-// Every clamp gives s and its slope ds/da; CLAMPS in flow.py lists them. R is a pack, T its number.
+// Every clamp gives s and its slope ds/da; CLAMPS in step.py lists them. R is a pack, T its number.
 template <class R> inline R tangent(R a) { return 1 - 2 / (exponential(2 * a) + 1); }
 struct None {
   template <class R, class T> static void at(R a, T, R& s, R& slope) { s = a, slope = R() + 1; }

@@ -35,7 +35,6 @@ class LocalPool:
     def prepare(self) -> None:
         """See :class:`Executor`: the server that starts workers imports torch meanwhile."""
         _context()
-        forkserver.ensure_running()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
         """See :class:`Executor`."""
@@ -95,7 +94,21 @@ def _context() -> ForkServerContext:
     """How workers are started: from a server that has imported torch once, for all of them."""
     forking = mp.get_context("forkserver")
     forking.set_forkserver_preload(["harness.run.job", "torch._dynamo"])  # optimisers import that
+    _start_server()
     return forking
+
+
+def _start_server() -> None:
+    """Start it, a ``python -c``, so that it takes no module from the current folder.
+
+    There a person's study may have the name of one, as ``statistics.py``.
+    """
+    before = os.environ.get("PYTHONSAFEPATH", "")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ["PYTHONSAFEPATH"] = before  # empty: as not given
 
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:

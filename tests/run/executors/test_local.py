@@ -1,6 +1,8 @@
 """The worker pool: what is told of workers that die, fail or wait."""
 
 import multiprocessing as mp
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -96,3 +98,23 @@ def test_workers_that_cannot_start_fail_their_tasks(workers):
     said += [[], []]
     assert told([[Work("a")], [Work("b")]]) == [("a", "failed", KILLED), ("b", "failed", KILLED)]
     assert len(started) == 2
+
+
+START = """
+from importlib import import_module
+from harness.run.executors import local
+
+worker = local._context().Process(target=import_module, args=("statistics",))
+worker.start()
+worker.join()
+raise SystemExit(worker.exitcode)
+"""
+
+
+def test_a_study_in_this_folder_is_no_module_to_the_workers(tmp_path):
+    """As ``harness`` starts them, whose own path has no current folder (-P)."""
+    (tmp_path / "statistics.py").write_text("raise RuntimeError('a study was imported')\n")
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", START], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")

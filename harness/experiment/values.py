@@ -45,6 +45,10 @@ def checked(name: str, value: Any, hint: Any, *, given: object = None) -> Any:  
     shown = value if given is None else given
     if get_origin(plain) is tuple and type(value) is int:
         value = (value,)
+    if isinstance(value, set | frozenset):  # msgspec would take it, in no order
+        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown!r}")
+    if isinstance(value, float):
+        value = float(value)  # numpy's, as of np.geomspace, is one too; msgspec wants the plain
     try:
         value = msgspec.convert(value, plain)
     except msgspec.ValidationError:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, fields
 
+import numpy as np
 import pytest
 
 from harness.errors import InputError
@@ -132,6 +133,17 @@ def test_whole_numbers_and_fractions_of_one_value_are_one_variant():
 def test_parse(name, text, value):
     assert parse(name, text) == value
     assert parse(name, show(value)) == value
+
+
+def test_numpys_floats_are_numbers():
+    rates = [Variant(learning_rate=rate) for rate in np.geomspace(1e-3, 1e-1, 3)]
+    assert rates == [Variant(learning_rate=float(r)) for r in np.geomspace(1e-3, 1e-1, 3)]
+    assert all(type(v.learning_rate) is float for v in rates)
+
+
+def test_a_set_has_no_order():
+    with pytest.raises(InputError, match=r"taps: expected whole numbers, as in 3,1; got {1, 2}"):
+        Variant(taps={1, 2})
 
 
 @pytest.mark.parametrize("text", ["x", "", "3;1", "__import__('os')", "1.5", "3,x"])

@@ -47,7 +47,11 @@ def progress(
     features: 2/2 images, 0:00 elapsed; grass
     """
     stream = stream or sys.stderr
-    bar = _Moving(what, total, unit) if stream.isatty() else _Lines(what, total, unit, stream)
+    bar = (
+        _Moving(what, total, unit, stream)
+        if stream.isatty()
+        else _Lines(what, total, unit, stream)
+    )
     try:
         yield bar
     finally:
@@ -57,8 +61,8 @@ def progress(
 class _Moving:
     """A bar that moves, drawn by rich."""
 
-    def __init__(self, what: str, total: float | None, unit: str) -> None:
-        self.shown: Progress = _rich(unit, total)
+    def __init__(self, what: str, total: float | None, unit: str, stream: TextIO) -> None:
+        self.shown: Progress = _rich(unit, total, stream)
         self.task = self.shown.add_task(what, total=total, note="")
         self.shown.start()
 
@@ -75,7 +79,7 @@ class _Moving:
         self.shown.stop()
 
 
-def _rich(unit: str, total: float | None) -> "Progress":
+def _rich(unit: str, total: float | None, stream: TextIO) -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Left
@@ -83,13 +87,13 @@ def _rich(unit: str, total: float | None) -> "Progress":
     of = "" if total is None else f"/{total:.0f}"
     share = f"{{task.completed:.0f}}{of} {unit}" if unit else "{task.percentage:3.0f} %"
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(20),
         TextColumn(share),
         TimeElapsedColumn(),
         Left(),
-        TextColumn("left  {task.fields[note]}"),
-        console=Console(stderr=True),
+        TextColumn("left  {task.fields[note]}", markup=False),  # a folder may be named [/x]
+        console=Console(file=stream),
         redirect_stdout=False,
         speed_estimate_period=3600,  # an epoch may take longer than rich's half minute
     )

@@ -69,15 +69,13 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     screen = io.StringIO()
     original = rich.console.Console
     monkeypatch.setattr(
-        rich.console,
-        "Console",
-        lambda **given: original(file=screen, force_terminal=True, width=120),
+        rich.console, "Console", lambda **given: original(**given, force_terminal=True, width=120)
     )
-    terminal = SimpleNamespace(isatty=lambda: True)
-    with progress("features", 8, unit="images", stream=terminal) as bar:
-        bar.note("brick × resnet18")
+    screen.isatty = lambda: True
+    with progress("features", 8, unit="images", stream=screen) as bar:
+        bar.note("brick [/x] × resnet18")  # a folder's name is no markup
         bar.advance(8)
         bar.rename("done")
     assert "8/8 images" in screen.getvalue()
-    assert "brick × resnet18" in screen.getvalue()
+    assert "brick [/x] × resnet18" in screen.getvalue()
     assert "done" in screen.getvalue()

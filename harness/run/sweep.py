@@ -65,6 +65,7 @@ def run_study(
     remove_leftovers(settings.results)
     if not missing:
         return outcome
+    settings = replace(settings, device=torch_device(settings.device))
     executor = executor or open_executor(settings.executor, parallel=runs_at_a_time(settings))
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
@@ -121,8 +122,7 @@ def _costs(
     if not settings.speed:
         return costs
     say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
-    device = torch_device(settings.device)
-    speeds = measure_speeds(variants, extractors, kept=kept, device=device)
+    speeds = measure_speeds(variants, extractors, kept=kept, device=settings.device)
     return {digest: replace(cost, speed=speeds[digest]) for digest, cost in costs.items()}
 
 
@@ -157,14 +157,17 @@ def _features(
         (spec, name): FeatureKey.of(extractors[spec], plan.categories[name])
         for spec, name in wanted
     }
-    device = torch_device(settings.device)
     cache.evict(keep=[k.digest for k in keys.values()])
     total = sum(sum(plan.sizes[name]) for _, name in wanted)
     with progress("features", total, unit="images") as bar:
         for (spec, name), key in keys.items():
             bar.note(f"{name} × {spec.backbone}")
             cache.ensure(
-                key, extractors[spec], plan.categories[name], device=device, progress=bar.advance
+                key,
+                extractors[spec],
+                plan.categories[name],
+                device=settings.device,
+                progress=bar.advance,
             )
     cache.evict(keep=[k.digest for k in keys.values()])
     return keys
@@ -190,7 +193,7 @@ def _job(
         weights=extractors[spec].weights,
         cost=costs[cell.variant.digest],
         results=settings.results,
-        device=torch_device(settings.device),
+        device=settings.device,
         threads=max(1, cores() // runs_at_a_time(settings)),
     )
 
@@ -228,8 +231,7 @@ def _count(event: Event, plan: Plan, outcome: Outcome) -> None:
 
 
 def _name(job: Job, plan: Plan) -> str:
-    label = plan.study.labels()[job.variant.digest]
-    return f"{job.category.name}, {label}, seed {job.seed}"
+    return f"{job.category.name}, {plan.study.named[job.variant]}, seed {job.seed}"
 
 
 def _epoch_work(job: Job) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 import harness
 from harness.bundled import bundled
-from harness.errors import InputError, unknown
+from harness.errors import unknown
+from harness.experiment.study import Study
 from harness.files import write_whole
 from harness.studies import get_study
 
@@ -56,35 +57,48 @@ def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
     Returns:
         The HTML page.
     """
-    asked = {k: v for k, v in chosen.items() if k not in ("dataset", "categories")}
-    name = get_study(study, **asked).name
-    return _write(NOTEBOOKS.get(study, "ablations"), name, results, {"study": study, **chosen})
+    asked = _asked(study, chosen)
+    given = {"study": study, **chosen}
+    return _write(NOTEBOOKS.get(study, "ablations"), asked.name, results, given, asked.asks)
 
 
 def write_qualitative(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
     """Execute ``notebooks/qualitative.ipynb`` for a study: images, masks and maps."""
-    return _write("qualitative", "qualitative", results, {"study": study, **chosen})
+    given = {"study": study, **chosen}
+    return _write("qualitative", "qualitative", results, given, _asked(study, chosen).asks)
 
 
 def write_page(name: str, results: Path) -> Path:
     """Execute a notebook that is no study's: a key of :data:`PAGES`."""
-    return _write(name, name, results, {})
+    return _write(name, name, results, {}, PAGES[name])
 
 
-def _write(notebook: str, name: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+def _asked(study: str, chosen: Mapping[str, Any]) -> Study:
+    """The study that a notebook's options name."""
+    return get_study(
+        study, **{k: v for k, v in chosen.items() if k not in ("dataset", "categories")}
+    )
+
+
+def _write(notebook: str, name: str, results: Path, chosen: Mapping[str, Any], asks: str) -> Path:
     parameters = {"results": str(results.resolve()), **_plain(chosen)}
-    page = execute(notebook, name, results / "reports", parameters)
+    page = execute(notebook, name, results / "reports", parameters, asks=asks)
     write_index(results / "reports")
     return page
 
 
-def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, Any]) -> Path:
+def execute(
+    notebook: str, name: str, reports: Path, parameters: Mapping[str, Any], *, asks: str = ""
+) -> Path:
     """Execute a notebook with parameters; writes ``<name>.ipynb`` and ``<name>.html``.
+
+    The question that it answers, ``asks``, is kept in its metadata, for the index.
 
     Raises:
         InputError: a parameter that the notebook does not declare, which papermill would only
             warn of.
     """
+    import nbformat
     import papermill
 
     source = bundled("notebooks", f"{notebook}.ipynb")
@@ -100,10 +114,12 @@ def execute(notebook: str, name: str, reports: Path, parameters: Mapping[str, An
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of papermill's own use of its libraries
-        papermill.execute_notebook(
+        executed = papermill.execute_notebook(
             source, partial, dict(parameters), kernel_name="python3", progress_bar=False,
             cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
+    executed.metadata["harness"] = {"asks": asks}
+    nbformat.write(executed, partial)
     final = reports / f"{name}.ipynb"
     partial.replace(final)
     return to_html(final)
@@ -129,27 +145,19 @@ def write_index(reports: Path) -> Path:
         if not (source := page.with_suffix(".ipynb")).is_file():
             continue
         notebook = nbformat.read(source, as_version=4)
-        study = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
+        asks = notebook.metadata.get("harness", {}).get("asks", "")
         when = datetime.fromtimestamp(page.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
         items.append(
             ITEM.format(
                 file=html.escape(page.name),
                 name=html.escape(page.stem),
                 when=when,
-                asks=html.escape(PAGES.get(page.stem) or _asks(study)),
+                asks=html.escape(asks),
             )
         )
     index = reports / "index.html"
     write_whole(index, PAGE.format(items="\n".join(items)))
     return index
-
-
-def _asks(study: str) -> str:
-    """A study's question; empty for a page that is none's, or whose study's file is gone."""
-    try:
-        return get_study(study).asks
-    except InputError:
-        return ""
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,4 +77,5 @@ def _find(name: str) -> Study:
         return STUDIES[name]
     if name.endswith(".py"):
         return load_study(Path(name), taken=STUDIES)
-    raise unknown("study", name, STUDIES)
+    own = [f"{name}.py"] if Path(f"{name}.py").is_file() else []
+    raise unknown("study", name, [*own, *STUDIES])

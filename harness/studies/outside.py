@@ -1,9 +1,13 @@
 """Studies that live outside the package: a person's own file."""
 
 import re
+import sys
 from collections.abc import Container
+from contextlib import redirect_stdout
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from runpy import run_path
 from traceback import extract_tb
@@ -11,7 +15,7 @@ from traceback import extract_tb
 from harness.errors import InputError
 from harness.experiment.study import Study
 
-PAGES = ("index", "gap", "parameters", "qualitative")  # of the reports that are no study's
+RESERVED = ("index", "gap", "parameters", "qualitative")  # of the reports that are no study's
 TEMPLATE = '''\
 """{question}"""
 
@@ -43,7 +47,8 @@ STUDY = Study(
 def load_study(file: Path, taken: Container[str] = ()) -> Study:
     """Load the study that a file of Python defines as ``STUDY``.
 
-    The file is executed, as Python executes any script of yours.
+    The file is executed by itself: what lies beside it is not on Python's path. What it prints
+    goes to standard error, so that ``--json`` stays JSON.
 
     Args:
         file: its path.
@@ -54,7 +59,7 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
             the line is named.
     """
     if not file.is_file():
-        beside = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        beside = [p.name for p in file.parent.glob("*.py") if p.is_file()]
         near = get_close_matches(file.name, beside, n=1)
         hint = f"; did you mean '{file.with_name(near[0])}'?" if near else ""
         raise InputError(
@@ -78,13 +83,15 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
 
 def _is_taken(name: str, taken: Container[str]) -> bool:
     """Whether the report of a study of this name would overwrite another page."""
-    return name in taken or name in PAGES or name.endswith("-smoke")
+    name = name.lower()  # where a file system ignores case, so does this
+    return name in taken or name in RESERVED or name.endswith("-smoke")
 
 
 def _execute(file: Path) -> object:
     """What a file defines as ``STUDY``; None for nothing."""
     try:
-        return run_path(str(file), run_name="study").get("STUDY")
+        with redirect_stdout(sys.stderr):
+            return run_path(str(file), run_name="study").get("STUDY")
     except SyntaxError as error:
         where = f"{file}, line {error.lineno}" if error.lineno else str(file)
         raise InputError(f"{where}: expected Python; {error.msg}") from None
@@ -107,12 +114,11 @@ def new_study(name: str, folder: Path, taken: Container[str] = ()) -> Path:
     Raises:
         InputError: the name cannot be one, or there is such a file.
     """
-    if not name.isidentifier() or _is_taken(name, taken):
-        problem = "not one" if not name.isidentifier() else "one of the harness's own"
+    file = folder / f"{name}.py"
+    if problem := _problem(name, file, taken):
         raise InputError(
             f"name: expected letters, digits and _, as in my_question; '{name}' is {problem}"
         )
-    file = folder / f"{name}.py"
     question = f"What does {name.replace('_', ' ')} change?"
     try:
         with file.open("x", encoding="utf-8") as text:
@@ -120,3 +126,14 @@ def new_study(name: str, folder: Path, taken: Container[str] = ()) -> Path:
     except FileExistsError:
         raise InputError(f"{file}: expected no such file yet; choose another name") from None
     return file
+
+
+def _problem(name: str, file: Path, taken: Container[str]) -> str:
+    """What is wrong with a new study's name; empty for nothing."""
+    if not name.isidentifier() or iskeyword(name):
+        return "not one"
+    if _is_taken(name, taken):
+        return "one of the harness's own"
+    if not file.exists() and find_spec(name):  # which it would hide from `python -m harness`
+        return "the name of a Python module"
+    return ""

@@ -104,9 +104,29 @@ BAD = {
     "taken": (STUDY.replace('"mine"', '"kernels"'), "'kernels' is one of the harness's own"),
     "a page's": (STUDY.replace('"mine"', '"index"'), "'index' is one of the harness's own"),
     "a twin's": (STUDY.replace('"mine"', '"a-smoke"'), "'a-smoke' is one of the harness's own"),
+    "taken in capitals": (STUDY.replace('"mine"', '"Index"'), "'Index' is one of the harness's"),
     "a number": (STUDY.replace('"mine"', "7"), "'7' is no name for a file"),
     "no name": (STUDY.replace('"mine"', '"../x"'), r"'\.\./x' is no name for a file"),
 }
+
+
+def test_the_path_of_a_study_here_is_proposed(folder):
+    (folder / "mine.py").write_text(STUDY)
+    with pytest.raises(InputError, match=r"unknown study 'mine'; did you mean 'mine\.py'"):
+        get_study("mine")
+    (folder / "me.py").mkdir()
+    with pytest.raises(InputError, match=r"found none; did you mean .mine\.py"):
+        get_study("min.py")
+    with pytest.raises(InputError, match=r"did you mean 'mine\.py'"):  # and not the folder
+        get_study("me.py")
+
+
+def test_what_a_study_prints_does_not_end_in_the_json(folder, capsys):
+    (folder / "mine.py").write_text(STUDY + "print('aside')\n")
+    assert call("list", "mine.py", "--json") == 0
+    said = capsys.readouterr()
+    assert "kernels=3" in json.loads(said.out)
+    assert said.err == "aside\n"
 
 
 @pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
@@ -120,7 +140,9 @@ def test_what_is_wrong_is_one_line(folder, capsys, text, message):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["kernels", "a b", "../x", "3", "gap"])
+@pytest.mark.parametrize(
+    "name", ["kernels", "a b", "../x", "3", "gap", "Surfaces", "class", "statistics"]
+)
 def test_a_new_study_needs_a_name_of_its_own(folder, name):
     with pytest.raises(InputError, match="name: expected letters, digits and _"):
         new_study(name, folder, taken=STUDIES)

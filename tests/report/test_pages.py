@@ -13,7 +13,7 @@ from harness.cli import main as cli
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.report import pages
-from harness.studies import STUDIES
+from harness.studies import STUDIES, outside
 from harness.studies.paper import CAIT, RESNET18
 
 NOTEBOOKS = sorted(p.stem for p in bundled("notebooks").glob("*.ipynb"))
@@ -31,6 +31,7 @@ def test_every_notebook_is_somebodys():
     }  # fmt: skip
     assert set(pages.NOTEBOOKS) <= set(STUDIES)
     assert {*pages.NOTEBOOKS.values(), *pages.PAGES} <= set(NOTEBOOKS)
+    assert {*pages.PAGES, "qualitative", "index"} == set(outside.RESERVED)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -1,4 +1,4 @@
-"""Run records: what remains of a run, and where.
+"""Run records: what remains of a run, in files whose names are of :mod:`harness.experiment.place`.
 
 ``results/runs/<variant digest>/<dataset>/<category>/seed-<n>.json``. A record appears whole or
 not at all; a failed run leaves ``seed-<n>.failed.json`` instead. Done means the record exists.
@@ -10,13 +10,13 @@ gives one line for what is wrong.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
 from harness.errors import InputError
+from harness.experiment.place import Place
 from harness.experiment.variant import Variant
 from harness.files import write_whole
 
@@ -66,10 +66,10 @@ class Protocol(Block, kw_only=True, omit_defaults=False):
     map_size: int
 
 
-class Selection(Block, kw_only=True, omit_defaults=False):
+class EpochSelection(Block, kw_only=True, omit_defaults=False):
     """Say which epoch counts, by which rule, and whether that rule saw the test's labels.
 
-    >>> Selection(rule="last", epoch=20, oracle=False).oracle
+    >>> EpochSelection(rule="last", epoch=20, oracle=False).oracle
     False
     """
 
@@ -199,7 +199,7 @@ class Record(Block, kw_only=True):
     data: Data
     metrics: Metrics
     protocol: Protocol
-    selection: Selection
+    selection: EpochSelection
     epochs: list[Epoch]
     loss: list[float]  # of every epoch; empty for what is fitted, not trained
     parameters: Parameters
@@ -207,50 +207,6 @@ class Record(Block, kw_only=True):
     environment: Environment
     measured: Measured
     rescored: Rescored | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Find the files of one run below ``results``.
-
-    >>> Place(Path("results"), "44136fa355b3", "surfaces", "grass", 1).record.name
-    'seed-1.json'
-    """
-
-    results: Path
-    digest: str
-    dataset: str
-    category: str
-    seed: int
-
-    @classmethod
-    def of(cls, results: Path, variant: Variant, dataset: str, category: str, seed: int) -> Self:
-        """Find the place of a variant's run."""
-        return cls(results, variant.digest, dataset, category, seed)
-
-    def _file(self, suffix: str) -> Path:
-        folder = self.results / "runs" / self.digest / self.dataset / self.category
-        return folder / f"seed-{self.seed}{suffix}"
-
-    @property
-    def record(self) -> Path:
-        """Find the record."""
-        return self._file(".json")
-
-    @property
-    def failure(self) -> Path:
-        """Find the note that a failed run leaves."""
-        return self._file(".failed.json")
-
-    @property
-    def energies(self) -> Path:
-        """Find the test images' energies at every evaluated epoch."""
-        return self._file(".npz")
-
-    @property
-    def gallery(self) -> Path:
-        """Find a few test images with mask and anomaly map, for the report."""
-        return self._file(".gallery.npz")
 
 
 def write_record(place: Place, record: Record) -> None:
@@ -294,6 +250,23 @@ def read_record(path: Path) -> Record:
         raise InputError(
             f"{path}: expected a run record; {error}; remove it and run again"
         ) from None
+
+
+def read_at(place: Place) -> Record:
+    """Read the record of one run, and see that it is this run's.
+
+    Raises:
+        InputError: it is damaged, or was copied or moved here from another run's place.
+    """
+    record = read_record(place.record)
+    wanted = (place.digest, place.dataset, place.category, place.seed)
+    found = (record.digest, record.dataset, record.category, record.seed)
+    if found != wanted:
+        raise InputError(
+            f"{place.record}: expected the record of {wanted}; got that of {found}; remove it and "
+            "run again"
+        )
+    return record
 
 
 def read_records(

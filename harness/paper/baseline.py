@@ -17,7 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from harness.errors import InputError
-from harness.experiment.record import Place, Record, is_number, read_record
+from harness.experiment.place import Place
+from harness.experiment.record import Record, is_number, read_at, read_record
 from harness.experiment.study import Study
 from harness.files import write_whole
 from harness.score.metrics import METRICS
@@ -114,7 +115,7 @@ def accept(
                 f"{new.record}: expected a record of every cell of {study.name}; found none; "
                 f"run `harness run {study.name}` first"
             )
-        record = _read(new)
+        record = read_at(new)
         bad = [m for m in METRICS if not is_number(record.metrics.get(m))]
         if bad or record.smoke or record.random_weights:
             what = f"no {', '.join(bad)}" if bad else "a smoke run, or random weights"
@@ -176,16 +177,6 @@ def _made_from(record: Record) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _read(place: Place) -> Record:
-    """The record of a place; an InputError where it is another's."""
-    record = read_record(place.record)
-    wanted = (place.digest, place.dataset, place.category, place.seed)
-    found = (record.digest, record.dataset, record.category, record.seed)
-    if found != wanted:
-        raise InputError(f"{place.record}: expected the record of {wanted}; got that of {found}")
-    return record
-
-
 def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
     """Every count with the name of what it counts."""
     flat: dict[str, int] = {}
@@ -200,8 +191,8 @@ def _flat(counts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _cell(reference: Place, ours: Place) -> Iterator[dict[str, Any]]:
-    accepted = _read(reference)
-    fresh = _read(ours) if ours.record.is_file() else None
+    accepted = read_at(reference)
+    fresh = read_at(ours) if ours.record.is_file() else None
     if not accepted.metrics:
         raise InputError(
             f"{reference.record}: expected metrics; found none; take the file from the "

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from harness.experiment.record import Place
+from harness.experiment.place import Place
 from harness.report.selection import Selection
 from harness.score.metrics import METRICS
 

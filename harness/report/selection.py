@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.experiment.record import Place, Record, read_record
+from harness.experiment.place import Place
+from harness.experiment.record import Record, read_at
 from harness.experiment.study import Study
 from harness.studies import get_study
 
@@ -49,9 +50,9 @@ class Selection:
         """Read what is recorded, in the order of variants, categories and seeds.
 
         Raises:
-            InputError: one of the study's own records is damaged.
+            InputError: one of the study's own records is damaged, or another run's.
         """
-        return tuple(read_record(p.record) for p in self.places if p.record.is_file())
+        return tuple(read_at(place) for place in self.places if place.record.is_file())
 
     @cached_property
     def labels(self) -> dict[str, str]:

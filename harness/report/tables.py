@@ -43,8 +43,8 @@ def runs(selection: Selection) -> pd.DataFrame:
     """List the recorded runs, a row each, in the selection's order.
 
     Columns: label, digest, dataset, category, seed, every metric (fractions), copy, epoch, oracle,
-    additional_params (flow + norm; the paper's "A.d. params"), the split params_*, macs_flow,
-    macs_backbone, fps, latency_ms, random_weights, smoke.
+    additional_params (flow + norm; the paper's "A.d. params"), the split params_*, macs_*,
+    fps, latency_ms, additional_ms, fit_seconds, bank_bytes, random_weights, smoke.
     """
     labels = selection.labels
     rows = [_row(record, labels[record.digest]) for record in selection.records]
@@ -73,8 +73,7 @@ def _row(record: Record, label: str) -> dict[str, Any]:
         "oracle": record.selection.oracle,
         "additional_params": parameters.additional,
         **{f"params_{k}": getattr(parameters, k) for k in parameters.__struct_fields__},
-        "macs_flow": record.macs.flow,
-        "macs_backbone": record.macs.backbone,
+        **{f"macs_{k}": getattr(record.macs, k) for k in record.macs.__struct_fields__},
         **{k: np.nan if v is None else v for k, v in measured.items()},
         "fit_seconds": record.measured.fit_seconds,
         "bank_bytes": record.measured.bank_bytes,

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from harness.data.contract import Category, read_image
 from harness.errors import RunFailed
+from harness.experiment.place import Place
 from harness.experiment.record import (
     SCHEMA,
     Data,
     Epoch,
+    EpochSelection,
     Measured,
-    Place,
     Protocol,
     Record,
-    Selection,
     Weights,
     write_record,
 )
@@ -177,10 +177,10 @@ def protocol(variant: Variant, resize: str) -> Protocol:
     )
 
 
-def selection(variant: Variant, chosen: Epoch) -> Selection:
+def selection(variant: Variant, chosen: Epoch) -> EpochSelection:
     """Say which epoch counts, by the variant's rule."""
     rule = variant.epoch_selection
-    return Selection(rule=rule, epoch=chosen.epoch, oracle=rule in ORACLES)
+    return EpochSelection(rule=rule, epoch=chosen.epoch, oracle=rule in ORACLES)
 
 
 def save_gallery(

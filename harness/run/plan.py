@@ -8,7 +8,8 @@ from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import dataset_names, open_dataset
 from harness.errors import InputError, unknown
-from harness.experiment.record import Place, read_record
+from harness.experiment.place import Place
+from harness.experiment.record import read_record
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
 

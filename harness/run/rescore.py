@@ -5,18 +5,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import msgspec
+import torch
 
 import harness
 from harness.data.contract import Category
 from harness.errors import RunFailed
+from harness.experiment.place import Place
 from harness.experiment.record import (
     SCHEMA,
+    Data,
     Measured,
-    Place,
     Record,
     Rescored,
     Speed,
-    read_record,
+    read_at,
     read_records,
     write_record,
 )
@@ -47,11 +49,11 @@ def rescore_study(plan: Plan, settings: Settings, say: Callable[[str], object] =
 
     Returns:
         The outcome: ``recorded`` runs that were scored; ``failed`` those whose rule does not
-        apply to their images.
+        apply to their images, and those recorded whose energies are gone or of other images.
     """
     trained = _trainings(plan)
     outcome = Outcome()
-    without = 0
+    untrained = 0
     with progress("scoring", len(plan.cells), unit="runs") as bar:
         for cell in plan.cells:
             name = f"{cell.category}, {plan.study.named[cell.variant]}, seed {cell.seed}"
@@ -59,11 +61,11 @@ def rescore_study(plan: Plan, settings: Settings, say: Callable[[str], object] =
             try:
                 done = _rescore(cell, plan, trained)
                 outcome.recorded += done
-                without += not done
+                untrained += not done
             except RunFailed as error:
                 outcome.failed.append((name, str(error)))
             bar.advance(1)
-    said = f"; {without} have no energies yet: `harness run` trains them" if without else ""
+    said = f"; {untrained} are not trained yet: `harness run` trains them" if untrained else ""
     say(f"{plan.study.name}: {outcome.recorded} of {len(plan.cells)} runs scored anew{said}")
     return outcome
 
@@ -77,21 +79,28 @@ def _trainings(plan: Plan) -> Trained:
 
 
 def _rescore(cell: Cell, plan: Plan, trained: Trained) -> bool:
-    """Score a cell from its training's energies; false where there are none."""
+    """Score a cell from its training's energies; false where it is not trained yet.
+
+    Raises:
+        RunFailed: it is recorded, so that no start trains it again, but its energies are not
+            there or of other images.
+    """
     variant, category = cell.variant, plan.categories[cell.category]
     training = variant.training
     sibling = trained.get((training.digest, plan.dataset, cell.category, cell.seed))
     if sibling is None:
         return False
-    history = load_energies(
-        Place.of(plan.results, training, plan.dataset, cell.category, cell.seed).energies,
-        data=category.digest,
-        weights=sibling.weights.sha256,
-    )
-    if history is None:
-        return False
+    energies = Place.of(plan.results, training, plan.dataset, cell.category, cell.seed).energies
+    history = load_energies(energies, data=category.digest, weights=sibling.weights.sha256)
     place = plan.place(cell)
-    own = read_record(place.record) if place.record.is_file() else None
+    own = read_at(place) if place.record.is_file() else None
+    if history is None and own is None:
+        return False
+    if history is None:
+        raise RunFailed(
+            f"expected its energies, of these images, in {energies}; remove {place.record} and "
+            "`harness run` trains it again"
+        )
     _record(cell, place, own or _as_if_run(cell, sibling, history), category, history)
     return True
 
@@ -107,6 +116,7 @@ def _record(
     record = msgspec.structs.replace(
         before,
         schema=SCHEMA,
+        data=Data(**category.about()),
         metrics=chosen.metrics,
         protocol=protocol(variant, before.protocol.resize),
         selection=selection(variant, chosen),
@@ -121,7 +131,10 @@ def _record(
 
 
 def _as_if_run(cell: Cell, sibling: Record, history: History) -> Record:
-    """The record of a variant that shares its training with a recorded one, but for the scores."""
+    """The record of a variant that shares its training with a recorded one, but for the scores.
+
+    It has no speed: scoring may differ, and nothing is passed from image to map here.
+    """
     measured = Measured(
         fit_seconds=None,
         score_seconds=0.0,
@@ -134,6 +147,6 @@ def _as_if_run(cell: Cell, sibling: Record, history: History) -> Record:
         sibling,
         digest=cell.variant.digest,
         variant=asdict(cell.variant),
-        environment=environment("cpu", 1),
+        environment=environment("cpu", torch.get_num_threads()),
         measured=measured,
     )

@@ -10,7 +10,8 @@ from handmade import record
 from harness.bundled import bundled
 from harness.errors import InputError
 from harness.experiment import record as records
-from harness.experiment.record import Place, read_record, read_records, write_record
+from harness.experiment.place import Place
+from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.variant import Variant
 from harness.files import remove_leftovers
 

@@ -1,7 +1,7 @@
 """CFLOW-AD beside anomalib's: their training step and their model, fed our features.
 
 The same initial weights and the same order of vectors; then the figures differ by what is meant
-to differ alone (see harness/baselines/cflow.py).
+to differ alone (see harness/methods/cflow.py).
 """
 
 import os

@@ -9,7 +9,7 @@ from harness.bundled import bundled
 from harness.cli import main as cli
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
-from harness.experiment.record import Place
+from harness.experiment.place import Place
 from harness.experiment.study import Study
 from harness.paper import baseline as regression
 from harness.paper import parameters

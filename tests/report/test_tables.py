@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from handmade import record, write_rows
 
-from harness.experiment.record import Place, write_failure, write_record
+from harness.errors import InputError
+from harness.experiment.place import Place
+from harness.experiment.record import write_failure, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.report import sentences, tables
@@ -231,6 +233,13 @@ def test_oracles_are_marked(tmp_path):
     assert "last (10) for a; best-on-test (10) for b" in said
 
 
+def test_a_record_in_the_place_of_another_run_is_refused(results):
+    place = Place.of(results, BASE, "d", "a", 0)
+    place.record.write_bytes(Place.of(results, KERNELS, "d", "a", 0).record.read_bytes())
+    with pytest.raises(InputError, match=rf"got that of .'{KERNELS.digest}', 'd', 'a', 0\)"):
+        runs(results)
+
+
 def test_a_damaged_record_of_another_study_does_no_harm(results):
     stranger = Place.of(results, Variant(epochs=7), "d", "a", 0).record
     stranger.parent.mkdir(parents=True)
@@ -241,6 +250,6 @@ def test_a_damaged_record_of_another_study_does_no_harm(results):
 def test_records_are_read_once(results, monkeypatch):
     chosen = selected(results)
     assert len(chosen.records) == len(ROWS)
-    monkeypatch.setattr("harness.report.selection.read_record", None)
+    monkeypatch.setattr("harness.report.selection.read_at", None)
     assert len(tables.runs(chosen)) == len(ROWS)
     assert "9 train" in sentences.protocol(chosen)

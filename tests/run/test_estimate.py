@@ -5,7 +5,8 @@ import pytest
 from handmade import changed, record
 
 from harness.errors import InputError
-from harness.experiment.record import Macs, Place, Record, write_record
+from harness.experiment.place import Place
+from harness.experiment.record import Macs, Record, write_record
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant

@@ -1,5 +1,6 @@
 """New metrics and scoring rules on what is trained already."""
 
+import json
 from dataclasses import replace
 
 import msgspec
@@ -80,8 +81,12 @@ def test_without_energies_nothing_is_written(recorded):
     outcome = rescore_study(make_plan(other, settings), settings, said.append)
     assert outcome.recorded == 1
     assert said == [
-        "tiny: 1 of 4 runs scored anew; 3 have no energies yet: `harness run` trains them"
+        "tiny: 1 of 4 runs scored anew; 2 are not trained yet: `harness run` trains them"
     ]
+    ((name, reason),) = outcome.failed  # recorded: `harness run` alone would not train it
+    assert name == "left, flow_steps=2, seed 0"
+    assert str(gone.energies) in reason
+    assert f"remove {gone.record}" in reason
     assert gone.record.read_bytes() == before
 
 
@@ -91,7 +96,22 @@ def test_energies_of_other_images_are_not_taken(recorded, monkeypatch):
     left = plan.categories["left"]
     other = replace(left, train=left.train[1:])
     plan = replace(plan, categories={"left": other})
-    assert rescore_study(plan, settings, quiet).recorded == 0
+    outcome = rescore_study(plan, settings, quiet)
+    assert (outcome.recorded, len(outcome.failed)) == (0, 2)
+
+
+def test_what_an_old_record_did_not_say_of_its_data_is_said(recorded):
+    study, settings = recorded
+    plan = make_plan(study, settings)
+    places = [plan.place(c) for c in plan.cells]
+    wanted = [read_record(p.record).data for p in places]
+    for place in places:
+        content = json.loads(place.record.read_text())
+        content["schema"] = 1
+        del content["data"]["complete"], content["data"]["published_form"]
+        place.record.write_text(json.dumps(content))
+    assert rescore_study(plan, settings, quiet).recorded == 2
+    assert [read_record(p.record).data for p in places] == wanted
 
 
 def test_a_rule_that_does_not_apply_is_told_and_the_rest_goes_on(recorded, monkeypatch):

@@ -74,7 +74,7 @@ def test_a_whole_study(study, settings):
         assert record.metrics["pixel_auroc"] > 0.9
         assert 0.5 < record.metrics["aupro"] <= 1
         assert [e.epoch for e in record.epochs] == [2, 3]
-        assert record.selection == blocks.Selection(rule="last", epoch=3, oracle=False)
+        assert record.selection == blocks.EpochSelection(rule="last", epoch=3, oracle=False)
         assert record.measured.speed.fps > 0
         assert record.measured.peak_memory_bytes > 10**8
         assert record.parameters.flow > 0

@@ -18,7 +18,7 @@ from harness.data.embedded.surfaces import (
 )
 
 GOLDEN = "29325a7fda6441b8528924127b6043734999f957d6c166af9f0cfa42d2def68a"
-"""Digest of every decoded pixel. If it changes, raise VERSION in harness/datasets/surfaces.py
+"""Digest of every decoded pixel. If it changes, raise VERSION in harness/data/embedded/surfaces.py
 before writing the new one here: results on the old pixels must not pass for the new ones."""
 
 

@@ -1,0 +1,51 @@
+"""Where a run's files are, below a folder of results."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from harness.experiment.variant import Variant
+
+
+@dataclass(frozen=True)
+class Place:
+    """Find the files of one run below ``results``.
+
+    >>> Place(Path("results"), "44136fa355b3", "surfaces", "grass", 1).record.name
+    'seed-1.json'
+    """
+
+    results: Path
+    digest: str
+    dataset: str
+    category: str
+    seed: int
+
+    @classmethod
+    def of(cls, results: Path, variant: Variant, dataset: str, category: str, seed: int) -> Self:
+        """Find the place of a variant's run."""
+        return cls(results, variant.digest, dataset, category, seed)
+
+    def _file(self, suffix: str) -> Path:
+        folder = self.results / "runs" / self.digest / self.dataset / self.category
+        return folder / f"seed-{self.seed}{suffix}"
+
+    @property
+    def record(self) -> Path:
+        """Find the record."""
+        return self._file(".json")
+
+    @property
+    def failure(self) -> Path:
+        """Find the note that a failed run leaves."""
+        return self._file(".failed.json")
+
+    @property
+    def energies(self) -> Path:
+        """Find the test images' energies at every evaluated epoch."""
+        return self._file(".npz")
+
+    @property
+    def gallery(self) -> Path:
+        """Find a few test images with mask and anomaly map, for the report."""
+        return self._file(".gallery.npz")

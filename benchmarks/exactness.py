@@ -42,7 +42,7 @@ def measure(options: Options) -> Part:
     part = Part(
         protocol=[
             f"resnet18, 8 steps of 3×3, {options.size} px, {_variant(options).epochs} epochs, "
-            "seed 0; last epoch. Plain: FrEIA's contract step by step (flow.py); compiled: "
+            "seed 0; last epoch. Plain: FrEIA's contract step by step (step.py); compiled: "
             "compiled.py; inferred: harness.detect.inference from the images.",
             "Energy difference: the largest, as a share of the energy where that is above 1.",
         ]

@@ -9,7 +9,7 @@ by pass through memory that takes longer than the convolutions. With subnet outp
 
 with the per-channel affine (γ, δ) and the permutation P that follow the coupling, and hands the
 next subnet its half of y. The code is coupling.cpp, compiled once for this machine by its own
-C++ compiler; without one, everything runs by the plain steps of flow.py. The two differ by
+C++ compiler; without one, everything runs by the plain steps of step.py. The two differ by
 rounding: float32 energies by at most 1e-5.
 """
 

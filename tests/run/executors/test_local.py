@@ -104,17 +104,21 @@ START = """
 from importlib import import_module
 from harness.run.executors import local
 
-worker = local._context().Process(target=import_module, args=("statistics",))
-worker.start()
-worker.join()
-raise SystemExit(worker.exitcode)
+if __name__ == "__main__":
+    worker = local._context().Process(target=import_module, args=("statistics",))
+    worker.start()
+    worker.join()
+    raise SystemExit(worker.exitcode)
 """
 
 
 def test_a_study_in_this_folder_is_no_module_to_the_workers(tmp_path):
-    """As ``harness`` starts them, whose own path has no current folder (-P)."""
+    """Started as the command ``harness`` is: by a script that lies elsewhere."""
     (tmp_path / "statistics.py").write_text("raise RuntimeError('a study was imported')\n")
+    script = tmp_path / "bin" / "start.py"
+    script.parent.mkdir()
+    script.write_text(START)
     ran = subprocess.run(
-        [sys.executable, "-P", "-c", START], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True
     )
     assert (ran.returncode, ran.stderr) == (0, "")

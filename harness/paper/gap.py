@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness.data.counts import PUBLISHED_COUNTS, Copy, Counts, compare
 from harness.errors import warn
@@ -20,15 +19,17 @@ from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.experiment.variant import Variant
 from harness.paper.ledger import Published
+from harness.score.statistics import paired_interval
 from harness.studies import STUDIES
 
-# Points within which a mean counts as reproduced, beside half of the last printed digit. Set
-# before anything was judged, not measured: the reproductions' gaps (0.8 to 1.6) exceed them.
+# Points within which the whole interval of a mean has to lie to count as reproduced, beside half
+# of the last printed digit. Set before anything was judged, not measured: the reproductions' gaps
+# (0.8 to 1.6) exceed them.
 TOLERANCE = {"image_auroc": 0.5, "pixel_auroc": 0.3, "image_f1max": 0.5, "pixel_f1max": 0.5}
 SPEEDS = {"fps": "fps", "additional_time": "additional_ms"}  # as a record names them
 TIMES = ("fps", "additional_time", "inference_time", "speed_ratio", "memory")
-VERDICTS = ("reproduced", "gap", "exceeds", "not comparable", "not run")
-CONFIDENCE = 0.95
+VERDICTS = ("reproduced", "gap", "exceeds", "undecided", "not comparable", "not run")
+FEWEST = 3  # seeds that a verdict takes
 
 
 @dataclass(frozen=True)
@@ -36,28 +37,55 @@ class Ours:
     """Hold our figure for a published one.
 
     Attributes:
-        values: one per seed, in the published unit; empty where nothing was run.
+        values: by category, one per seed, in the published unit; empty where nothing was run.
         why: why there is none, or why it does not compare; empty where it does.
+        exact: whether it is counted, not measured, so that one value is all there is.
 
-    >>> Ours((97.0, 98.0)).mean
-    97.5
+    >>> Ours(((97.0, 98.0, 99.0),)).mean, Ours(((97.0, 98.0, 99.0),)).seeds
+    (98.0, 3)
     """
 
-    values: tuple[float, ...] = ()
+    values: tuple[tuple[float, ...], ...] = ()
     why: str = ""
+    exact: bool = False
 
     @property
     def mean(self) -> float:
-        """Compute the mean over seeds, nan without any."""
+        """Compute the mean over categories and seeds, nan without any."""
         return float(np.mean(self.values)) if self.values else np.nan
 
     @property
+    def seeds(self) -> int:
+        """Count the seeds."""
+        return len(self.values[0]) if self.values else 0
+
+    @property
     def interval(self) -> tuple[float, float]:
-        """Compute the 95 % interval of the mean over seeds (Student's t); one or two have none."""
-        if len(self.values) < 3:
+        """Compute the 95 % interval of the mean over seeds; nan where there are too few."""
+        if self.exact:
             return self.mean, self.mean
-        half = stats.sem(self.values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
-        return self.mean - half, self.mean + half
+        return paired_interval(self.values) if self.seeds >= FEWEST else (np.nan, np.nan)
+
+    def verdict(self, published: float, tolerance: float) -> str:
+        """Judge it by equivalence: more noise never makes a claim easier.
+
+        Args:
+            published: the figure.
+            tolerance: how far off it may be, in its unit.
+
+        Returns:
+            ``reproduced``: the whole interval lies within the tolerance. ``gap``, ``exceeds``:
+            it lies wholly below, or above. ``undecided``: neither, or too few seeds.
+
+        >>> Ours(((93.5, 95.0, 96.5),)).verdict(98.5, 0.55)
+        'undecided'
+        """
+        low, high = self.interval
+        if published - tolerance <= low and high <= published + tolerance:
+            return "reproduced"
+        if high < published - tolerance:
+            return "gap"
+        return "exceeds" if low > published + tolerance else "undecided"
 
 
 def gaps(
@@ -81,9 +109,7 @@ def gaps(
     published, in the figure's unit: points for percentages), ``tolerance``, ``verdict`` and
     ``why``.
 
-    A verdict is ``reproduced`` where the interval of our mean comes within the tolerance,
-    ``gap`` or ``exceeds`` where it stays below or above, ``not run`` or ``not comparable``
-    otherwise.
+    Verdicts are those of :meth:`Ours.verdict`; ``not run`` or ``not comparable`` otherwise.
     """
     records = [r for r in read_records(results, damaged=warn) if not r.smoke]
     return pd.DataFrame([_row(figure, records, counts, asked) for figure in figures])
@@ -133,13 +159,11 @@ def _row(
         verdict = "not comparable"
     elif not ours.values:
         verdict = "not run"
-    elif high < figure.value - tolerance:
-        verdict = "gap"
     else:
-        verdict = "exceeds" if low > figure.value + tolerance else "reproduced"
+        verdict = ours.verdict(figure.value, tolerance)
     return {
         **asdict(figure), "study": found[0].name if found else "", "variant": found[1] if found
-        else "", "ours": ours.mean, "seeds": len(ours.values), "low": low, "high": high,
+        else "", "ours": ours.mean, "seeds": ours.seeds, "low": low, "high": high,
         "gap": ours.mean - figure.value, "tolerance": tolerance, "verdict": verdict,
         "why": ours.why,
     }  # fmt: skip
@@ -177,11 +201,11 @@ def _ours(
     mine = [r for r in records if r.digest == digest and r.dataset == dataset]
     if figure.metric == "additional_params":
         count = counts.get(variant.training.digest)
-        return Ours((count / 1e6,) if count is not None else (), why)
+        return Ours(((count / 1e6,),) if count is not None else (), why, exact=True)
     if speed := SPEEDS.get(figure.metric):
         speeds = [getattr(r.measured.speed, speed) for r in mine]
         timed = [s for s in speeds if s is not None]
-        return Ours((float(np.median(timed)),) if timed else (), why)
+        return Ours(((float(np.median(timed)),),) if timed else (), why)
     if why or figure.metric not in TOLERANCE:
         return Ours(why=why or f"{figure.metric} is not measured")
     mine = [r for r in mine if r.category in _wanted(figure, study)]
@@ -239,17 +263,19 @@ def _of_categories(figure: Published, records: Sequence[Record], study: Study) -
     return Ours(why=f"{done} of {len(official_categories(study))} categories are recorded")
 
 
-def _values(figure: Published, records: Sequence[Record], study: Study) -> tuple[float, ...]:
-    """The figure of every seed that has all the categories it takes."""
+def _values(
+    figure: Published, records: Sequence[Record], study: Study
+) -> tuple[tuple[float, ...], ...]:
+    """By category, the figure of every seed that has all the categories it takes."""
     wanted = _wanted(figure, study)
-    values = []
+    whole = []
     for seed in sorted({r.seed for r in records}):
         of_seed = {r.category: r.metrics for r in records if r.seed == seed}
         found = [of_seed.get(c, {}).get(figure.metric) for c in wanted]
-        have = [value for value in found if is_number(value)]
+        have = [100 * value for value in found if is_number(value)]
         if have and len(have) == len(found):
-            values.append(100 * float(np.mean(have)))
-    return tuple(values)
+            whole.append(have)
+    return tuple(zip(*whole, strict=True))
 
 
 def _wanted(figure: Published, study: Study) -> tuple[str, ...]:

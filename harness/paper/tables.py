@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.bundled import bundled
@@ -11,7 +12,7 @@ from harness.experiment.choices import METHODS, SUBJECT, method_of
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.paper.baseline import read_counts
-from harness.paper.gap import TOLERANCE, copy_of, gaps, official_categories
+from harness.paper.gap import FEWEST, TOLERANCE, copy_of, gaps, official_categories
 from harness.paper.ledger import Published, ledger
 from harness.report.selection import Selection
 from harness.score.metrics import METRICS
@@ -156,9 +157,9 @@ Of {len(own)} figures that FastFlow's paper prints of itself: {tally(own)}. Of
 {len(others)} figures of compared methods and of third-party reproductions:
 {tally(others)}.
 
-- *reproduced*: the 95 % interval of our mean over seeds (Student's t; with fewer than three seeds
-  the mean itself; three noisy seeds make it wide) comes within the tolerance. *gap*: it stays
-  below; *exceeds*: above.
+- *reproduced*: the whole 95 % interval of our mean over seeds (t, by the spread within the
+  categories) lies within the tolerance. *gap*: it lies wholly below; *exceeds*: wholly above.
+- *undecided*: neither, as the interval is too wide, or there are fewer than {FEWEST} seeds.
 - Tolerance: {tolerance}, and half of the last printed digit; for parameters the rounding alone.
 - *not comparable*: a reason why no figure of ours could be judged against it.
 - *not run*: no record of the variant that repeats it, on every category of the figure.
@@ -215,7 +216,7 @@ def _ours(row: Mapping[Any, Any]) -> str:
 
 
 def _interval(row: Mapping[Any, Any]) -> str:
-    return f"{row['low']:.2f} … {row['high']:.2f}" if row["seeds"] > 2 else "–"
+    return f"{row['low']:.2f} … {row['high']:.2f}" if np.isfinite(row["low"]) else "–"
 
 
 def _what(row: Mapping[Any, Any]) -> str:

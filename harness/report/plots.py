@@ -68,20 +68,21 @@ def gap_forest(table: pd.DataFrame) -> Figure:
     """Draw ours minus published with the 95 % interval, by verdict."""
     figure, axis = plt.subplots(figsize=(9, 1 + 0.28 * len(table)), layout="constrained")
     rows = np.arange(len(table))[::-1]
-    colours = dict(zip(("reproduced", "gap", "exceeds"), sns.color_palette()[2:5], strict=True))
+    verdicts = ("reproduced", "gap", "exceeds", "undecided")
+    colours = dict(zip(verdicts, [*sns.color_palette()[2:5], "grey"], strict=True))
     for verdict, colour in colours.items():
         chosen = (table["verdict"] == verdict).to_numpy()
         some = table[chosen]
         spread = np.vstack([some["ours"] - some["low"], some["high"] - some["ours"]])
         axis.errorbar(
-            some["gap"], rows[chosen], xerr=spread, fmt="o", color=colour, capsize=3,
+            some["gap"], rows[chosen], xerr=np.nan_to_num(spread), fmt="o", color=colour, capsize=3,
             label=f"{verdict} ({len(some)})",
         )  # fmt: skip
     axis.axvline(0, color="black", linewidth=1)
     known = table[["by", "setting", "backbone", "category", "metric"]].to_numpy()
     axis.set_yticks(rows, [" ".join(filter(None, row)) for row in known], fontsize=8)
     axis.set(xlabel="ours minus published (points; M for parameters)")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return _closed(figure)
 
 

@@ -1,6 +1,7 @@
 """What a data set gives: categories, splits, images, labels, masks."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from PIL import Image
 
 from harness.data import images
 from harness.data.counts import compare
+from harness.data.folders import printable
 from harness.data.motion import Motion
 from harness.errors import InputError
 
@@ -29,6 +31,11 @@ class Facts(NamedTuple):
 
 class ImageSource(Protocol):
     """Give an image that is no file of its own, as a row of an archive; it pickles."""
+
+    @property
+    def index(self) -> int:
+        """Give its place in the file."""
+        ...
 
     def facts(self) -> Facts:
         """Give content, format and size."""
@@ -86,7 +93,8 @@ class Sample:
 class Category:
     """Hold one category with its splits, in a fixed order.
 
-    ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were.
+    ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were;
+    ``root`` is what the names of images count from.
 
     >>> good, bad = Sample(Path("0.png")), Sample(Path("1.png"), "scratch")
     >>> bolts = Category("mine", "bolt", train=(good,), test=(bad,))
@@ -100,6 +108,20 @@ class Category:
     test: tuple[Sample, ...]
     layout: str = "mvtec_ad"
     disturbance: str = ""
+    root: Path = Path()
+
+    @property
+    def names(self) -> list[str]:
+        """Name every test image by its path below ``root``; a row of an archive by its number.
+
+        >>> Category("mine", "bolt", (), (Sample(Path("photos/test/7.png")),)).names
+        ['photos/test/7.png']
+        """
+        return [
+            printable(Path(os.path.relpath(s.path, self.root)).as_posix())
+            + (f"#{s.source.index}" if s.source else "")
+            for s in self.test
+        ]
 
     @property
     def has_masks(self) -> bool:
@@ -218,6 +240,11 @@ class Dataset(Protocol):
         """Say how it is stored, as in ``--dataset``."""
         ...
 
+    @property
+    def root(self) -> Path:
+        """Find the folder that the names of its images count from."""
+        ...
+
     def categories(self) -> tuple[str, ...]:
         """List the categories' names, sorted."""
         ...
@@ -236,7 +263,9 @@ def make_category(
         InputError: a split is empty, a good image has a mask, or only some defective images
             have one.
     """
-    made = Category(dataset.name, name, tuple(train), tuple(test), dataset.layout)
+    made = Category(
+        dataset.name, name, tuple(train), tuple(test), dataset.layout, root=dataset.root
+    )
     for split, samples in (("training", made.train), ("test", made.test)):
         if not samples:
             raise InputError(f"{where}: expected {split} images of {name}; found none; add some")

@@ -56,6 +56,11 @@ class Disturbed:
         """Give the inner one's."""
         return f"disturbed-{self.inner.layout}"
 
+    @property
+    def root(self) -> Path:
+        """Give the inner one's."""
+        return self.inner.root
+
     def categories(self) -> tuple[str, ...]:
         """List the inner data set's."""
         return self.inner.categories()

@@ -20,7 +20,7 @@ from harness.experiment.place import Place
 from harness.experiment.variant import Variant
 from harness.files import write_whole
 
-SCHEMA = 2
+SCHEMA = 3
 Metrics = dict[str, float]  # as fractions; one that is undefined is absent
 
 
@@ -144,6 +144,10 @@ class Speed(Block, kw_only=True):
     measures: str | None = None
     additional_ms: float | None = None  # the paper's "A.d. time"
     images_kept: int | None = None  # in the bank that was timed
+    session: str = ""  # when and where it was measured; empty in old records
+    fps_min: float | None = None
+    fps_max: float | None = None
+    alone_ms: float | None = None  # the backbone by itself, in the same session
 
 
 class Environment(Block, kw_only=True, omit_defaults=False):
@@ -169,6 +173,36 @@ class Measured(Block, kw_only=True, omit_defaults=False):
     bank_bytes: int
     finished: str  # ISO 8601
     speed: Speed
+
+
+class Images(Block, kw_only=True):
+    """List what each test image got at the epoch that counts, column by column.
+
+    Attributes:
+        path: below the data root.
+        defect: its kind; ``good`` for none.
+        score: larger = more anomalous.
+        defect_pixels: of its mask at the map's size; empty without masks or maps, as what follows.
+        pixels: of its map.
+        found: the share of all normal pixels that score lower than its defective ones, on average.
+        clear: the share of all defective pixels that score higher than its normal ones.
+
+    >>> Images(path=["a.png"], defect=["scratch"], score=[0.7]).labels
+    [True]
+    """
+
+    path: list[str]
+    defect: list[str]
+    score: list[float]
+    defect_pixels: list[int] = []
+    pixels: int = 0
+    found: list[float | None] = []
+    clear: list[float | None] = []
+
+    @property
+    def labels(self) -> list[bool]:
+        """Say which are defective."""
+        return [kind != "good" for kind in self.defect]
 
 
 class Rescored(Block, kw_only=True, omit_defaults=False):
@@ -206,6 +240,7 @@ class Record(Block, kw_only=True):
     macs: Macs
     environment: Environment
     measured: Measured
+    images: Images | None = None  # None: an old record
     rescored: Rescored | None = None
 
 
@@ -317,5 +352,10 @@ def _to_2(content: dict[str, Any]) -> None:
     content["measured"] = {"bank_bytes": 0} | content["measured"]
 
 
+def _to_3(content: dict[str, Any]) -> None:
+    """Say nothing of single images: schema 2 kept them nowhere."""
+    content["schema"] = 3
+
+
 # Schema → what makes such a record one of the next schema.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _to_2}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _to_2, 2: _to_3}

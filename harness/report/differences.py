@@ -1,0 +1,190 @@
+"""Which variants differ from a reference, and whether seeds or photos leave it open."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from harness.data.counts import PUBLISHED_COUNTS
+from harness.experiment.record import Images, Record
+from harness.report.selection import Selection
+from harness.score.statistics import (
+    Crossed,
+    Estimate,
+    Floats,
+    clustered_influences,
+    crossed_estimate,
+    holm,
+    influences,
+    paired_estimate,
+    placements,
+)
+
+ALPHA = 0.05  # of all comparisons of a table together
+IMAGES_TOO = ("image_auroc", "pixel_auroc")  # metrics whose interval can take in the test images
+
+Source = Literal["seeds", "photos"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Hold how a variant differs from the reference, in points.
+
+    Attributes:
+        variant: its name.
+        pairs: runs of both with one category and seed.
+        by_seeds: over seeds, the test images taken as they are.
+        by_photos: over seeds and test images; its ``mean`` alone where it cannot be had.
+        decides: which of the two the verdict rests on.
+        adjusted: that one's p-value, adjusted by Holm for the variants of the table.
+
+    >>> gain = Difference("wide", 9, Estimate(2.0, 0.5, 6), Estimate(2.0), "seeds", 0.01)
+    >>> gain.verdict, gain.interval[0] > 0
+    ('gains', True)
+    """
+
+    variant: str
+    pairs: int
+    by_seeds: Estimate
+    by_photos: Estimate
+    decides: Source
+    adjusted: float = nan
+
+    @property
+    def deciding(self) -> Estimate:
+        """Give the estimate that the verdict rests on."""
+        return self.by_photos if self.decides == "photos" else self.by_seeds
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Give its 95 % interval, in points."""
+        return self.deciding.interval()
+
+    @property
+    def verdict(self) -> str:
+        """Say ``gains``, ``loses``, ``open``, or ``unknown`` where nothing tells the spread."""
+        if isnan(self.adjusted):
+            return "unknown"
+        if self.adjusted >= ALPHA:
+            return "open"
+        return "gains" if self.deciding.mean > 0 else "loses"
+
+
+def differences(
+    selection: Selection, metric: str = "image_auroc", reference: str | None = None
+) -> list[Difference]:
+    """Compare every variant with the reference, paired over category and seed.
+
+    On a published or embedded data set the test images are what everybody is measured on, and
+    seeds decide; on a person's own photos the question is about the parts to come, so photos
+    decide.
+
+    Args:
+        selection: the records.
+        metric: of :data:`harness.score.metrics.METRICS`.
+        reference: a variant's name; None: the study's first.
+    """
+    digests = {name: digest for digest, name in selection.labels.items()}
+    reference = reference or next(iter(digests))
+    decides: Source = "photos" if own_photos(selection.dataset) else "seeds"
+    found = []
+    for name, digest in digests.items():
+        if name != reference:
+            pairs = _pairs(selection, digest, digests[reference], metric)
+            found.append(_difference(name, pairs, metric, decides))
+    ps = [d.deciding.p if _has_seeds(d.deciding) else nan for d in found]
+    return [
+        Difference(d.variant, d.pairs, d.by_seeds, d.by_photos, d.decides, p)
+        for d, p in zip(found, holm(ps), strict=True)
+    ]
+
+
+def as_table(found: Sequence[Difference]) -> pd.DataFrame:
+    """Tabulate differences: variant, pairs, difference, both intervals, Holm's p, verdict."""
+    rows = [
+        (d.variant, d.pairs, d.by_seeds.mean, *d.by_seeds.interval(), *d.by_photos.interval(),
+         d.decides, d.adjusted, d.verdict)
+        for d in found
+    ]  # fmt: skip
+    columns = ["variant", "pairs", "difference", "low", "high", "photos_low", "photos_high"]
+    return pd.DataFrame(rows, columns=[*columns, "decides", "holm_p", "verdict"])
+
+
+def own_photos(dataset: str) -> bool:
+    """Tell whether a data set is a person's own: nothing of that name is published or embedded.
+
+    >>> own_photos("my_photos"), own_photos("mvtec_ad"), own_photos("disturbed-surfaces")
+    (True, False, False)
+    """
+    return dataset.removeprefix("disturbed-") not in PUBLISHED_COUNTS
+
+
+Pairs = dict[str, list[tuple[Record, Record]]]  # category → records of one seed
+
+
+def _pairs(selection: Selection, digest: str, other: str, metric: str) -> Pairs:
+    """The runs of a variant and of the reference that have the metric, by category."""
+    runs = {
+        (r.digest, r.category, r.seed): r for r in selection.records if metric in r.metrics
+    }  # fmt: skip
+    found: Pairs = {}
+    for (of, category, seed), record in runs.items():
+        if of == digest and (pair := runs.get((other, category, seed))):
+            found.setdefault(category, []).append((record, pair))
+    return found
+
+
+def _difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Difference:
+    by_category = [
+        np.array([100 * (one.metrics[metric] - other.metrics[metric]) for one, other in runs])
+        for runs in pairs.values()
+    ]
+    by_seeds = paired_estimate(by_category)
+    crossed = [
+        _crossed(runs, values, metric)
+        for runs, values in zip(pairs.values(), by_category, strict=True)
+    ]
+    whole = [c for c in crossed if c is not None]
+    by_photos = (
+        crossed_estimate(whole) if len(whole) == len(crossed) else Estimate(by_seeds.mean)
+    )
+    return Difference(name, sum(map(len, by_category)), by_seeds, by_photos, decides)
+
+
+def _crossed(
+    runs: Sequence[tuple[Record, Record]], values: Floats, metric: str
+) -> Crossed | None:
+    """A category's differences by image; None where some record does not list its images."""
+    lists = [r.images for pair in runs for r in pair]
+    known = [i for i in lists if i is not None]
+    if metric not in IMAGES_TOO or not known or len(known) < len(lists):
+        return None
+    if any(i.path != known[0].path for i in known):
+        return None
+    moved = [_moved(i, metric) for i in known]
+    apart = np.array([one - other for one, other in zip(moved[::2], moved[1::2], strict=True)])
+    if not np.isfinite(apart).all():
+        return None
+    return Crossed(values, 100 * apart, np.array(known[0].labels))
+
+
+def _moved(images: Images, metric: str) -> Floats:
+    """How far each image moves the metric, as a fraction."""
+    if metric == "image_auroc":
+        labels = np.array(images.labels)
+        return influences(placements(images.score, labels), labels)
+    if not images.found:
+        return np.full(len(images.path), nan)
+    defective = np.array(images.defect_pixels)
+    return clustered_influences(
+        found=np.array(images.found, dtype=float), found_weight=defective,
+        clear=np.array(images.clear, dtype=float), clear_weight=images.pixels - defective,
+    )  # fmt: skip
+
+
+def _has_seeds(estimate: Estimate) -> bool:
+    """Whether more than one seed stands behind an estimate; without, it covers photos alone."""
+    return not isnan(estimate.seeds)

@@ -11,9 +11,9 @@ HEADER = """\
 # The fields of a variant
 
 Every choice is a field. `--where FIELD=VALUE` selects a study's variants by it, `--set
-FIELD=VALUE` changes it in every variant. A change of what is *scoring alone* needs no new
-training, one of *training* uses the cached features again. This page is made from the code:
-`harness fields --markdown`.
+FIELD=VALUE` changes one that the study does not vary, in every variant. A change of what is
+*scoring alone* needs no new training, one of *training* uses the cached features again. This page
+is made from the code: `harness fields --markdown`.
 
 | field | values | default | what it is | the paper says | done anew | methods |
 |---|---|---|---|---|---|---|

@@ -35,7 +35,7 @@ from harness.run.plan import make_plan
 from harness.run.sweep import run_study
 from harness.score.metrics import image_metrics, pixel_metrics
 from harness.score.rule import score
-from harness.score.select_epoch import select_epoch
+from harness.score.select_epoch import RULES, select_epoch
 from harness.studies import get_study
 
 
@@ -320,21 +320,33 @@ def entry(epoch, image, pixel, holdout):
 
 @pytest.mark.parametrize(
     ("rule", "epoch"),
-    [("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-pixel-on-test", 2)],
-)
+    [
+        ("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-image-on-test", 3),
+        ("best-pixel-on-test", 2),
+    ],
+)  # fmt: skip
 def test_epoch_selection(rule, epoch):
     evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
     assert select_epoch(evaluated, rule).epoch == epoch
 
 
-def test_best_pixel_without_masks_is_a_failure():
-    with pytest.raises(RunFailed, match="best-pixel-on-test needs masks"):
-        select_epoch([Epoch(epoch=1, metrics={"image_auroc": 1.0})], "best-pixel-on-test")
+IMAGES, PIXELS = {"image_auroc": 1.0}, {"pixel_auroc": 1.0}
 
 
-def test_best_on_test_without_labels_is_a_failure():
-    with pytest.raises(RunFailed, match="needs good and defective test images"):
-        select_epoch([Epoch(epoch=e, metrics={}) for e in (1, 2)], "best-on-test")
+@pytest.mark.parametrize(
+    ("rule", "metrics", "says"),
+    [
+        ("best-pixel-on-test", IMAGES, "best-pixel-on-test needs masks; .* choose best-image-on"),
+        ("best-on-test", IMAGES, "best-on-test needs masks; .* choose best-image-on-test or last"),
+        ("best-on-test", {}, "best-on-test needs good and defective test images; add some"),
+        ("best-on-test", PIXELS, "best-on-test needs good and defective test images; add some"),
+        ("best-image-on-test", PIXELS, "best-image-on-test needs good and defective test images"),
+        ("label-free", IMAGES, "label-free needs held-out images; there is none: raise holdout"),
+    ],
+)
+def test_a_rule_that_cannot_choose_is_a_failure_and_no_other_rule(rule, metrics, says):
+    with pytest.raises(RunFailed, match=says):
+        select_epoch([Epoch(epoch=e, metrics=metrics) for e in (1, 2)], rule)
 
 
 def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
@@ -353,12 +365,12 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     assert patience(Variant(), None, None)(History()) is False
 
 
-def test_the_oracle_is_flagged(study, settings, in_process):
-    there = replace(settings, categories=("left",))
-    only = replace(study, vary=({"epoch_selection": "best-on-test"},), seeds=(0,))
-    run_study(make_plan(only, there), there, quiet)
-    (record,) = read_records(settings.results)
-    assert record.selection.oracle is True
+@pytest.mark.parametrize("rule", RULES)
+def test_the_oracles_are_flagged(rule):
+    holdout = {"holdout": 0.1} if rule == "label-free" else {}
+    variant = Variant(epoch_selection=rule, **holdout)
+    chosen = job.selection(variant, Epoch(epoch=1, metrics={}))
+    assert chosen.oracle == rule.startswith("best-")
 
 
 def test_an_unknown_device_is_an_input_error():

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from harness.errors import InputError, unknown
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is seen whole or not at all: write, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

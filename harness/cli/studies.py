@@ -111,13 +111,12 @@ def report(options: options.Report) -> int:
     """Execute a study's notebook on what is recorded; without a study, every notebook."""
     if options.study:
         return _report(options)
-    from harness.report.pages import PAGES, write_page
+    from harness.report.pages import PAGES
 
-    for name in (EMBEDDED, *_recorded(options.results)):
-        _report(replace(options, study=name))
-    for name in PAGES:
-        print(f"report: {write_page(name, options.results)}")
-    return 0
+    studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
+    codes = [_unless_damaged(_report, asked) for asked in studies]
+    codes += [_unless_damaged(_page, name, options.results) for name in PAGES]
+    return max(codes)
 
 
 def _work(
@@ -149,6 +148,22 @@ def _print_table(plan: "Plan", *, as_json: bool) -> None:
         return
     summary = tables.summary(frame, selection.study)
     print(tables.as_text(summary, selection.runs_of_a_variant))
+
+
+def _unless_damaged(write: Callable[..., int], *given: Any) -> int:  # noqa: ANN401
+    """Write one of many reports; what is wrong with it is said, and the others are written."""
+    try:
+        return write(*given)
+    except InputError as error:
+        warn(error)
+        return 2
+
+
+def _page(name: str, results: Path) -> int:
+    from harness.report.pages import write_page
+
+    print(f"report: {write_page(name, results)}")
+    return 0
 
 
 def _report(options: options.Report) -> int:

@@ -214,6 +214,7 @@ def no_gallery(label: str, category: str) -> str:
     """Say that there are no pictures of a variant on a category.
 
     >>> no_gallery("base", "grass")
-    '*base, grass: not run here, its images were removed, or it has no maps.*'
+    '*base, grass: not run here, its images are gone or damaged, or it has no maps.*'
     """
-    return f"*{label}, {category}: not run here, its images were removed, or it has no maps.*"
+    why = "not run here, its images are gone or damaged, or it has no maps"
+    return f"*{label}, {category}: {why}.*"

@@ -9,7 +9,7 @@ from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import dataset_names, open_dataset
 from harness.errors import InputError, unknown
 from harness.experiment.place import Place
-from harness.experiment.record import read_record
+from harness.experiment.record import Record, read_at
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
 
@@ -50,7 +50,7 @@ def make_plan(study: Study, settings: Settings) -> Plan:
 
     Raises:
         InputError: the data set or a category does not exist or cannot be used, or a record
-            that is there was made from other data.
+            that is there is damaged, another run's, or made from other data.
     """
     name = settings.dataset or study.dataset
     dataset = open_dataset(name, folder=settings.data, cache=settings.cache)
@@ -67,18 +67,15 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     _usable(study, categories)
     sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
     cells = tuple(study.cells(wanted))
-    plan = Plan(study, categories, sizes, dataset.name, settings.results, cells)
-    for cell in plan.cells:
-        if (path := plan.place(cell).record).is_file():
-            _same_data(path, categories[cell.category])
-    return plan
+    return _checked(Plan(study, categories, sizes, dataset.name, settings.results, cells))
 
 
 def plan_without_data(study: Study, settings: Settings) -> Plan:
     """Plan the study's cells by its data set's published categories and counts.
 
     Raises:
-        InputError: they are not known, or a category does not exist.
+        InputError: they are not known, a category does not exist, or a record that is there is
+            damaged or another run's.
     """
     dataset = settings.dataset or study.dataset
     official = PUBLISHED_COUNTS.get(name := dataset.removeprefix("disturbed-"))
@@ -96,7 +93,7 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     if smoke:
         sizes = {name: (SMOKE_IMAGES, 2 * SMOKE_IMAGES) for name in wanted}
     cells = tuple(study.cells(wanted))
-    return Plan(study, {}, sizes, dataset, settings.results, cells)
+    return _checked(Plan(study, {}, sizes, dataset, settings.results, cells))
 
 
 def _usable(study: Study, categories: Mapping[str, Category]) -> None:
@@ -120,10 +117,21 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
                 )
 
 
-def _same_data(path: Path, category: Category) -> None:
-    there = read_record(path).data.digest
-    if there != category.digest:
+def _checked(plan: Plan) -> Plan:
+    """The plan, if what is recorded of it can be read: else that is said before anything runs."""
+    for cell in plan.cells:
+        place = plan.place(cell)
+        if place.record.is_file():
+            record = read_at(place)
+            if category := plan.categories.get(cell.category):
+                _same_data(place.record, record, category)
+    return plan
+
+
+def _same_data(path: Path, record: Record, category: Category) -> None:
+    if record.data.digest != category.digest:
         raise InputError(
-            f"{path}: recorded on other images of {category.name} (data digest {there}; "
-            f"now {category.digest}); expected the same; use another --results"
+            f"{path}: recorded on other images of {category.name} (data digest "
+            f"{record.data.digest}; now {category.digest}); expected the same; use another "
+            "--results"
         )

@@ -13,7 +13,7 @@ from harness.experiment.place import Place
 from harness.experiment.record import write_failure, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-from harness.report import sentences, tables
+from harness.report import plots, sentences, tables
 from harness.report.selection import Selection
 from harness.score.statistics import bootstrap
 from harness.studies import get_study
@@ -253,3 +253,15 @@ def test_records_are_read_once(results, monkeypatch):
     monkeypatch.setattr("harness.report.selection.read_at", None)
     assert len(tables.runs(chosen)) == len(ROWS)
     assert "9 train" in sentences.protocol(chosen)
+
+
+def test_a_damaged_note_or_gallery_says_so_and_no_more(results):
+    place = Place.of(results, Variant(), "d", "a", 0)
+    study = Study(name="s", asks="?", bases={"a": Variant()}, seeds=(0,))
+    write_failure(place, "the loss became nan")
+    selection = selected(results, study)
+    assert selection.failures() == ["the loss became nan"]
+    place.failure.write_text("{")
+    assert selection.failures() == [f"its note is damaged ({place.failure})"]
+    place.gallery.write_bytes(b"PK")
+    assert plots.gallery(selection, "a", "a") is None

@@ -1,6 +1,7 @@
 """From a study to its records, on a tiny real run: the grid, resuming, and what goes wrong."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from handmade import write_run
 from tiny import TINY, Here
 
 from harness.errors import InputError, RunFailed
 from harness.experiment import record as blocks
 from harness.experiment.record import Epoch, Macs, Speed, read_record, read_records
+from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
@@ -27,11 +30,13 @@ from harness.report import sentences, tables
 from harness.report.selection import Selection
 from harness.run import job, sweep
 from harness.run.energies import History
+from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
 from harness.run.executors.local import LocalPool
 from harness.run.machine import torch_device
 from harness.run.model import make_model
-from harness.run.plan import make_plan
+from harness.run.plan import make_plan, plan_without_data
+from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
 from harness.score.metrics import image_metrics, pixel_metrics
 from harness.score.rule import score
@@ -263,6 +268,41 @@ def test_sigkill_in_the_middle_of_training(settings):
     changes = {"epochs": 1, "weights": "random", "image_size": 32, "flow_steps": 2}
     again = get_study("kernels", set=changes, seeds=[0])
     assert make_plan(again, settings).missing() == []
+
+
+@pytest.mark.parametrize("damage", ["{", "[" * 100_000, "another's"])
+def test_a_damaged_record_is_said_before_anything_runs(study, settings, damage):
+    plan = make_plan(study, settings)
+    place, other = (plan.place(c) for c in plan.cells[:2])
+    write_run(settings.results, TINY, "left", 1, 0.5, dataset=plan.dataset)
+    place.record.write_text(other.record.read_text() if damage == "another's" else damage)
+    other.record.unlink()
+    with pytest.raises(InputError, match=f"{re.escape(str(place.record))}: expected"):
+        make_plan(study, settings)
+
+
+def test_a_damaged_record_is_said_in_a_plan_without_data(tmp_path):
+    study, settings = get_study("kernels"), Settings(results=tmp_path)
+    write_run(tmp_path, study.variants[0], "screw", 0, 0.5)
+    plan = plan_without_data(study, settings)
+    (cell,) = set(plan.cells) - set(plan.missing())
+    plan.place(cell).record.write_text("{")
+    with pytest.raises(InputError, match="expected a run record"):
+        plan_without_data(study, settings)
+
+
+def test_a_damaged_record_of_another_study_is_named_and_skipped(study, settings, capsys):
+    settings = replace(settings, categories=("left",), speed=False)
+    stranger = settings.results / "runs" / "000000000000" / "d" / "a" / "seed-0.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{")
+    only = replace(study, vary=({},), seeds=(0,))
+    plan = make_plan(only, settings)
+    assert run_study(plan, settings, quiet, executor=Here()).recorded == 1
+    for work in (estimate, lambda plan, settings: rescore_study(plan, settings, quiet)):
+        capsys.readouterr()
+        work(plan, settings)
+        assert f"harness: left out: {stranger}: expected a run record" in capsys.readouterr().err
 
 
 def test_other_images_under_the_same_name_are_refused(study, settings, in_process):

@@ -209,6 +209,21 @@ def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     assert len(make_plan(study, settings).missing()) == 2
 
 
+@pytest.mark.parametrize("executor", [LocalPool(2), Here()], ids=["workers", "here"])
+def test_scoring_that_fails_takes_no_other_with_it(study, settings, executor):
+    shutil.rmtree(settings.data / "left" / "ground_truth")
+    settings = replace(settings, categories=("left",), speed=False)
+    oracle = {"epoch_selection": "best-on-test"}
+    study = replace(study, vary=(oracle, {}, oracle | {"smoothing": 2}, {"smoothing": 2}))
+    plan = make_plan(replace(study, seeds=(0,)), settings)
+    outcome = run_study(plan, settings, quiet, executor=executor)
+    assert outcome.recorded == 2
+    assert len(outcome.failed) == 2
+    assert all("best-on-test needs masks" in reason for _, reason in outcome.failed)
+    rules = {plan.place(c).failure.is_file(): c.variant.epoch_selection for c in plan.cells}
+    assert rules == {True: "best-on-test", False: "last"}
+
+
 def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch):
     # A category that does not pickle whole: the child raises something nobody foresaw.
     plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)

@@ -8,7 +8,7 @@ import torch
 from harness.methods import fastflow
 from harness.methods.fastflow import FastFlow
 from harness.methods.flow import compiled
-from harness.methods.flow.step import CLAMPS
+from harness.methods.flow.step import CLAMPS, FlowStep, GlobalAffine, run_chain
 
 pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler here")
 TABLE = list(
@@ -36,7 +36,7 @@ def make(coupling, actnorm, clamp, rest, dtype):
 def results(model, x, monkeypatch, *, compiled):
     with monkeypatch.context() as patch:
         if not compiled:
-            patch.setattr(fastflow, "can_run_compiled", lambda x: False)
+            patch.setattr(fastflow, "can_run_compiled", lambda steps, x: False)
         z, log_det = model([x])[0]
         loss = 0.5 * z.square().sum() - log_det.sum()
         with torch.inference_mode():
@@ -86,6 +86,46 @@ def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeyp
     assert (z - exact).norm() <= 0.01 * exact.norm()
     for got, wanted in zip(gradients, expected, strict=True):  # a ReLU near 0 may switch
         assert (got - wanted).norm() <= 0.15 * wanted.norm()
+
+
+def test_every_clamp_has_its_number():
+    """All of step.py's in the tests above are equal to the plain ones."""
+    assert list(compiled.CODES) == list(CLAMPS)
+
+
+class Other(FlowStep):
+    def _coupling(self, x, c, *, rev):
+        return x, x.new_zeros(len(x), *x.shape[2:])
+
+
+@pytest.mark.parametrize("change", ["clamp", "subclass", "affine"])
+def test_what_it_does_not_know_takes_the_plain_steps(change, monkeypatch):
+    model, x = make("one-sided", "affine", "tanh", ("random", (3,), 6), torch.float64)
+    steps = list(model.flows[0])
+    if change == "clamp":
+        monkeypatch.setitem(CLAMPS, "softsign", lambda a, c: c * torch.nn.functional.softsign(a))
+        steps[1].clamp = "softsign"
+    elif change == "subclass":
+        steps[1].__class__ = Other
+    else:
+        shifted = type("Shifted", (GlobalAffine,), {"coefficients": lambda self: (
+            torch.ones(1, 6, 1, 1), torch.ones(1, 6, 1, 1), torch.zeros(1, 6, 1, 1)
+        )})  # fmt: skip
+        steps[1].affine.__class__ = shifted
+    z, log_det = model([x])[0]
+    wanted, wanted_log_det = run_chain(steps, model.norms[0](x))
+    assert torch.equal(z, wanted)
+    assert torch.equal(log_det, wanted_log_det)
+    assert not compiled.can_run_compiled(steps, x)
+    assert compiled.can_run_compiled(steps[:1] if change != "affine" else steps[2:], x)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_unknown_number_of_a_clamp_is_an_error_and_no_figure(grad, monkeypatch):
+    model, x = make("one-sided", "affine", "tanh", ("random", (3,), 6), torch.float64)
+    monkeypatch.setitem(compiled.CODES, "tanh", 99)
+    with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="clamp number 99"):
+        compiled.run_chain_compiled(model.flows[0], x)
 
 
 def test_features_are_left_as_they_were(monkeypatch):

@@ -71,7 +71,8 @@ def plan(options: options.Plan) -> int:
         for c in plan.cells
     ]
     if options.json:
-        about = {**_about(plan.study), "categories": list(plan.sizes), "runs": rows}
+        categories = {"categories": list(plan.sizes), "absent": plan.absent}
+        about = {**_about(plan.study), **categories, "runs": rows}
         return _print_json({**about, "estimate": estimate(plan, settings)})
     base = plan.study.variants[0].changes()
     print(f"{plan.study.name}: {plan.study.asks}")
@@ -80,7 +81,7 @@ def plan(options: options.Plan) -> int:
         state = "recorded" if row["recorded"] else "to run"
         print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
         print(row["variant"])
-    print(f"{len(rows)} runs, {len(missing)} to run")
+    print("; ".join(filter(None, (f"{len(rows)} runs, {len(missing)} to run", plan.lacks))))
     if missing:
         print(_estimate_text(estimate(plan, settings)))
     return 0
@@ -141,7 +142,7 @@ def _print_table(plan: "Plan", *, as_json: bool) -> None:
     from harness.report import tables
     from harness.report.selection import Selection
 
-    selection = Selection(plan.study, plan.results, plan.dataset, tuple(plan.categories))
+    selection = Selection(plan.study, plan.results, plan.dataset, plan.about)
     frame = tables.runs(selection)
     if as_json:
         print(frame.to_json(orient="records", indent=1))
@@ -175,7 +176,7 @@ def _write_report(options: options.Study | options.Report, plan: "Plan") -> None
     from harness.report.pages import write_qualitative, write_report
 
     source = plan.study.source or str(options.study)
-    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.sizes)}
+    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
     pages = [write_report(source, plan.results, chosen)]
     if options.study == EMBEDDED:
         pages.append(write_qualitative(source, plan.results, chosen))

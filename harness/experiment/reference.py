@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from harness.experiment.choices import METHODS
-from harness.experiment.values import expected, show
+from harness.experiment.values import expected, plain, show
 from harness.experiment.variant import ABOUT, DEFAULTS, FIELDS, HINTS
 
 STAGES = {"features": "features", "training": "training", "scoring": "scoring alone"}
@@ -58,12 +58,12 @@ def field_facts() -> list[FieldFacts]:
 
 def as_markdown() -> str:
     """Write the table of fields as docs/fields.md has it."""
-    rows = (
-        f"| `{f.field}` | {f.values.removeprefix('one of ')} | {f.default} | {f.says} | "
-        f"{f.paper} | {f.stage} | {f.methods} |"
-        for f in field_facts()
-    )
-    return HEADER + "\n".join(rows) + "\n"
+    lines = []
+    for f in field_facts():
+        values = f.values.removeprefix("one of ")
+        cells = map(plain, (values, f.default, f.says, f.paper, f.stage, f.methods))
+        lines.append(f"| `{f.field}` | {' | '.join(cells)} |\n")
+    return HEADER + "".join(lines)
 
 
 def _methods(field: str) -> str:

@@ -186,15 +186,15 @@ class Study:
         return study
 
     def smoke(self) -> Self:
-        """Make the smoke twin: the same variants and code path, one epoch, category and seed.
+        """Make the smoke twin: the same variants and code path, one epoch and seed.
+
+        A plan runs it on one category.
 
         Its digests differ, so it can never be mistaken for a result.
         """
         # A few images make no batch.
         twin = self._of(self._changed(epochs=1, smoke=True, drop_last=False, views=2))
-        return replace(
-            twin, name=f"{self.name}-smoke", seeds=self.seeds[:1], categories=self.categories[:1]
-        )
+        return replace(twin, name=f"{self.name}-smoke", seeds=self.seeds[:1])
 
     def _changed(self, **changes: Any) -> dict[str, Variant]:  # noqa: ANN401
         """Name → variant with each field changed where its method has it."""

@@ -320,6 +320,60 @@ def test_a_damaged_record_of_another_study_is_named_and_skipped(study, settings,
         assert f"harness: left out: {stranger}: expected a run record" in capsys.readouterr().err
 
 
+@pytest.fixture
+def mvtec(study, settings):
+    """The tiny data under names of MVTec AD's, and a study on that."""
+    for name, official in (("left", "bottle"), ("right", "cable")):
+        (settings.data / name).rename(settings.data / official)
+    return replace(study, dataset="mvtec_ad", vary=({},), seeds=(0,)), settings
+
+
+def test_categories_that_the_data_lacks_are_said_and_count_as_missing(mvtec):
+    study, settings = mvtec
+    study = replace(study, categories=("bottle", "screw", "wood"))
+    settings = replace(settings, speed=False)
+    plan = make_plan(study, settings)
+    assert [c.category for c in plan.cells] == ["bottle"]
+    assert (plan.absent, plan.about) == (("screw", "wood"), ("bottle", "screw", "wood"))
+    said = []
+    run_study(plan, settings, said.append, executor=Here())
+    assert said[0].endswith("= 1 runs; 0 recorded, 1 to run; not in the data: screw, wood")
+    selection = Selection(study, settings.results, plan.dataset, plan.about)
+    text = sentences.opening(tables.runs(selection), selection)
+    assert "1 of 3 runs are recorded" in text
+    assert "**Nothing is recorded of** screw, wood." in text
+    chosen = make_plan(study, replace(settings, categories=("cable",)))
+    assert (chosen.absent, chosen.about) == ((), ("cable",))
+    twin = make_plan(study.smoke(), settings)
+    assert (list(twin.sizes), twin.about) == (["bottle"], ("bottle",))
+
+
+def test_a_study_none_of_whose_categories_are_there(mvtec):
+    study, settings = mvtec
+    study = replace(study, categories=("screw", "wood"))
+    for asked in (study, study.smoke()):
+        with pytest.raises(InputError, match=r"categories .screw, wood. in mvtec_ad; found bo"):
+            make_plan(asked, settings)
+
+
+def test_own_photos_are_run_whatever_categories_the_study_names(study, settings):
+    named = replace(study, dataset="mvtec_ad", categories=("bottle", "screw"))
+    own = make_plan(named, settings)
+    assert own.dataset == "data"
+    assert own.about == tuple(own.sizes) == ("left", "right")
+    assert own.lacks == "not in the data: bottle, screw"
+    some = make_plan(replace(named, categories=("bottle", "left")), settings)
+    assert (some.about, some.lacks) == (("left",), "not in the data: bottle")
+
+
+def test_a_plan_without_data_says_what_is_no_published_category(study, settings):
+    named = replace(study, dataset="mvtec_ad", categories=("botle", "screw"))
+    plan = plan_without_data(named, settings)
+    assert (list(plan.sizes), plan.absent) == (["screw"], ("botle",))
+    with pytest.raises(InputError, match=r"expected at least one of its categories .botle."):
+        plan_without_data(replace(named, categories=("botle",)), settings)
+
+
 def test_other_images_under_the_same_name_are_refused(study, settings, in_process):
     only = replace(study, vary=({},), seeds=(0,))
     run_study(make_plan(only, settings), settings, quiet)

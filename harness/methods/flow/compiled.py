@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from harness.files import home
 from harness.methods.flow.step import ActNorm, FlowStep, GlobalAffine
 
 SOURCE = Path(__file__).with_name("coupling.cpp")
@@ -243,7 +244,7 @@ def library() -> ctypes.CDLL | None:
     source = SOURCE.read_bytes()
     facts = repr((FLAGS, compiler, platform.machine(), _processor(), torch.__version__))
     digest = hashlib.sha256(source + facts.encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     path = root / "fastflow-harness" / f"coupling-{digest}.so"
     try:
         if not path.is_file():

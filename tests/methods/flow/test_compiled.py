@@ -1,5 +1,7 @@
 """The compiled pass gives what the plain steps give: energies, losses and gradients."""
 
+import pwd
+import tempfile
 from itertools import product
 
 import pytest
@@ -157,3 +159,17 @@ def test_a_failing_compiler_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "false")
     assert compiled.library.__wrapped__() is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_user_without_a_home_has_a_folder_for_it(monkeypatch, tmp_path, capsys):
+    def unknown(who):
+        raise KeyError(who)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert compiled.library.__wrapped__() is not None
+    (made,) = tmp_path.iterdir()
+    assert list(made.rglob("coupling-*.so"))
+    assert capsys.readouterr().err.count(f"found none; caches go to {made}") == 1

@@ -123,7 +123,7 @@ def _inferred(backbone: Backbone, model: Method, category: Category, options: Op
 def plain() -> Iterator[None]:
     """The compiled pass is not used inside."""
     usual = fastflow.can_run_compiled
-    fastflow.can_run_compiled = lambda x: False
+    fastflow.can_run_compiled = lambda steps, x: False
     try:
         yield
     finally:

@@ -120,7 +120,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as a Markdown table; the columns are those of any row, in order."""
     columns = list(dict.fromkeys(c for row in rows for c in row))
     lines = [columns, ["---"] * len(columns), *([_cell(r.get(c)) for c in columns] for r in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    escaped = ([cell.replace("|", "&#124;") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _cell(value: object) -> str:

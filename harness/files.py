@@ -1,7 +1,12 @@
 """Files that are whole or not there, whatever is killed meanwhile; and tables of text."""
 
+import atexit
 import csv
 import os
+import shutil
+import sys
+import tempfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from harness.errors import InputError, unknown
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is seen whole or not at all: write, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -20,6 +25,28 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def home() -> Path:
+    """Find the user's own folder, for caches; where there is none, make one for this time.
+
+    It becomes ``HOME``, so that libraries and workers find the same one. A container may run as
+    a user who has neither ``HOME`` nor an entry in the system's list.
+    """
+    try:
+        if (own := Path.home()).is_absolute() and os.environ.get("HOME") != "":
+            return own
+    except RuntimeError:
+        pass
+    folder = Path(tempfile.mkdtemp(prefix="fastflow-harness-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["HOME"] = str(folder)
+    print(
+        f"harness: HOME: expected this user's folder; found none; caches go to {folder} and are "
+        "removed at the end; set HOME to keep them",
+        file=sys.stderr,
+    )
+    return folder
 
 
 def read_table(

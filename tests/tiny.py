@@ -61,6 +61,10 @@ class Here:
                 try:
                     job.run_job(one)
                 except Exception as error:
-                    yield from (Event(j, "failed", reason=str(error)) for j in task[i:])
-                    break
-                yield Event(one, "done")
+                    trained = one.is_trained()
+                    failed = task[i : i + 1] if trained else task[i:]
+                    yield from (Event(j, "failed", reason=str(error)) for j in failed)
+                    if not trained:
+                        break
+                else:
+                    yield Event(one, "done")

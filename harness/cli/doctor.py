@@ -31,7 +31,7 @@ def examine(
         "cores": cores(),
         "compiled flow steps": "yes" if about.compiled else "no: no C++ compiler (c++, or CXX)",
         "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
-        "free disk": f"{shutil.disk_usage(results.resolve().anchor).free / 2**30:.0f} GiB",
+        "free disk for results": f"{shutil.disk_usage(_nearest(results)).free / 2**30:.0f} GiB",
     }
     found = open_dataset(dataset or "surfaces", folder=data, cache=settings.cache)
     return {
@@ -41,6 +41,12 @@ def examine(
         },
         "backbones of the studies": _backbones(weights),
     }
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that there is: what is on its disk."""
+    folder = folder.resolve()
+    return next(p for p in (folder, *folder.parents) if p.exists())
 
 
 def _about(dataset: Dataset, name: str) -> str:

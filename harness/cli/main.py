@@ -10,6 +10,7 @@ import harness
 from harness.cli import data, machine, paper, studies
 from harness.cli.options import add_options, filled
 from harness.errors import InputError
+from harness.files import home
 
 ABOUT = """\
 FastFlow ablations that can be reproduced, and the methods it is compared with.
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = make_parser().parse_args(arguments)
     try:
+        home()  # before the libraries that look for it
         return int(options.command(filled(options.kind, options)))
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)

@@ -126,7 +126,9 @@ class Cells:
 
 
 ONLY = "only the study's variants with this value, as in kernels=3,1"
-CHANGE = "change a field in every variant: other runs, other records (`harness fields`)"
+CHANGE = (
+    "change a field that the study does not vary: other runs, other records (`harness fields`)"
+)
 RANDOM = "a backbone without trained weights; marked in every record"
 SMOKE = "the smoke twin: one epoch, category and seed on a few images; never a result"
 

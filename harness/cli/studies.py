@@ -71,7 +71,8 @@ def plan(options: options.Plan) -> int:
         for c in plan.cells
     ]
     if options.json:
-        about = {**_about(plan.study), "categories": list(plan.sizes), "runs": rows}
+        categories = {"categories": list(plan.sizes), "absent": plan.absent}
+        about = {**_about(plan.study), **categories, "runs": rows}
         return _print_json({**about, "estimate": estimate(plan, settings)})
     base = plan.study.variants[0].changes()
     print(f"{plan.study.name}: {plan.study.asks}")
@@ -80,7 +81,7 @@ def plan(options: options.Plan) -> int:
         state = "recorded" if row["recorded"] else "to run"
         print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
         print(row["variant"])
-    print(f"{len(rows)} runs, {len(missing)} to run")
+    print("; ".join(filter(None, (f"{len(rows)} runs, {len(missing)} to run", plan.lacks))))
     if missing:
         print(_estimate_text(estimate(plan, settings)))
     return 0
@@ -111,13 +112,12 @@ def report(options: options.Report) -> int:
     """Execute a study's notebook on what is recorded; without a study, every notebook."""
     if options.study:
         return _report(options)
-    from harness.report.pages import PAGES, write_page
+    from harness.report.pages import PAGES
 
-    for name in (EMBEDDED, *_recorded(options.results)):
-        _report(replace(options, study=name))
-    for name in PAGES:
-        print(f"report: {write_page(name, options.results)}")
-    return 0
+    studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
+    codes = [_unless_damaged(_report, asked) for asked in studies]
+    codes += [_unless_damaged(_page, name, options.results) for name in PAGES]
+    return max(codes)
 
 
 def _work(
@@ -142,13 +142,29 @@ def _print_table(plan: "Plan", *, as_json: bool) -> None:
     from harness.report import tables
     from harness.report.selection import Selection
 
-    selection = Selection(plan.study, plan.results, plan.dataset, tuple(plan.categories))
+    selection = Selection(plan.study, plan.results, plan.dataset, plan.about)
     frame = tables.runs(selection)
     if as_json:
         print(frame.to_json(orient="records", indent=1))
         return
     summary = tables.summary(frame, selection.study)
     print(tables.as_text(summary, selection.runs_of_a_variant))
+
+
+def _unless_damaged(write: Callable[..., int], *given: Any) -> int:  # noqa: ANN401
+    """Write one of many reports; what is wrong with it is said, and the others are written."""
+    try:
+        return write(*given)
+    except InputError as error:
+        warn(error)
+        return 2
+
+
+def _page(name: str, results: Path) -> int:
+    from harness.report.pages import write_page
+
+    print(f"report: {write_page(name, results)}")
+    return 0
 
 
 def _report(options: options.Report) -> int:
@@ -160,7 +176,7 @@ def _write_report(options: options.Study | options.Report, plan: "Plan") -> None
     from harness.report.pages import write_qualitative, write_report
 
     source = plan.study.source or str(options.study)
-    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.sizes)}
+    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
     pages = [write_report(source, plan.results, chosen)]
     if options.study == EMBEDDED:
         pages.append(write_qualitative(source, plan.results, chosen))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.errors import InputError
 from harness.experiment.variant import Variant
 
 
@@ -25,6 +26,22 @@ class Place:
     def of(cls, results: Path, variant: Variant, dataset: str, category: str, seed: int) -> Self:
         """Find the place of a variant's run."""
         return cls(results, variant.digest, dataset, category, seed)
+
+    @classmethod
+    def at(cls, results: Path, record: Path) -> Self:
+        """Find the place whose record a file below ``results`` is.
+
+        Raises:
+            InputError: it is no run's record by its name.
+        """
+        digest, dataset, category, _ = record.parts[-4:]
+        number = record.stem.removeprefix("seed-")
+        place = cls(results, digest, dataset, category, int(number) if number.isdecimal() else -1)
+        if place.record.name != record.name:
+            raise InputError(
+                f"{record}: expected a run record's name, as seed-0.json; remove or rename it"
+            )
+        return place
 
     def _file(self, suffix: str) -> Path:
         folder = self.results / "runs" / self.digest / self.dataset / self.category

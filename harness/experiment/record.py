@@ -269,7 +269,7 @@ def read_record(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: expected a run record; it cannot be read ({error}); remove it and run again"
         ) from None
@@ -311,14 +311,14 @@ def read_records(
 
     Args:
         results: the folder of records.
-        damaged: is given what is wrong with a file that is no record, which is then skipped;
-            None: it is raised.
+        damaged: is given what is wrong with a file that is no record, or not that of its place,
+            which is then skipped; None: it is raised.
     """
     for path in sorted((results / "runs").glob("*/*/*/seed-*.json")):
         if path.name.endswith(".failed.json"):
             continue
         try:
-            yield read_record(path)
+            yield read_at(Place.at(results, path))
         except InputError as error:
             if damaged is None:
                 raise

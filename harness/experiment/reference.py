@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from harness.experiment.choices import METHODS
-from harness.experiment.values import expected, show
+from harness.experiment.values import expected, plain, show
 from harness.experiment.variant import ABOUT, DEFAULTS, FIELDS, HINTS
 
 STAGES = {"features": "features", "training": "training", "scoring": "scoring alone"}
@@ -11,9 +11,9 @@ HEADER = """\
 # The fields of a variant
 
 Every choice is a field. `--where FIELD=VALUE` selects a study's variants by it, `--set
-FIELD=VALUE` changes it in every variant. A change of what is *scoring alone* needs no new
-training, one of *training* uses the cached features again. This page is made from the code:
-`harness fields --markdown`.
+FIELD=VALUE` changes one that the study does not vary, in every variant. A change of what is
+*scoring alone* needs no new training, one of *training* uses the cached features again. This page
+is made from the code: `harness fields --markdown`.
 
 | field | values | default | what it is | the paper says | done anew | methods |
 |---|---|---|---|---|---|---|
@@ -58,12 +58,12 @@ def field_facts() -> list[FieldFacts]:
 
 def as_markdown() -> str:
     """Write the table of fields as docs/fields.md has it."""
-    rows = (
-        f"| `{f.field}` | {f.values.removeprefix('one of ')} | {f.default} | {f.says} | "
-        f"{f.paper} | {f.stage} | {f.methods} |"
-        for f in field_facts()
-    )
-    return HEADER + "\n".join(rows) + "\n"
+    lines = []
+    for f in field_facts():
+        values = f.values.removeprefix("one of ")
+        cells = map(plain, (values, f.default, f.says, f.paper, f.stage, f.methods))
+        lines.append(f"| `{f.field}` | {' | '.join(cells)} |\n")
+    return HEADER + "".join(lines)
 
 
 def _methods(field: str) -> str:

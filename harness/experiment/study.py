@@ -1,6 +1,7 @@
 """A study: a question, and the variants, categories and seeds that answer it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -135,7 +136,7 @@ class Study:
         for name in names:
             if name not in self.named.values():
                 raise unknown(f"variant of {self.name}", name, self.named.values())
-        return self._of({v: n for v, n in self.named.items() if n in names})
+        return self._of({n: v for v, n in self.named.items() if n in names})
 
     def where(self, **wanted: Any) -> Self:  # noqa: ANN401
         """Keep only those variants whose fields have these values."""
@@ -153,40 +154,75 @@ class Study:
                     f"expected one of: {'; '.join(has)}"
                 )
             variants = kept
-        return self._of(variants)
+        return self._of({n: v for v, n in variants.items()})
 
     def set(self, **changes: Any) -> Self:  # noqa: ANN401
         """Change some fields in every variant: other digests, other records.
 
         A field is changed where the variant's method has it; where none has, that is an error.
+
+        Raises:
+            InputError: a name would no longer be true of its variant, or two would be equal.
         """
-        study = self._changed(**changes)
+        changed = self._changed(**changes)
+        study = self._of(changed)
         for name in changes:
             if not any(name in variant.choices for variant in study.variants):
                 study.variants[0].replace(**{name: changes[name]})  # says what is wrong
+        for before, name in self.named.items():
+            for told in self._told(before, changes):
+                if _value(before, told) != _value(changed[name], told):
+                    raise InputError(
+                        f"{told}: {self.name} varies it, and the name '{name}' would no longer "
+                        "be true; expected one of its own values, chosen by --where or "
+                        "--variant, or a study of your own (`harness new study NAME`)"
+                    )
+        if len(study.named) < len(self.named):
+            lost = ", ".join(sorted(set(changed) - set(study.named.values())))
+            raise InputError(
+                f"{', '.join(changes)}: with it, variants of {self.name} would be equal to others "
+                f"({lost}); expected variants that differ; choose by --where or --variant"
+            )
         return study
 
     def smoke(self) -> Self:
-        """Make the smoke twin: the same variants and code path, one epoch, category and seed.
+        """Make the smoke twin: the same variants and code path, one epoch and seed.
+
+        A plan runs it on one category.
 
         Its digests differ, so it can never be mistaken for a result.
         """
         # A few images make no batch.
-        twin = self._changed(epochs=1, smoke=True, drop_last=False, views=2)
-        return replace(
-            twin, name=f"{self.name}-smoke", seeds=self.seeds[:1], categories=self.categories[:1]
-        )
+        twin = self._of(self._changed(epochs=1, smoke=True, drop_last=False, views=2))
+        return replace(twin, name=f"{self.name}-smoke", seeds=self.seeds[:1])
 
-    def _changed(self, **changes: Any) -> Self:  # noqa: ANN401
-        """The study with each field changed where the variant's method has it."""
-        changed: dict[Variant, str] = {}
+    def _changed(self, **changes: Any) -> dict[str, Variant]:  # noqa: ANN401
+        """Name → variant with each field changed where its method has it."""
+        changed = {}
         for variant, name in self.named.items():
             if "method" in changes:
                 variant = variant.replace(method=changes["method"])
             has = {k: v for k, v in changes.items() if k in variant.choices or k not in FIELDS}
-            changed.setdefault(variant.replace(**has), name)
-        return self._of(changed)
+            changed[name] = variant.replace(**has)
+        return changed
 
-    def _of(self, variants: Mapping[Variant, str]) -> Self:
+    def _told(self, variant: Variant, fields: Iterable[str]) -> list[str]:
+        """What a variant's name tells: the fields that it gives a value, and some of ``fields``.
+
+        Those in which variants of the same method differ, as bases do: ``DeiT`` has its size.
+        A method brings its own settings, and its name promises none of them.
+        """
+        written = [f for f in re.findall(r"(\w+)=", self.named[variant]) if f in FIELDS]
+        alike = [v for v in self.variants if v.method == variant.method]
+        if "method" in fields and len(alike) < len(self.variants):
+            written.append("method")
+        return written + [f for f in fields if len({getattr(v, f) for v in alike}) > 1]
+
+    def _of(self, variants: Mapping[str, Variant]) -> Self:
         """The study of these variants; names stay what they were in the whole study."""
-        return replace(self, bases={n: v for v, n in variants.items()}, vary=({},))
+        return replace(self, bases=dict(variants), vary=({},))
+
+
+def _value(variant: Variant, field: str) -> object:
+    """A field's value, or that the variant's method does not have it."""
+    return (field in variant.choices, getattr(variant, field))

@@ -1,6 +1,7 @@
 """Values as a person writes them: typed, checked against a rule, and shown."""
 
 import ast
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -83,6 +84,19 @@ def show(value: Any) -> str:  # noqa: ANN401
     ('3,1', 'none', '0.5')
     """
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def plain(text: str) -> str:
+    """Write a text so that Markdown shows it as it is, in a table too.
+
+    >>> plain("a|b <c> *d* `e`"), plain("metal_nut, kernels=3,1")
+    ('a&#124;b &#60;c&#62; &#42;d&#42; &#96;e&#96;', 'metal_nut, kernels=3,1')
+    """
+    text = " ".join(text.splitlines())  # a folder's name may hold a newline
+    special = (
+        r"[|<>*`$~&\\]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])"  # a _ within a word is no emphasis
+    )
+    return re.sub(special, lambda found: f"&#{ord(found[0])};", text)
 
 
 def expected(hint: Any) -> str:  # noqa: ANN401

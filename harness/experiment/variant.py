@@ -193,10 +193,13 @@ class Variant:
         "max", "how a map becomes an image score; own: the method's", "nothing", kind="map"
     )
     top_k: Share = _scoring(0.01, "share of the highest pixels for top-k", kind="map")
-    epoch_selection: Literal["last", "label-free", "best-on-test", "best-pixel-on-test"] = (
-        _scoring(
-            "last", "which epoch counts; the best-… ones are oracles", "nothing", kind="trained"
-        )
+    epoch_selection: Literal[
+        "last", "label-free", "best-on-test", "best-image-on-test", "best-pixel-on-test"
+    ] = _scoring(
+        "last",
+        "which epoch counts; the best-… ones are oracles, by image and pixel AUROC or one of them",
+        "nothing",
+        kind="trained",
     )
 
     def __post_init__(self) -> None:
@@ -288,10 +291,10 @@ class Variant:
                 )
         if "views" in choices and not self.views:
             raise InputError(f"views: {method.name} expected at least 1; got 0")
-        if self.epoch_selection == "best-pixel-on-test" and not method.localises:
+        if self.epoch_selection in _OF_MAPS and not method.localises:
             raise InputError(
                 f"epoch_selection: {method.name} gives no map; expected another rule than "
-                "best-pixel-on-test"
+                f"{self.epoch_selection}, as best-image-on-test"
             )
         if self.image_score == "own" and not method.has_own_score:
             raise InputError(
@@ -313,6 +316,7 @@ HINTS: dict[str, Any] = {
     for name, hint in get_type_hints(Variant, include_extras=True).items()
     if name in FIELDS
 }
+_OF_MAPS = ("best-on-test", "best-pixel-on-test")  # epochs by a metric of the pixels
 # What a method's constructor takes, where the method has it.
 _ARGUMENTS = {
     n for n, a in ABOUT.items() if a["kind"] in ("flow", "own") and a["stage"] == "training"

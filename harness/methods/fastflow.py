@@ -154,4 +154,4 @@ class _HalfSquares(torch.autograd.Function):
 
 def _run(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
     """The chain with its log-determinant per position, compiled where that can be."""
-    return run_chain_compiled(flow, x) if can_run_compiled(x) else run_chain(flow, x)
+    return run_chain_compiled(flow, x) if can_run_compiled(flow, x) else run_chain(flow, x)

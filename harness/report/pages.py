@@ -1,6 +1,7 @@
 """Reports: a notebook executed on the records by papermill, as .ipynb, HTML and an index."""
 
 import html
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import harness
 from harness.bundled import bundled
-from harness.errors import unknown
+from harness.errors import InputError, unknown
 from harness.experiment.study import Study
 from harness.files import write_whole
 from harness.studies import get_study
@@ -96,10 +97,11 @@ def execute(
 
     Raises:
         InputError: a parameter that the notebook does not declare, which papermill would only
-            warn of.
+            warn of; or what went wrong inside it. No page is written then.
     """
     import nbformat
     import papermill
+    from papermill.exceptions import PapermillExecutionError
 
     source = bundled("notebooks", f"{notebook}.ipynb")
     declared = papermill.inspect_notebook(source)
@@ -107,21 +109,25 @@ def execute(
         if key not in declared:
             raise unknown(f"parameter of {source.name}", key, declared)
     reports.mkdir(parents=True, exist_ok=True)
-    partial = reports / f".{name}.ipynb"  # papermill saves after every cell
     # The kernel imports the harness that runs now, installed or not.
     package = str(Path(harness.__file__).parents[1])
     paths = filter(None, [package, os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of papermill's own use of its libraries
-        executed = papermill.execute_notebook(
-            source, partial, dict(parameters), kernel_name="python3", progress_bar=False,
-            cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
-        )  # fmt: skip
+        try:
+            executed = papermill.execute_notebook(
+                source, None, dict(parameters), kernel_name="python3", progress_bar=False,
+                cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            what = "" if error.ename == "InputError" else f"{error.ename}: "
+            raise InputError(f"report {name}: {what}{error.evalue}") from None
+        except RuntimeError as error:  # the kernel died, or never began
+            raise InputError(f"report {name}: {error} (out of memory?); start it again") from None
     executed.metadata["harness"] = {"asks": asks}
-    nbformat.write(executed, partial)
     final = reports / f"{name}.ipynb"
-    partial.replace(final)
+    write_whole(final, nbformat.writes(executed) + "\n")
     return to_html(final)
 
 
@@ -137,15 +143,23 @@ def to_html(notebook: Path) -> Path:
 
 
 def write_index(reports: Path) -> Path:
-    """Write ``index.html`` with every report there is."""
-    import nbformat
+    """Write ``index.html`` with every report there is.
 
+    Another process may write one meanwhile, and an index without it: so it is looked at again.
+    """
+    index, written = reports / "index.html", ""
+    while (content := _index(reports)) != written:
+        write_whole(index, content)
+        written = content
+    return index
+
+
+def _index(reports: Path) -> str:
     items = []
     for page in sorted(p for p in reports.glob("*.html") if p.name != "index.html"):
         if not (source := page.with_suffix(".ipynb")).is_file():
             continue
-        notebook = nbformat.read(source, as_version=4)
-        asks = notebook.metadata.get("harness", {}).get("asks", "")
+        asks = _question(source)
         when = datetime.fromtimestamp(page.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
         items.append(
             ITEM.format(
@@ -155,9 +169,15 @@ def write_index(reports: Path) -> Path:
                 asks=html.escape(asks),
             )
         )
-    index = reports / "index.html"
-    write_whole(index, PAGE.format(items="\n".join(items)))
-    return index
+    return PAGE.format(items="\n".join(items))
+
+
+def _question(notebook: Path) -> str:
+    """What an executed notebook answers; empty for one that says nothing, or is damaged."""
+    try:
+        return str(json.loads(notebook.read_text())["metadata"]["harness"]["asks"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:

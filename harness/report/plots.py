@@ -1,6 +1,11 @@
 """Figures of a study, drawn from tables and from the galleries that runs leave."""
 
+import io
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -164,16 +169,14 @@ def gallery(selection: Selection, label: str, category: str) -> Figure | None:
         category: one of its categories.
 
     Returns:
-        The figure; None where nothing was run, or the method gives no maps.
+        The figure; None where nothing was run, the file is damaged, or the method gives no maps.
     """
     digests = {name: digest for digest, name in selection.labels.items()}
     seed = selection.study.seeds[0]
     where = (digests[label], selection.dataset, category, seed)
     path = Place(selection.results, *where).gallery
-    if not path.is_file():
+    if (data := _kept(path)) is None:
         return None
-    with np.load(path) as file:
-        data = {name: file[name] for name in file.files}
     count = len(data["images"])
     figure, axes = plt.subplots(
         2, count, figsize=(1.9 * count, 4.3), squeeze=False, layout="constrained"
@@ -196,6 +199,16 @@ def gallery(selection: Selection, label: str, category: str) -> Figure | None:
     axes[1, 0].set_ylabel("anomaly map")
     figure.suptitle(f"{category}: {label}, seed {seed}", fontsize=11)
     return _closed(figure)
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """The images that a run kept; None where it kept none, or they cannot be read."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
+            data = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
+        return None
+    return data
 
 
 def _closed(figure: Figure) -> Figure:

@@ -71,8 +71,15 @@ class Selection:
 
     def failures(self) -> list[str]:
         """Read why runs failed, from the notes that they left."""
-        notes = (p.failure for p in self.places if p.failure.is_file())
-        return [str(json.loads(note.read_text())["reason"]) for note in notes]
+        return [_reason(p.failure) for p in self.places if p.failure.is_file()]
+
+
+def _reason(note: Path) -> str:
+    """Why a run failed; a note that is damaged says no more than that."""
+    try:
+        return str(json.loads(note.read_text())["reason"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return f"its note is damaged ({note})"
 
 
 def select(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from harness.experiment.record import Data, Record
 from harness.experiment.study import Study
-from harness.experiment.values import show
+from harness.experiment.values import plain, show
 from harness.report.selection import Selection
 from harness.report.tables import differences
 from harness.score.metrics import METRICS
@@ -53,21 +53,24 @@ QUALITATIVE_NOTE = (
 def opening(frame: pd.DataFrame, selection: Selection) -> str:
     """Write the report's first lines, in Markdown: question, what was run, and what was not."""
     study, expected = selection.study, selection.runs
-    lines = [f"# {study.name}", f"**{study.asks}**"]
+    lines = [f"# {plain(study.name)}", f"**{plain(study.asks)}**"]
     if study.mirrors:
-        lines.append(f"Mirrors: {study.mirrors}.")
+        lines.append(f"Mirrors: {plain(study.mirrors)}.")
     lines.append(
         f"{len(study.variants)} variants × {len(selection.categories)} categories of "
-        f"{selection.dataset} ({', '.join(selection.categories)}) × {len(study.seeds)} seeds: "
+        f"{plain(selection.dataset)} ({plain(', '.join(selection.categories))}) × "
+        f"{len(study.seeds)} seeds: "
         f"{len(frame)} of {expected} runs are recorded."
     )
     if other := other_settings(study, selection.dataset):
-        lines.append(f"> **Not the study's own settings**: {other}.")
+        lines.append(f"> **Not the study's own settings**: {plain(other)}.")
     if frame.empty:
         lines.append("> **Nothing has been run**: every figure of ours is missing.")
     elif len(frame) < expected:
         lines.append(f"> **{expected - len(frame)} runs are missing**: the means are over less.")
-    lines += [f"> A run **failed**: {reason}" for reason in selection.failures()]
+        if none := [c for c in selection.categories if c not in set(frame["category"])]:
+            lines.append(f"> **Nothing is recorded of** {plain(', '.join(none))}.")
+    lines += [f"> A run **failed**: {plain(reason)}" for reason in selection.failures()]
     return "\n\n".join([*lines, *_warnings(frame)])
 
 
@@ -81,7 +84,8 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
         yield "> **Random backbone weights**: not a result about trained features."
     if frame["oracle"].any():
         names = frame.loc[frame["oracle"], "label"].unique()
-        yield f"> **Oracle**: epochs chosen with the test labels: {'; '.join(names)}."
+        said = plain("; ".join(names))
+        yield f"> **Oracle**: epochs chosen with the test labels: {said}."
 
 
 def other_settings(study: Study, dataset: str) -> str:
@@ -114,10 +118,10 @@ def protocol(selection: Selection) -> str:
             "- Metrics: mean over categories and seeds, ± standard deviation over seeds; AUPRO up "
             f"to a false-positive rate of {first.protocol.aupro_fpr_limit}; maps and masks at "
             f"the input size (images {first.protocol.resize}, masks {masks}).",
-            f"- Epoch: {_epochs(records, selection.labels)}; seeds {seeds}.",
-            f"- Data ({selection.dataset}): {_data(records)}.",
-            f"- Backbones: {_weights(records)}.",
-            f"- FPS: {_speed(records)}.",
+            f"- Epoch: {plain(_epochs(records, selection.labels))}; seeds {seeds}.",
+            f"- Data ({plain(selection.dataset)}): {plain(_data(records))}.",
+            f"- Backbones: {plain(_weights(records))}.",
+            f"- FPS: {plain(_speed(records))}.",
             f"- harness {machine.harness}, torch {machine.versions['torch']}, "
             f"timm {machine.versions['timm']}, commit {(machine.commit or 'unknown')[:12]}.",
         )
@@ -214,6 +218,7 @@ def no_gallery(label: str, category: str) -> str:
     """Say that there are no pictures of a variant on a category.
 
     >>> no_gallery("base", "grass")
-    '*base, grass: not run here, its images were removed, or it has no maps.*'
+    '*base, grass: not run here, its images are gone or damaged, or it has no maps.*'
     """
-    return f"*{label}, {category}: not run here, its images were removed, or it has no maps.*"
+    why = "not run here, its images are gone or damaged, or it has no maps"
+    return f"*{plain(f'{label}, {category}')}: {why}.*"

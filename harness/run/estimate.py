@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from harness.errors import warn
 from harness.experiment.choices import METHODS
 from harness.experiment.record import Record, read_records
 from harness.experiment.settings import Settings
@@ -55,7 +56,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     parallel = runs_at_a_time(settings)
     kept = max((plan.sizes[c.category][0] for c in missing), default=0)
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
-    rates = measured_rates(read_records(settings.results, damaged=lambda error: None), settings)
+    rates = measured_rates(read_records(settings.results, damaged=warn), settings)
     train = 0.0
     results = len(missing) * RECORD_BYTES
     for variant, category, _ in _trainings(missing):

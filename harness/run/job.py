@@ -82,6 +82,15 @@ class Job:
         """Find where the energies go: shared by all variants that differ in scoring alone."""
         return self._place(self.variant.training)
 
+    @property
+    def source(self) -> dict[str, str]:
+        """Name the images and the weights that its energies are of."""
+        return {"data": self.key.data_digest, "weights": self.weights["sha256"]}
+
+    def is_trained(self) -> bool:
+        """Tell whether its training's energies are saved, so that only scoring is left."""
+        return load_energies(self.training_place.energies, **self.source) is not None
+
     def _place(self, variant: Variant) -> Place:
         category = self.category
         return Place.of(self.results, variant, category.dataset, category.name, self.seed)
@@ -102,8 +111,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     torch.set_num_threads(job.threads)
     reset_peak_memory(job.device)
     labels, masks = truth(job.variant, job.category)
-    source = {"data": job.key.data_digest, "weights": job.weights["sha256"]}
-    history = load_energies(job.training_place.energies, **source)
+    history = load_energies(job.training_place.energies, **job.source)
     if trained := history is None:
         features = FeatureCache(job.cache).open(job.key)
         if features is None:
@@ -118,7 +126,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
             progress=progress,
             enough=patience(job.variant, labels, masks),
         )
-        save_energies(job.training_place.energies, history, **source)
+        save_energies(job.training_place.energies, history, **job.source)
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
     chosen = select_epoch(epochs, job.variant.epoch_selection)

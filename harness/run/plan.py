@@ -1,15 +1,15 @@
 """A study's plan: where it runs, its cells, and which of them are recorded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.data.datasets import dataset_names, open_dataset
+from harness.data.datasets import DISTURBED, dataset_names, open_dataset
 from harness.errors import InputError, unknown
 from harness.experiment.place import Place
-from harness.experiment.record import read_record
+from harness.experiment.record import Record, read_at
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
 
@@ -21,7 +21,7 @@ class Plan:
     """Hold a study on a data set: every cell, and which of them are recorded.
 
     ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
-    made without the data.
+    made without the data; ``absent`` are categories that the study names and the data lacks.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -35,6 +35,22 @@ class Plan:
     dataset: str
     results: Path
     cells: tuple[Cell, ...]
+    absent: tuple[str, ...] = ()
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """List the categories that a table or report is about.
+
+        On the study's own data set those that are absent count, as missing; on other images it
+        is about those that are there.
+        """
+        own = self.dataset == self.study.dataset
+        return (*self.sizes, *(self.absent if own else ()))
+
+    @property
+    def lacks(self) -> str:
+        """Say which of the study's categories the data lacks; empty for none."""
+        return f"not in the data: {', '.join(self.absent)}" if self.absent else ""
 
     def place(self, cell: Cell) -> Place:
         """Find where the cell's record is or will be."""
@@ -50,7 +66,7 @@ def make_plan(study: Study, settings: Settings) -> Plan:
 
     Raises:
         InputError: the data set or a category does not exist or cannot be used, or a record
-            that is there was made from other data.
+            that is there is damaged, another run's, or made from other data.
     """
     name = settings.dataset or study.dataset
     dataset = open_dataset(name, folder=settings.data, cache=settings.cache)
@@ -58,30 +74,26 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     for name in settings.categories:
         if name not in has:
             raise unknown("category", name, has)
-    wanted = settings.categories or tuple(c for c in study.categories if c in has) or has
-    smoke = all(v.smoke for v in study.variants)
-    wanted = wanted[:1] if smoke else wanted
+    wanted, absent, smoke = _wanted(study, settings, dataset.name, has)
     categories = {name: dataset.load(name) for name in wanted}
     if smoke:
         categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
     _usable(study, categories)
     sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
     cells = tuple(study.cells(wanted))
-    plan = Plan(study, categories, sizes, dataset.name, settings.results, cells)
-    for cell in plan.cells:
-        if (path := plan.place(cell).record).is_file():
-            _same_data(path, categories[cell.category])
-    return plan
+    there = settings.results
+    return _checked(Plan(study, categories, sizes, dataset.name, there, cells, absent))
 
 
 def plan_without_data(study: Study, settings: Settings) -> Plan:
     """Plan the study's cells by its data set's published categories and counts.
 
     Raises:
-        InputError: they are not known, or a category does not exist.
+        InputError: they are not known, a category does not exist, or a record that is there is
+            damaged or another run's.
     """
     dataset = settings.dataset or study.dataset
-    official = PUBLISHED_COUNTS.get(name := dataset.removeprefix("disturbed-"))
+    official = PUBLISHED_COUNTS.get(name := dataset.removeprefix(DISTURBED))
     if official is None:
         if dataset not in dataset_names():
             raise unknown("data set", dataset, dataset_names())
@@ -89,14 +101,34 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     for name in settings.categories:
         if name not in official:
             raise unknown("category", name, official)
-    wanted = settings.categories or study.categories or tuple(official)
-    smoke = all(v.smoke for v in study.variants)
-    wanted = wanted[:1] if smoke else wanted
+    wanted, absent, smoke = _wanted(study, settings, dataset, tuple(official))
     sizes = {name: (official[name].train, official[name].test) for name in wanted}
     if smoke:
         sizes = {name: (SMOKE_IMAGES, 2 * SMOKE_IMAGES) for name in wanted}
     cells = tuple(study.cells(wanted))
-    return Plan(study, {}, sizes, dataset, settings.results, cells)
+    return _checked(Plan(study, {}, sizes, dataset, settings.results, cells, absent))
+
+
+def _wanted(
+    study: Study, settings: Settings, dataset: str, has: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """Which categories are run, which of the study's the data lacks, and if it is a smoke run.
+
+    Raises:
+        InputError: the study's own data set, whose categories are published, has none of them.
+    """
+    smoke = all(v.smoke for v in study.variants)
+    named = tuple(dict.fromkeys(study.categories))
+    wanted = settings.categories or tuple(c for c in named if c in has)
+    absent = () if settings.categories else tuple(c for c in named if c not in has)
+    published = dataset.removeprefix(DISTURBED) in PUBLISHED_COUNTS
+    if absent and not wanted and published and dataset == study.dataset:
+        raise InputError(
+            f"study {study.name}: expected at least one of its categories ({', '.join(named)}) "
+            f"in {dataset}; found {', '.join(has)}; add its images, or choose by --category"
+        )
+    wanted = tuple(wanted or has)
+    return (wanted[:1], (), True) if smoke else (wanted, absent, False)
 
 
 def _usable(study: Study, categories: Mapping[str, Category]) -> None:
@@ -120,10 +152,21 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
                 )
 
 
-def _same_data(path: Path, category: Category) -> None:
-    there = read_record(path).data.digest
-    if there != category.digest:
+def _checked(plan: Plan) -> Plan:
+    """The plan, if what is recorded of it can be read: else that is said before anything runs."""
+    for cell in plan.cells:
+        place = plan.place(cell)
+        if place.record.is_file():
+            record = read_at(place)
+            if category := plan.categories.get(cell.category):
+                _same_data(place.record, record, category)
+    return plan
+
+
+def _same_data(path: Path, record: Record, category: Category) -> None:
+    if record.data.digest != category.digest:
         raise InputError(
-            f"{path}: recorded on other images of {category.name} (data digest {there}; "
-            f"now {category.digest}); expected the same; use another --results"
+            f"{path}: recorded on other images of {category.name} (data digest "
+            f"{record.data.digest}; now {category.digest}); expected the same; use another "
+            "--results"
         )

@@ -9,7 +9,7 @@ import torch
 
 import harness
 from harness.data.contract import Category
-from harness.errors import RunFailed
+from harness.errors import RunFailed, warn
 from harness.experiment.place import Place
 from harness.experiment.record import (
     SCHEMA,
@@ -71,10 +71,10 @@ def rescore_study(plan: Plan, settings: Settings, say: Callable[[str], object] =
 
 
 def _trainings(plan: Plan) -> Trained:
-    """One record of every training; damaged files are not among them."""
+    """One record of every training; damaged files are named, and not among them."""
     return {
         (r.training_digest, r.dataset, r.category, r.seed): r
-        for r in read_records(plan.results, damaged=lambda error: None)
+        for r in read_records(plan.results, damaged=warn)
     }
 
 

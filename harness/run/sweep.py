@@ -242,10 +242,11 @@ def _headline(plan: Plan, missing: int) -> str:
     study = plan.study
     layouts = {c.layout for c in plan.categories.values()} - {plan.dataset}
     layout = "".join(f" (read as {name})" for name in layouts)
+    lacks = f"; {plan.lacks}" if plan.absent else ""
     return (
         f"{study.name}: {study.asks}\n"
         f"{len(study.variants)} variants × {len(plan.categories)} categories of "
         f"{plan.dataset}{layout} × "
         f"{len(study.seeds)} seeds = {len(plan.cells)} runs; "
-        f"{len(plan.cells) - missing} recorded, {missing} to run"
+        f"{len(plan.cells) - missing} recorded, {missing} to run{lacks}"
     )

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from harness.errors import RunFailed
 from harness.experiment.record import Epoch
 
-ORACLES = ("best-on-test", "best-pixel-on-test")  # epochs chosen with the test's labels
+# Epochs chosen with the test's labels.
+ORACLES = ("best-on-test", "best-image-on-test", "best-pixel-on-test")
+# What a metric needs that is not there, and what to do.
+NEEDS = {
+    "image_auroc": "good and defective test images; add some, or choose last",
+    "pixel_auroc": "masks; this category has none: choose best-image-on-test or last",
+}
 
 
 def select_epoch(evaluated: Sequence[Epoch], rule: str) -> Epoch:
@@ -16,10 +22,11 @@ def select_epoch(evaluated: Sequence[Epoch], rule: str) -> Epoch:
         evaluated: in the order of training.
         rule: a key of :data:`RULES`: ``last``; ``label-free``: the lowest loss of held-out good
             images; ``best-on-test``: the highest mean of image and pixel AUROC (lelexx's rule);
-            ``best-pixel-on-test``: the highest pixel AUROC (gathierry's and anomalib's).
+            ``best-image-on-test``: the highest image AUROC; ``best-pixel-on-test``: the highest
+            pixel AUROC (gathierry's and anomalib's).
 
     Raises:
-        RunFailed: the rule looks at an AUROC that does not exist.
+        RunFailed: the rule looks at an AUROC, or at held-out images, that do not exist.
 
     >>> epochs = [Epoch(epoch=1, metrics={"pixel_auroc": 0.9}), Epoch(epoch=2, metrics={})]
     >>> select_epoch(epochs, "last").epoch
@@ -29,26 +36,30 @@ def select_epoch(evaluated: Sequence[Epoch], rule: str) -> Epoch:
 
 
 def _lowest_holdout(evaluated: Sequence[Epoch]) -> Epoch:
+    if any(e.holdout is None for e in evaluated):
+        raise RunFailed(
+            "epoch_selection: label-free needs held-out images; there is none: raise holdout or "
+            "choose last"
+        )
     return min(evaluated, key=lambda e: math.inf if e.holdout is None else e.holdout)
 
 
-def _best_on_test(evaluated: Sequence[Epoch]) -> Epoch:
-    if any("image_auroc" not in e.metrics for e in evaluated):
-        raise RunFailed("epoch_selection: best-on-test needs good and defective test images")
-    return max(
-        evaluated, key=lambda e: e.metrics.get("image_auroc", 0) + e.metrics.get("pixel_auroc", 0)
-    )
+def _best(rule: str, *metrics: str) -> Callable[[Sequence[Epoch]], Epoch]:
+    """The rule of this name: the highest sum of the metrics, all of which have to exist."""
 
+    def choose(evaluated: Sequence[Epoch]) -> Epoch:
+        for name in metrics:
+            if any(name not in e.metrics for e in evaluated):
+                raise RunFailed(f"epoch_selection: {rule} needs {NEEDS[name]}")
+        return max(evaluated, key=lambda e: sum(e.metrics[name] for name in metrics))
 
-def _best_pixel_on_test(evaluated: Sequence[Epoch]) -> Epoch:
-    if any("pixel_auroc" not in e.metrics for e in evaluated):
-        raise RunFailed("epoch_selection: best-pixel-on-test needs masks; this category has none")
-    return max(evaluated, key=lambda e: e.metrics["pixel_auroc"])
+    return choose
 
 
 RULES: dict[str, Callable[[Sequence[Epoch]], Epoch]] = {
     "last": lambda evaluated: evaluated[-1],
     "label-free": _lowest_holdout,
-    "best-on-test": _best_on_test,
-    "best-pixel-on-test": _best_pixel_on_test,
+    "best-on-test": _best("best-on-test", "image_auroc", "pixel_auroc"),
+    "best-image-on-test": _best("best-image-on-test", "image_auroc"),
+    "best-pixel-on-test": _best("best-pixel-on-test", "pixel_auroc"),
 }

@@ -1,13 +1,16 @@
 """The command: what it prints, its exit codes, and bad input."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from harness.cli import doctor
 from harness.cli import main as cli
 from harness.experiment.variant import FIELDS, Variant
 from harness.paper import parameters
@@ -292,3 +295,41 @@ def test_rescore(data, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "score_rule: 9 of 9 runs scored anew" in text
     assert re.search(r"image_score=top-k +1/1 +\d", text)
+
+
+def test_doctor_looks_at_the_disk_of_the_results(tmp_path, monkeypatch):
+    asked = []
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    there = tmp_path / "there"
+    there.mkdir()
+    for results in (there / "not" / "yet", there):
+        doctor.examine(data=None, weights=None, results=results)
+    assert asked == [there, there]
+
+
+NOBODY = """
+import os, pwd, sys
+
+def unknown(who):
+    raise KeyError(who)
+
+pwd.getpwuid = pwd.getpwnam = unknown
+from harness.cli.main import main
+sys.exit(main(["plan", "surfaces", "--variant", "base", "--seed", "0", "--results", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}], ids=["none", "empty"])
+def test_a_user_without_a_home(tmp_path, home):
+    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    (tmp_path / "tmp").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", NOBODY, str(tmp_path / "results")], capture_output=True, text=True,
+        env=kept | home | {"TMPDIR": str(tmp_path / "tmp"), "HARNESS_NATIVE": "0"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "runs, 3 to run" in ran.stdout
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("harness: HOME: expected this user's folder; found none; caches go to")
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -9,7 +9,7 @@ from harness.experiment.record import read_records
 FEW = [
     "--where", "kernels=3,1", "--where", "actnorm=data", "--seed", "0",
     "--where", "backbone=tf_efficientnet_lite0.pypi_in1k", "--where", "coupling=one-sided",
-    "--set", "image_size=64", "--set", "flow_steps=1", "--epochs", "2",
+    "--where", "flow_steps=8", "--set", "image_size=64", "--set", "flow_steps=1", "--epochs", "2",
 ]  # fmt: skip
 
 

@@ -25,11 +25,11 @@ def as_json(made):
 
 
 def place(folder, seed=0):
-    return Place.of(folder, Variant(), "set", "thing", seed)
+    return Place.of(folder, Variant(), "d", "thing", seed)
 
 
 def test_place(tmp_path):
-    expected = tmp_path / "runs" / Variant().digest / "set" / "thing" / "seed-3.json"
+    expected = tmp_path / "runs" / Variant().digest / "d" / "thing" / "seed-3.json"
     assert place(tmp_path, 3).record == expected
 
 
@@ -121,6 +121,16 @@ def _lost(before, after, where=""):
         for key, value in before.items()
         for name in (_lost(value, after.get(key), f"{where}.{key}"))
     ]
+
+
+def test_a_record_that_lies_elsewhere_is_not_counted_twice(tmp_path):
+    write_record(place(tmp_path, 0), example(0))
+    path = place(tmp_path, 0).record
+    said = []
+    for name in ("seed-1.json", "seed-0 (copy).json", "seed-00.json"):
+        path.with_name(name).write_bytes(path.read_bytes())
+    assert [r.seed for r in read_records(tmp_path, damaged=said.append)] == [0]
+    assert len(said) == 3
 
 
 def test_a_damaged_record_is_skipped_where_that_is_asked_for(tmp_path):

@@ -60,10 +60,61 @@ def test_a_study_of_several_methods_changes_what_each_has():
     assert len(twin.variants) == 6
 
 
-def test_any_study_can_be_run_with_another_method():
-    study = STUDIES["flow_steps"].set(method="padim")  # steps that PaDiM has not: one variant
-    assert [v.method for v in study.variants] == ["padim"]
-    assert {v.flow_steps for v in STUDIES["flow_steps"].set(method="cflow").variants} == {8}
+def test_any_base_can_be_run_with_another_method():
+    study = STUDIES["surfaces"].only("base", "smoothing=4.0")
+    assert [v.method for v in study.only("base").set(method="padim").variants] == ["padim"]
+    with pytest.raises(InputError, match=r"method: with it, .* equal to others .smoothing=4.0."):
+        study.set(method="padim")  # whose own smoothing is 4 in both
+
+
+@pytest.mark.parametrize(
+    ("study", "names", "change", "says"),
+    [
+        (
+            "kernels",
+            (),
+            {"kernels": (3, 1)},
+            "kernels: kernels varies it, and the name 'kernels=3'",
+        ),
+        ("kernels", ("kernels=3",), {"kernels": (1,)}, "the name 'kernels=3' would no longer be"),
+        ("surfaces", (), {"actnorm": "none"}, "and the name 'base' would no longer be"),
+        (
+            "surfaces",
+            ("base", "flow_steps=4"),
+            {"flow_steps": 4},
+            "'base' would no longer be true",
+        ),
+        ("flow_steps", (), {"method": "cflow"}, "flow_steps: .* and the name 'flow_steps=1'"),
+        ("flow_steps", ("flow_steps=8",), {"method": "padim"}, "and the name 'flow_steps=8'"),
+        ("table1", (), {"kernels": (3,)}, "kernels: table1 varies it, and the name 'Wide-Res"),
+        (
+            "table1",
+            (),
+            {"image_size": 64},
+            "image_size: table1 varies it, and the name 'ResNet18'",
+        ),
+        ("methods", (), {"method": "padim"}, "method: methods varies it, and the name 'FastFlow'"),
+        ("kernels_by_backbone", (), {"backbone": "a.b"}, "backbone: .* and the name 'ResNet18"),
+    ],
+)
+def test_what_a_study_varies_cannot_be_set(study, names, change, says):
+    with pytest.raises(InputError, match=says) as caught:
+        get_study(study, variants=names, set=change)
+    assert "chosen by --where or --variant, or a study of your own" in str(caught.value)
+
+
+def test_what_a_study_does_not_vary_can_be_set():
+    assert {
+        v.kernels for v in get_study("surfaces", variants=["base"], set={"kernels": (1,)}).variants
+    } == {(1,)}
+    assert get_study("table2", variants=["CaiT"], set={"kernels": (3,)}).variants[0].kernels == (
+        3,
+    )
+    named = get_study("kernels_by_backbone", set={"permutation": "none", "epochs": 2}).named
+    assert list(named.values()) == list(STUDIES["kernels_by_backbone"].named.values())
+    assert get_study("kernels", variants=["kernels=3"], set={"kernels": (3,)}).variants[
+        0
+    ].kernels == (3,)
 
 
 def test_rivals_stand_on_the_backbone_of_their_row():

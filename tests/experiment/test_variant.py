@@ -203,7 +203,8 @@ def test_recipes_are_of_fields_that_exist():
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"views": 0}, "views: DifferNet expected at least 1; got 0"),
-     ({"epoch_selection": "best-pixel-on-test", "eval_every": 1}, "DifferNet gives no map")],
+     ({"epoch_selection": "best-pixel-on-test", "eval_every": 1}, "DifferNet gives no map"),
+     ({"epoch_selection": "best-on-test"}, "rule than best-on-test, as best-image-on-test")],
 )  # fmt: skip
 def test_what_differnet_cannot_do(change, message):
     with pytest.raises(InputError, match=message):

@@ -2,9 +2,14 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import IPython.display
 import matplotlib.pyplot as plt
+import nbformat
+import papermill
 import pytest
 from handmade import write_run
 
@@ -12,6 +17,7 @@ from harness.bundled import bundled
 from harness.cli import main as cli
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
+from harness.experiment.place import Place
 from harness.report import pages
 from harness.studies import STUDIES, outside
 from harness.studies.paper import CAIT, RESNET18
@@ -73,6 +79,78 @@ def test_an_undeclared_parameter_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"unknown parameter of ablations\.ipynb 'studdy'"):
         pages.execute("ablations", "x", tmp_path, {"studdy": "surfaces"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path, capsys):
+    write_run(tmp_path, CAIT, "screw", 0, 0.5)
+    moved = Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record
+    moved.write_text("{")
+    given = {"results": str(tmp_path), "study": "table2"}
+    with pytest.raises(
+        InputError, match=f"^report x: {re.escape(str(moved))}: expected a run rec"
+    ):
+        pages.execute("table_by_category", "x", tmp_path / "reports", given)
+    assert list((tmp_path / "reports").iterdir()) == []
+    with pytest.raises(InputError, match=r"^report x: AttributeError: .*"):
+        pages.execute("table_by_category", "x", tmp_path / "reports", given | {"dataset": 3})
+    assert cli.main(["report", "table2", "--results", str(tmp_path)]) == 2  # before any kernel
+    assert capsys.readouterr().err.startswith(f"harness: {moved}: expected a run record")
+
+
+def test_all_reports_are_written_but_that_of_a_damaged_record(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path, CAIT, "screw", 0, 0.5)
+    Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record.write_text("{")
+    written = []
+    monkeypatch.setattr(pages, "write_report", lambda s, *rest: written.append(s) or s)
+    monkeypatch.setattr(pages, "write_qualitative", lambda s, *rest: written.append("qualitative"))
+    monkeypatch.setattr(pages, "write_page", lambda s, *rest: written.append(s) or s)
+    assert cli.main(["report", "--results", str(tmp_path)]) == 2
+    assert written == [
+        "surfaces", "qualitative", "methods", "table3", "table4", "parameters", "gap",
+    ]  # fmt: skip
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3  # of all records, of table1 and of table2
+    assert all(line.startswith("harness: left out: ") for line in said)
+
+
+def test_two_reports_at_once_each_write_a_whole_page(tmp_path, monkeypatch):
+    together = Barrier(2, timeout=20)
+    replace = Path.replace
+
+    def both_have_written(path, target):
+        together.wait()
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", both_have_written)
+    monkeypatch.setattr(pages, "to_html", lambda notebook: notebook)
+    monkeypatch.setattr(
+        papermill, "execute_notebook", lambda source, *rest, **more: nbformat.read(source, 4)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        for page in pool.map(
+            lambda asks: pages.execute("gap", "x", tmp_path, {}, asks=asks), "ab"
+        ):
+            assert json.loads(page.read_text())["metadata"]["harness"]["asks"] in "ab"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.ipynb"]
+
+
+def test_a_page_that_comes_meanwhile_is_in_the_index(tmp_path, monkeypatch):
+    def page(name):
+        (tmp_path / f"{name}.ipynb").write_text("damaged" if name == "b" else "{}")
+        (tmp_path / f"{name}.html").write_text("")
+
+    page("a")
+    original = pages.write_whole
+
+    def slow(path, content):
+        if not (tmp_path / "b.html").exists():
+            page("b")  # another process's, which wrote the index with it
+        original(path, content)
+
+    monkeypatch.setattr(pages, "write_whole", slow)
+    text = pages.write_index(tmp_path).read_text()
+    assert 'href="a.html"' in text
+    assert 'href="b.html"' in text
 
 
 def test_an_unknown_notebook_is_an_error(tmp_path):

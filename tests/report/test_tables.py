@@ -13,7 +13,7 @@ from harness.experiment.place import Place
 from harness.experiment.record import write_failure, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-from harness.report import sentences, tables
+from harness.report import plots, sentences, tables
 from harness.report.selection import Selection
 from harness.score.statistics import bootstrap
 from harness.studies import get_study
@@ -253,3 +253,29 @@ def test_records_are_read_once(results, monkeypatch):
     monkeypatch.setattr("harness.report.selection.read_at", None)
     assert len(tables.runs(chosen)) == len(ROWS)
     assert "9 train" in sentences.protocol(chosen)
+
+
+def test_a_damaged_note_or_gallery_says_so_and_no_more(results):
+    place = Place.of(results, Variant(), "d", "a", 0)
+    study = Study(name="s", asks="?", bases={"a": Variant()}, seeds=(0,))
+    write_failure(place, "the loss became nan")
+    selection = selected(results, study)
+    assert selection.failures() == ["the loss became nan"]
+    place.failure.write_text("{")
+    assert selection.failures() == [f"its note is damaged ({place.failure})"]
+    place.gallery.write_bytes(b"PK")
+    assert plots.gallery(selection, "a", "a") is None
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    """In Markdown, whatever a category, a variant or a data set is called."""
+    study = Study(name="s", asks="?", bases={"*a|b*": Variant(), "<i>": TWO}, seeds=(0,))
+    write_rows(tmp_path, [(Variant(), "`x|y`", 0, 0.9)])
+    write_failure(Place.of(tmp_path, TWO, "d", "`x|y`", 0), "<b>why</b>")
+    selection = Selection(study, tmp_path, "d", ("`x|y`", "_z_"))
+    frame = tables.runs(selection)
+    said = sentences.opening(frame, selection) + sentences.protocol(selection)
+    said += sentences.no_gallery("*a|b*", "<i>")
+    for raw in ("|", "`", "<", "*a", "_z"):
+        assert raw not in said
+    assert "&#96;x&#124;y&#96;" in said

@@ -1,6 +1,7 @@
 """From a study to its records, on a tiny real run: the grid, resuming, and what goes wrong."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from handmade import write_run
 from tiny import TINY, Here
 
 from harness.errors import InputError, RunFailed
 from harness.experiment import record as blocks
 from harness.experiment.record import Epoch, Macs, Speed, read_record, read_records
+from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
@@ -27,15 +30,17 @@ from harness.report import sentences, tables
 from harness.report.selection import Selection
 from harness.run import job, sweep
 from harness.run.energies import History
+from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
 from harness.run.executors.local import LocalPool
 from harness.run.machine import torch_device
 from harness.run.model import make_model
-from harness.run.plan import make_plan
+from harness.run.plan import make_plan, plan_without_data
+from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
 from harness.score.metrics import image_metrics, pixel_metrics
 from harness.score.rule import score
-from harness.score.select_epoch import select_epoch
+from harness.score.select_epoch import RULES, select_epoch
 from harness.studies import get_study
 
 
@@ -204,6 +209,21 @@ def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     assert len(make_plan(study, settings).missing()) == 2
 
 
+@pytest.mark.parametrize("executor", [LocalPool(2), Here()], ids=["workers", "here"])
+def test_scoring_that_fails_takes_no_other_with_it(study, settings, executor):
+    shutil.rmtree(settings.data / "left" / "ground_truth")
+    settings = replace(settings, categories=("left",), speed=False)
+    oracle = {"epoch_selection": "best-on-test"}
+    study = replace(study, vary=(oracle, {}, oracle | {"smoothing": 2}, {"smoothing": 2}))
+    plan = make_plan(replace(study, seeds=(0,)), settings)
+    outcome = run_study(plan, settings, quiet, executor=executor)
+    assert outcome.recorded == 2
+    assert len(outcome.failed) == 2
+    assert all("best-on-test needs masks" in reason for _, reason in outcome.failed)
+    rules = {plan.place(c).failure.is_file(): c.variant.epoch_selection for c in plan.cells}
+    assert rules == {True: "best-on-test", False: "last"}
+
+
 def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch):
     # A category that does not pickle whole: the child raises something nobody foresaw.
     plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)
@@ -265,6 +285,95 @@ def test_sigkill_in_the_middle_of_training(settings):
     assert make_plan(again, settings).missing() == []
 
 
+@pytest.mark.parametrize("damage", ["{", "[" * 100_000, "another's"])
+def test_a_damaged_record_is_said_before_anything_runs(study, settings, damage):
+    plan = make_plan(study, settings)
+    place, other = (plan.place(c) for c in plan.cells[:2])
+    write_run(settings.results, TINY, "left", 1, 0.5, dataset=plan.dataset)
+    place.record.write_text(other.record.read_text() if damage == "another's" else damage)
+    other.record.unlink()
+    with pytest.raises(InputError, match=f"{re.escape(str(place.record))}: expected"):
+        make_plan(study, settings)
+
+
+def test_a_damaged_record_is_said_in_a_plan_without_data(tmp_path):
+    study, settings = get_study("kernels"), Settings(results=tmp_path)
+    write_run(tmp_path, study.variants[0], "screw", 0, 0.5)
+    plan = plan_without_data(study, settings)
+    (cell,) = set(plan.cells) - set(plan.missing())
+    plan.place(cell).record.write_text("{")
+    with pytest.raises(InputError, match="expected a run record"):
+        plan_without_data(study, settings)
+
+
+def test_a_damaged_record_of_another_study_is_named_and_skipped(study, settings, capsys):
+    settings = replace(settings, categories=("left",), speed=False)
+    stranger = settings.results / "runs" / "000000000000" / "d" / "a" / "seed-0.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{")
+    only = replace(study, vary=({},), seeds=(0,))
+    plan = make_plan(only, settings)
+    assert run_study(plan, settings, quiet, executor=Here()).recorded == 1
+    for work in (estimate, lambda plan, settings: rescore_study(plan, settings, quiet)):
+        capsys.readouterr()
+        work(plan, settings)
+        assert f"harness: left out: {stranger}: expected a run record" in capsys.readouterr().err
+
+
+@pytest.fixture
+def mvtec(study, settings):
+    """The tiny data under names of MVTec AD's, and a study on that."""
+    for name, official in (("left", "bottle"), ("right", "cable")):
+        (settings.data / name).rename(settings.data / official)
+    return replace(study, dataset="mvtec_ad", vary=({},), seeds=(0,)), settings
+
+
+def test_categories_that_the_data_lacks_are_said_and_count_as_missing(mvtec):
+    study, settings = mvtec
+    study = replace(study, categories=("bottle", "screw", "wood"))
+    settings = replace(settings, speed=False)
+    plan = make_plan(study, settings)
+    assert [c.category for c in plan.cells] == ["bottle"]
+    assert (plan.absent, plan.about) == (("screw", "wood"), ("bottle", "screw", "wood"))
+    said = []
+    run_study(plan, settings, said.append, executor=Here())
+    assert said[0].endswith("= 1 runs; 0 recorded, 1 to run; not in the data: screw, wood")
+    selection = Selection(study, settings.results, plan.dataset, plan.about)
+    text = sentences.opening(tables.runs(selection), selection)
+    assert "1 of 3 runs are recorded" in text
+    assert "**Nothing is recorded of** screw, wood." in text
+    chosen = make_plan(study, replace(settings, categories=("cable",)))
+    assert (chosen.absent, chosen.about) == ((), ("cable",))
+    twin = make_plan(study.smoke(), settings)
+    assert (list(twin.sizes), twin.about) == (["bottle"], ("bottle",))
+
+
+def test_a_study_none_of_whose_categories_are_there(mvtec):
+    study, settings = mvtec
+    study = replace(study, categories=("screw", "wood"))
+    for asked in (study, study.smoke()):
+        with pytest.raises(InputError, match=r"categories .screw, wood. in mvtec_ad; found bo"):
+            make_plan(asked, settings)
+
+
+def test_own_photos_are_run_whatever_categories_the_study_names(study, settings):
+    named = replace(study, dataset="mvtec_ad", categories=("bottle", "screw"))
+    own = make_plan(named, settings)
+    assert own.dataset == "data"
+    assert own.about == tuple(own.sizes) == ("left", "right")
+    assert own.lacks == "not in the data: bottle, screw"
+    some = make_plan(replace(named, categories=("bottle", "left")), settings)
+    assert (some.about, some.lacks) == (("left",), "not in the data: bottle")
+
+
+def test_a_plan_without_data_says_what_is_no_published_category(study, settings):
+    named = replace(study, dataset="mvtec_ad", categories=("botle", "screw"))
+    plan = plan_without_data(named, settings)
+    assert (list(plan.sizes), plan.absent) == (["screw"], ("botle",))
+    with pytest.raises(InputError, match=r"expected at least one of its categories .botle."):
+        plan_without_data(replace(named, categories=("botle",)), settings)
+
+
 def test_other_images_under_the_same_name_are_refused(study, settings, in_process):
     only = replace(study, vary=({},), seeds=(0,))
     run_study(make_plan(only, settings), settings, quiet)
@@ -320,21 +429,33 @@ def entry(epoch, image, pixel, holdout):
 
 @pytest.mark.parametrize(
     ("rule", "epoch"),
-    [("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-pixel-on-test", 2)],
-)
+    [
+        ("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-image-on-test", 3),
+        ("best-pixel-on-test", 2),
+    ],
+)  # fmt: skip
 def test_epoch_selection(rule, epoch):
     evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
     assert select_epoch(evaluated, rule).epoch == epoch
 
 
-def test_best_pixel_without_masks_is_a_failure():
-    with pytest.raises(RunFailed, match="best-pixel-on-test needs masks"):
-        select_epoch([Epoch(epoch=1, metrics={"image_auroc": 1.0})], "best-pixel-on-test")
+IMAGES, PIXELS = {"image_auroc": 1.0}, {"pixel_auroc": 1.0}
 
 
-def test_best_on_test_without_labels_is_a_failure():
-    with pytest.raises(RunFailed, match="needs good and defective test images"):
-        select_epoch([Epoch(epoch=e, metrics={}) for e in (1, 2)], "best-on-test")
+@pytest.mark.parametrize(
+    ("rule", "metrics", "says"),
+    [
+        ("best-pixel-on-test", IMAGES, "best-pixel-on-test needs masks; .* choose best-image-on"),
+        ("best-on-test", IMAGES, "best-on-test needs masks; .* choose best-image-on-test or last"),
+        ("best-on-test", {}, "best-on-test needs good and defective test images; add some"),
+        ("best-on-test", PIXELS, "best-on-test needs good and defective test images; add some"),
+        ("best-image-on-test", PIXELS, "best-image-on-test needs good and defective test images"),
+        ("label-free", IMAGES, "label-free needs held-out images; there is none: raise holdout"),
+    ],
+)
+def test_a_rule_that_cannot_choose_is_a_failure_and_no_other_rule(rule, metrics, says):
+    with pytest.raises(RunFailed, match=says):
+        select_epoch([Epoch(epoch=e, metrics=metrics) for e in (1, 2)], rule)
 
 
 def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
@@ -353,12 +474,12 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     assert patience(Variant(), None, None)(History()) is False
 
 
-def test_the_oracle_is_flagged(study, settings, in_process):
-    there = replace(settings, categories=("left",))
-    only = replace(study, vary=({"epoch_selection": "best-on-test"},), seeds=(0,))
-    run_study(make_plan(only, there), there, quiet)
-    (record,) = read_records(settings.results)
-    assert record.selection.oracle is True
+@pytest.mark.parametrize("rule", RULES)
+def test_the_oracles_are_flagged(rule):
+    holdout = {"holdout": 0.1} if rule == "label-free" else {}
+    variant = Variant(epoch_selection=rule, **holdout)
+    chosen = job.selection(variant, Epoch(epoch=1, metrics={}))
+    assert chosen.oracle == rule.startswith("best-")
 
 
 def test_an_unknown_device_is_an_input_error():

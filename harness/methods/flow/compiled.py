@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from harness.methods.flow.step import CLAMPS, FlowStep
+from harness.files import home
+from harness.methods.flow.step import ActNorm, FlowStep, GlobalAffine
 
 SOURCE = Path(__file__).with_name("coupling.cpp")
 FLAGS = (
@@ -42,6 +43,8 @@ SUFFIXES = {
     (torch.float32, torch.bfloat16): "bfloat16",
     (torch.float64, torch.float64): "float64",
 }  # of the flow and of its subnets → suffix in coupling.cpp
+# Clamp → its number in coupling.cpp, which has these alone.
+CODES = {"none": 0, "tanh": 1, "tanh-unit": 2, "atan": 3, "atan-unit": 4, "sigmoid": 5}
 
 
 class _Stage(ctypes.Structure):
@@ -90,13 +93,20 @@ def couplings(steps: Iterable[FlowStep]) -> Iterator[Coupling]:
         yield Coupling(step, step.subnet, given=low, changed=high, after=after)
 
 
-def can_run_compiled(x: Tensor) -> bool:
-    """Tell whether the compiled pass takes x (B, C, H, W): number type, device, a compiler.
+def can_run_compiled(steps: Iterable[FlowStep], x: Tensor) -> bool:
+    """Tell whether the compiled pass takes x (B, C, H, W) through these steps.
 
-    There is no least size: measured from 256 numbers up, it was never slower than plain steps.
+    It does by number type and device, where there is a compiler, and only through the steps that
+    it was written for: a subclass, or another clamp, is for the plain steps. There is no least
+    size: measured from 256 numbers up, it was never slower than plain steps.
     """
     fits = x.device.type == "cpu" and (x.dtype, _subnet_dtype(x)) in SUFFIXES
-    return fits and library() is not None
+    return fits and library() is not None and all(map(_is_known, steps))
+
+
+def _is_known(step: FlowStep) -> bool:
+    affine = step.affine is None or type(step.affine) in (ActNorm, GlobalAffine)
+    return type(step) is FlowStep and step.clamp in CODES and affine
 
 
 def run_chain_compiled(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +219,7 @@ def _stage(x: Tensor, coupling: Coupling, passed: tuple[int, int]) -> _Told:
         perm, inverse = after.perm, after.perm_inverse
     stage = _Stage(
         x.numel() // channels, channels, *coupling.changed, *passed,
-        list(CLAMPS).index(step.clamp), torch.get_num_threads(),
+        CODES[step.clamp], torch.get_num_threads(),
         step.clamp_value, step.subnet_scale, perm.data_ptr(), inverse.data_ptr(),
     )  # fmt: skip
     return stage, (perm, inverse)
@@ -217,7 +227,8 @@ def _stage(x: Tensor, coupling: Coupling, passed: tuple[int, int]) -> _Told:
 
 def _call(direction: str, name: str, stage: _Told, *tensors: Tensor | None) -> None:
     pointers = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors)
-    getattr(library(), f"{direction}_{name}")(ctypes.byref(stage[0]), *pointers)
+    if getattr(library(), f"{direction}_{name}")(ctypes.byref(stage[0]), *pointers):
+        raise ValueError(f"clamp number {stage[0].clamp}: expected one of coupling.cpp's")
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -233,7 +244,7 @@ def library() -> ctypes.CDLL | None:
     source = SOURCE.read_bytes()
     facts = repr((FLAGS, compiler, platform.machine(), _processor(), torch.__version__))
     digest = hashlib.sha256(source + facts.encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     path = root / "fastflow-harness" / f"coupling-{digest}.so"
     try:
         if not path.is_file():

@@ -80,7 +80,7 @@ template <class R> inline R arctangent(R x) {
   return x;
 }
 
-// Every clamp gives s and its slope ds/da; CLAMPS in step.py lists them. R is a pack, T its number.
+// Every clamp gives s and its slope ds/da; CODES in compiled.py has the number of each. R is a pack, T its number.
 template <class R> inline R tangent(R a) { return 1 - 2 / (exponential(2 * a) + 1); }
 struct None {
   template <class R, class T> static void at(R a, T, R& s, R& slope) { s = a, slope = R() + 1; }
@@ -258,25 +258,27 @@ inline bool divides(const Stage& g, int64_t W) {
 
 }  // namespace
 
-#define PICK(direction, W, ...)                               \
-  switch (g->clamp) {                                         \
-    case 0: return direction<None, W>(*g, __VA_ARGS__);       \
-    case 1: return direction<Tanh, W>(*g, __VA_ARGS__);       \
-    case 2: return direction<TanhUnit, W>(*g, __VA_ARGS__);   \
-    case 3: return direction<Atan, W>(*g, __VA_ARGS__);       \
-    case 4: return direction<AtanUnit, W>(*g, __VA_ARGS__);   \
-    case 5: return direction<Sigmoid, W>(*g, __VA_ARGS__);    \
+// Returns 0, or 1 for a clamp that is none of these: nothing is written then.
+#define PICK(direction, W, ...)                                  \
+  switch (g->clamp) {                                            \
+    case 0: return direction<None, W>(*g, __VA_ARGS__), 0;       \
+    case 1: return direction<Tanh, W>(*g, __VA_ARGS__), 0;       \
+    case 2: return direction<TanhUnit, W>(*g, __VA_ARGS__), 0;   \
+    case 3: return direction<Atan, W>(*g, __VA_ARGS__), 0;       \
+    case 4: return direction<AtanUnit, W>(*g, __VA_ARGS__), 0;   \
+    case 5: return direction<Sigmoid, W>(*g, __VA_ARGS__), 0;    \
+    default: return 1;                                           \
   }
 
 #define EXPORT(name, R, A, W)                                                                  \
-  extern "C" void forward_##name(const Stage* g, const R* x, const A* a, const R* scale,       \
-                                 const R* shift, R* y, A* given, R* log_det) {                 \
+  extern "C" int forward_##name(const Stage* g, const R* x, const A* a, const R* scale,        \
+                                const R* shift, R* y, A* given, R* log_det) {                  \
     if (divides(*g, W)) PICK(forward, W, x, a, scale, shift, y, given, log_det)                \
     else PICK(forward, 1, x, a, scale, shift, y, given, log_det)                               \
   }                                                                                            \
-  extern "C" void backward_##name(const Stage* g, const R* x, const A* a, const R* scale,      \
-                                  const R* dy, const A* dgiven, const R* dlog_det, R* dx,      \
-                                  A* da, R* dscale, R* dshift) {                               \
+  extern "C" int backward_##name(const Stage* g, const R* x, const A* a, const R* scale,       \
+                                 const R* dy, const A* dgiven, const R* dlog_det, R* dx,       \
+                                 A* da, R* dscale, R* dshift) {                                \
     if (divides(*g, W))                                                                        \
       PICK(backward, W, x, a, scale, dy, dgiven, dlog_det, dx, da, dscale, dshift)             \
     else PICK(backward, 1, x, a, scale, dy, dgiven, dlog_det, dx, da, dscale, dshift)          \

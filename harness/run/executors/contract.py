@@ -43,6 +43,9 @@ class Executor(Protocol):
     def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
         """Run the tasks and yield what happens, every job's end among it.
 
+        A job that fails takes those after it with it where their training failed, and only
+        there: where the energies are saved (:meth:`Job.is_trained`), they are still run.
+
         Leaving the iteration early (Ctrl-C) ends what is running; records are written whole or
         not at all, so nothing is lost but the unfinished runs.
         """

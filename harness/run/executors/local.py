@@ -1,6 +1,7 @@
 """Runs in worker processes of this machine, several at a time.
 
-A worker that is killed (out of memory) takes nothing but its own run with it. Workers are kept:
+A worker that is killed (out of memory) takes nothing but its own run with it, and those that
+wait for the same training. Workers are kept:
 the first steps in a fresh process pay for its memory and for compiled convolutions.
 """
 
@@ -10,7 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -45,7 +46,7 @@ class LocalPool:
                 self._hand_out(waiting, workers)
                 for ready in wait([c for c, w in workers.items() if w.jobs]):
                     assert isinstance(ready, Connection)
-                    yield from _news(ready, workers)
+                    yield from _news(ready, workers, waiting)
         finally:
             for worker in workers.values():
                 worker.process.terminate()
@@ -78,16 +79,27 @@ class _Worker:
     jobs: list[Job] = field(default_factory=list)  # of its task, those not ended
 
 
-def _news(connection: Connection, workers: dict[Connection, _Worker]) -> Iterator[Event]:
-    """What a worker says, and the end of one that is gone or not to be trusted any more."""
+def _news(
+    connection: Connection, workers: dict[Connection, _Worker], waiting: list[Task]
+) -> Iterator[Event]:
+    """What a worker says, and the end of one that is gone or not to be trusted any more.
+
+    After a failure the rest of its task waits for a worker again, unless its training failed:
+    then the rest fails too. Every failure ends a job, so this comes to an end.
+    """
     worker = workers[connection]
-    events, sound = _receive(connection, worker)
+    event, sound = _receive(connection, worker)
     if not sound:
         _end(workers.pop(connection))
-    for event in events:
-        if event.kind != "epoch":
-            worker.jobs.remove(event.job)
-    yield from events
+    if event.kind != "epoch":
+        worker.jobs.remove(event.job)
+    yield event
+    if event.kind == "failed":
+        rest, worker.jobs = worker.jobs, []
+        if rest and event.job.is_trained():
+            waiting.append(rest)
+        else:
+            yield from (replace(event, job=job) for job in rest)
 
 
 def _context() -> ForkServerContext:
@@ -125,11 +137,8 @@ def _end(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _receive(connection: Connection, worker: _Worker) -> tuple[list[Event], bool]:
-    """The next news of a worker, and whether it may be trusted with another run.
-
-    What fails one job fails those that wait for its training.
-    """
+def _receive(connection: Connection, worker: _Worker) -> tuple[Event, bool]:
+    """The next news of a worker, and whether it may be trusted with another run."""
     try:
         kind, *rest, sound = connection.recv()
     except (EOFError, OSError):  # it died; all that it had sent is read by now
@@ -138,8 +147,7 @@ def _receive(connection: Connection, worker: _Worker) -> tuple[list[Event], bool
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
         kind, rest, sound = "failed", [0, f"the process ended by {how}{hint}"], False
-    concerned = worker.jobs if kind == "failed" else worker.jobs[:1]
-    return [Event(job, kind, *rest) for job in concerned], sound
+    return Event(worker.jobs[0], kind, *rest), sound
 
 
 def _work(connection: Connection) -> None:
@@ -160,6 +168,7 @@ def _work(connection: Connection) -> None:
 
 
 def _run(task: Task, connection: Connection) -> None:
+    """Run a task up to its first failure; what becomes of the rest is the parent's to say."""
     try:
         for job in task:
             run_job(job, lambda epoch, loss: connection.send(("epoch", epoch, True)))

@@ -1,5 +1,7 @@
 """The compiled pass gives what the plain steps give: energies, losses and gradients."""
 
+import pwd
+import tempfile
 from itertools import product
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from harness.methods import fastflow
 from harness.methods.fastflow import FastFlow
 from harness.methods.flow import compiled
-from harness.methods.flow.step import CLAMPS
+from harness.methods.flow.step import CLAMPS, FlowStep, GlobalAffine, run_chain
 
 pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler here")
 TABLE = list(
@@ -36,7 +38,7 @@ def make(coupling, actnorm, clamp, rest, dtype):
 def results(model, x, monkeypatch, *, compiled):
     with monkeypatch.context() as patch:
         if not compiled:
-            patch.setattr(fastflow, "can_run_compiled", lambda x: False)
+            patch.setattr(fastflow, "can_run_compiled", lambda steps, x: False)
         z, log_det = model([x])[0]
         loss = 0.5 * z.square().sum() - log_det.sum()
         with torch.inference_mode():
@@ -88,6 +90,46 @@ def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeyp
         assert (got - wanted).norm() <= 0.15 * wanted.norm()
 
 
+def test_every_clamp_has_its_number():
+    """All of step.py's in the tests above are equal to the plain ones."""
+    assert list(compiled.CODES) == list(CLAMPS)
+
+
+class Other(FlowStep):
+    def _coupling(self, x, c, *, rev):
+        return x, x.new_zeros(len(x), *x.shape[2:])
+
+
+@pytest.mark.parametrize("change", ["clamp", "subclass", "affine"])
+def test_what_it_does_not_know_takes_the_plain_steps(change, monkeypatch):
+    model, x = make("one-sided", "affine", "tanh", ("random", (3,), 6), torch.float64)
+    steps = list(model.flows[0])
+    if change == "clamp":
+        monkeypatch.setitem(CLAMPS, "softsign", lambda a, c: c * torch.nn.functional.softsign(a))
+        steps[1].clamp = "softsign"
+    elif change == "subclass":
+        steps[1].__class__ = Other
+    else:
+        shifted = type("Shifted", (GlobalAffine,), {"coefficients": lambda self: (
+            torch.ones(1, 6, 1, 1), torch.ones(1, 6, 1, 1), torch.zeros(1, 6, 1, 1)
+        )})  # fmt: skip
+        steps[1].affine.__class__ = shifted
+    z, log_det = model([x])[0]
+    wanted, wanted_log_det = run_chain(steps, model.norms[0](x))
+    assert torch.equal(z, wanted)
+    assert torch.equal(log_det, wanted_log_det)
+    assert not compiled.can_run_compiled(steps, x)
+    assert compiled.can_run_compiled(steps[:1] if change != "affine" else steps[2:], x)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_unknown_number_of_a_clamp_is_an_error_and_no_figure(grad, monkeypatch):
+    model, x = make("one-sided", "affine", "tanh", ("random", (3,), 6), torch.float64)
+    monkeypatch.setitem(compiled.CODES, "tanh", 99)
+    with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="clamp number 99"):
+        compiled.run_chain_compiled(model.flows[0], x)
+
+
 def test_features_are_left_as_they_were(monkeypatch):
     model = FastFlow([(4, 3, 3)], norm="none", flow_steps=2, kernels=(3,))
     x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
@@ -117,3 +159,17 @@ def test_a_failing_compiler_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "false")
     assert compiled.library.__wrapped__() is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_user_without_a_home_has_a_folder_for_it(monkeypatch, tmp_path, capsys):
+    def unknown(who):
+        raise KeyError(who)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert compiled.library.__wrapped__() is not None
+    (made,) = tmp_path.iterdir()
+    assert list(made.rglob("coupling-*.so"))
+    assert capsys.readouterr().err.count(f"found none; caches go to {made}") == 1

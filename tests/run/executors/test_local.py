@@ -13,9 +13,13 @@ from harness.run.executors.local import LocalPool
 
 @dataclass(frozen=True)
 class Work:
-    """Stands for a job: the pool looks at nothing of it."""
+    """Stands for a job: of it the pool asks only whether its energies are saved."""
 
     name: str
+    trained: bool = False
+
+    def is_trained(self):
+        return self.trained
 
 
 class Dead:
@@ -65,6 +69,28 @@ def test_what_a_killed_worker_had_sent_is_read_and_the_rest_fails(workers):
         ("b", "failed", KILLED), ("c", "failed", KILLED), ("d", "done", ""),
     ]  # fmt: skip
     assert len(started) == 2
+
+
+def test_what_waits_for_saved_energies_is_run_by_another_worker(workers):
+    """However often: every death ends one job."""
+    said, started = workers
+    said += [[("done", True)], [], [("done", True)]]
+    task = [Work(name, trained=True) for name in "abcd"]
+    assert told([task]) == [
+        ("a", "done", ""), ("b", "failed", KILLED), ("c", "failed", KILLED), ("d", "done", ""),
+    ]  # fmt: skip
+    assert len(started) == 3
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_an_unexpected_failure_of_scoring_fails_only_itself(workers, trained):
+    said, _ = workers
+    said += [[("failed", 0, "KeyError: 'x'", "Traceback …", False)], [("done", True)]]
+    ends = told([[Work("a", trained=trained), Work("b", trained=trained)]])
+    assert [(n, k) for n, k, _ in ends] == [
+        ("a", "failed"),
+        ("b", "done" if trained else "failed"),
+    ]
 
 
 def test_a_task_of_a_worker_that_died_idle_goes_to_another(workers):

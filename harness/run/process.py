@@ -4,11 +4,13 @@ import ctypes
 import os
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 import torch.utils.deterministic
+from torch import nn
 
 MALLOPT = {-4: 0, -1: -1, -8: 1}  # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD: never; M_ARENA_MAX
 
@@ -37,6 +39,26 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     # By default that also fills every new tensor with NaN: a tenth of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def draws_apart(module: nn.Module, *, seed: int, device: str) -> Iterator[None]:
+    """Let what is drawn inside depend on the seed alone, and leave every generator as it was.
+
+    Those are torch's own, of the processor and the device, and those that the module keeps.
+    """
+    held = (g for m in module.modules() for g in vars(m).values())
+    own = [g for g in held if isinstance(g, torch.Generator)]
+    states = [g.get_state() for g in own]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+            torch.manual_seed(seed)
+            for generator in own:
+                generator.manual_seed(seed)
+            yield
+    finally:
+        for generator, state in zip(own, states, strict=True):
+            generator.set_state(state)
 
 
 def reset_peak_memory(device: str) -> None:

@@ -70,6 +70,7 @@ def _report(done: dict[str, list[Child]], options: Options) -> Part:
             "anomalib evaluating once: its Engine, barebones (no checkpoint, no logging, no "
             f"validation), no visualiser, {cores()} loading workers, all six in one process, "
             "image and pixel AUROC and F1-max at the end.",
+            "On a GPU ours is true float32; anomalib's convolutions are TF32, as torch has it.",
             "anomalib as it comes: its Engine's train() with every default: validation each "
             "epoch, checkpoint, test, visualiser, 8 loading workers.",
         ],

@@ -15,10 +15,18 @@ from harness.experiment.study import Cell
 from harness.experiment.variant import Variant
 from harness.features.cache import entry_bytes
 from harness.features.views import Shapes
-from harness.run.machine import cores, device_name, runs_at_a_time, torch_device
+from harness.run.machine import (
+    arithmetic,
+    cores,
+    device_name,
+    runs_at_a_time,
+    settle,
+    torch_device,
+)
 from harness.run.measure import flow_macs, measure
 from harness.run.model import make_model
 from harness.run.plan import Plan
+from harness.run.process import set_arithmetic
 
 RECORD_BYTES = 20_000  # a record and its gallery's overhead
 PROBE = Variant(flow_steps=2, image_size=128, kernels=(3, 1))
@@ -51,7 +59,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         its limit), ``results_bytes`` (energies and records), ``at_most`` (whether early stopping
         may end sooner), ``parallel``, ``rates``.
     """
-    missing = plan.missing()
+    missing, settings = plan.missing(), settle(settings)
     parallel = runs_at_a_time(settings)
     kept = max((plan.sizes[c.category][0] for c in missing), default=0)
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
@@ -87,10 +95,13 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
 def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
     """Take the rates of this device's records; without any, those of a probe of seconds."""
     device = torch_device(settings.device)
-    name = device_name(device)
+    set_arithmetic(tf32=settings.tf32)
+    name, computed = device_name(device), arithmetic(device)
     train, infer = [], []
     for r in records:
         if r.environment.device_name != name or r.smoke:
+            continue
+        if r.environment.arithmetic not in ("", computed):
             continue
         if fps := r.measured.speed.fps:
             infer.append(1 / (fps * (r.macs.flow + r.macs.backbone)))

@@ -23,7 +23,7 @@ from harness.run.machine import (
     settle,
     torch_device,
 )
-from harness.run.measure import flow_macs, measure
+from harness.run.measure import flow_macs, measure, synchronise
 from harness.run.model import make_model
 from harness.run.plan import Plan
 from harness.run.process import set_arithmetic
@@ -122,20 +122,20 @@ def _probe(device: str, threads: int) -> Rates:
         work = flow_macs(make_model(PROBE, PROBE_SHAPES, 0), empty)
     features = [torch.randn(PROBE_IMAGES, *s, device=device) for s in PROBE_SHAPES]
     features = [f.contiguous(memory_format=torch.channels_last) for f in features]
-    train = _seconds(lambda: next(model.losses(features)).backward())
+    train = _seconds(lambda: next(model.losses(features)).backward(), device)
     torch.set_num_threads(cores())
-    infer = _seconds(lambda: model.energies(features))
+    infer = _seconds(lambda: model.energies(features), device)
     torch.set_num_threads(before)
     return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
 
 
-def _seconds(work: Any) -> float:  # noqa: ANN401
+def _seconds(work: Any, device: str) -> float:  # noqa: ANN401
     times = []
     for _ in range(PROBE_ROUNDS):
+        synchronise(device)
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return min(times)  # what the machine can do, whatever else it is doing
 

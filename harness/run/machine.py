@@ -92,7 +92,7 @@ def environment(device: str, threads: int) -> Environment:
         device=device,
         device_name=device_name(device),
         threads=threads,
-        compiled=compiled.library() is not None,
+        compiled=torch.device(device).type == "cpu" and compiled.library() is not None,
         arithmetic=arithmetic(device),
     )
 

@@ -27,7 +27,12 @@ def keep_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Give back what :func:`keep_memory` kept: what runs next may need far less."""
+    """Give back what :func:`keep_memory` kept, and what torch keeps of an accelerator.
+
+    What runs next may need far less, or need it in another process.
+    """
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -18,7 +18,7 @@ from harness.run.job import Job
 from harness.run.machine import arithmetic, cores, runs_at_a_time, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.plan import Plan
-from harness.run.process import set_arithmetic
+from harness.run.process import give_back_memory, set_arithmetic
 
 Say = Callable[[str], object]
 Extractors = Mapping[FeatureSpec, Extractor]
@@ -79,6 +79,7 @@ def run_study(
     for names in _fitting(plan, missing, extractors, cache.limit):
         cells = [c for c in missing if c.category in names]
         keys = _features(plan, cells, extractors, cache, settings)
+        give_back_memory()  # of speeds and features; a worker may need it
         jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
         _train(jobs, plan, executor, outcome)
     outcome.passes, outcome.reused = cache.passes, cache.reused

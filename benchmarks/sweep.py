@@ -104,7 +104,7 @@ def _kinds(options: Options) -> tuple[dict[str, Any], ...]:
 
 def imports(options: Options) -> None:
     """What both sides import: neither's first round compiles it or waits for the disk."""
-    wanted = ["harness.cli.commands", "harness.run.job", "benchmarks.peer"]
+    wanted = ["harness.cli.studies", "harness.run.job", "benchmarks.peer"]
     wanted += [f"anomalib.{name}" for name in ("data", "engine", "metrics", "models")] * has_peer()
     for name in wanted:
         import_module(name)

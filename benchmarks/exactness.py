@@ -27,6 +27,7 @@ from harness.methods import fastflow
 from harness.methods.contract import Energies, Method
 from harness.methods.fastflow import FastFlow
 from harness.run.evaluate import truth
+from harness.run.machine import arithmetic
 from harness.run.model import make_model
 from harness.run.train import energies_of, train
 from harness.score.metrics import image_metrics, pixel_metrics
@@ -138,7 +139,7 @@ def _open(options: Options, variant: Variant, folder: Path) -> tuple[Backbone, C
     dataset = open_dataset("mvtec_ad", folder=options.data.parent, cache=folder)
     category = dataset.load(options.data.name)
     extractor = Extractor(variant.feature_spec, backbone, weights)
-    key = FeatureKey.of(extractor, category)
+    key = FeatureKey.of(extractor, category, arithmetic(options.device))
     features = FeatureCache(folder).ensure(key, extractor, category, device=options.device)
     return backbone, category, features
 

@@ -19,6 +19,7 @@ PARTS = {
     "coreset": "PatchCore's coreset",
     "profile": "Where the time goes",
     "threads": "Side by side",
+    "accelerator": "What an accelerator says",
     "fps": "The paper's four backbones",
 }
 HEAD = """# Benchmarks

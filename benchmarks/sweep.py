@@ -70,6 +70,7 @@ def _report(done: dict[str, list[Child]], options: Options) -> Part:
             "anomalib evaluating once: its Engine, barebones (no checkpoint, no logging, no "
             f"validation), no visualiser, {cores()} loading workers, all six in one process, "
             "image and pixel AUROC and F1-max at the end.",
+            "On a GPU ours is true float32; anomalib's convolutions are TF32, as torch has it.",
             "anomalib as it comes: its Engine's train() with every default: validation each "
             "epoch, checkpoint, test, visualiser, 8 loading workers.",
         ],
@@ -103,7 +104,7 @@ def _kinds(options: Options) -> tuple[dict[str, Any], ...]:
 
 def imports(options: Options) -> None:
     """What both sides import: neither's first round compiles it or waits for the disk."""
-    wanted = ["harness.cli.commands", "harness.run.job", "benchmarks.peer"]
+    wanted = ["harness.cli.studies", "harness.run.job", "benchmarks.peer"]
     wanted += [f"anomalib.{name}" for name in ("data", "engine", "metrics", "models")] * has_peer()
     for name in wanted:
         import_module(name)

@@ -8,9 +8,11 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from pretended import pretended_cuda
 
 from benchmarks import __main__ as door
 from benchmarks import (
+    accelerator,
     ceiling,
     common,
     coreset,
@@ -28,6 +30,7 @@ from benchmarks import (
 )  # fmt: skip
 from benchmarks.common import Options, Part
 from harness.errors import InputError
+from harness.experiment.choices import METHODS
 from harness.score.rule import score
 
 
@@ -257,7 +260,7 @@ def in_this_process(monkeypatch):
         monkeypatch.setattr(module, "in_child", here)
     for module in (turns, threads):
         monkeypatch.setattr(module, "Side", Here)
-    for module in (ceiling, coreset, epoch, fps, inference, profile, threads):
+    for module in (accelerator, ceiling, coreset, epoch, fps, inference, profile, threads):
         monkeypatch.setattr(module, "cores", lambda: 1)
     for module in (coreset, epoch, inference, profile):
         monkeypatch.setattr(module, "has_peer", lambda: False)
@@ -266,6 +269,7 @@ def in_this_process(monkeypatch):
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(
@@ -294,9 +298,31 @@ def test_gpu_is_every_part_but_those_of_the_processor(monkeypatch, tmp_path):
         door, "_part", lambda name, options, _: asked.append((name, options.device)) or True
     )
     assert door.main(["gpu", "--quick", "--results", str(tmp_path)]) == 0
-    assert {"fps", "inference", "epoch", "sweep", "growth", "profile"} <= {n for n, _ in asked}
+    assert {"fps", "inference", "epoch", "sweep", "growth", "profile", "accelerator"} <= {
+        n for n, _ in asked
+    }
     assert {device for _, device in asked} == {"cuda"}
     assert "threads" not in dict(asked)
+
+
+def test_what_an_accelerator_says_is_held_to_the_processor(options, in_this_process, monkeypatch):
+    """On a pretended GPU, which says what the processor says: all that is claimed is reached."""
+    options.work.mkdir()
+    some = {name: METHODS[name] for name in ("fastflow", "padim", "differnet")}
+    monkeypatch.setattr(accelerator, "METHODS", some)
+    with pretended_cuda():
+        part = accelerator.measure(replace(options, device="cuda"))
+    values, runs = part.tables.values()
+    assert [row["arithmetic"] for row in values] == ["cuda float32", "cuda tf32"] * len(some)
+    assert {row["equal"] for row in runs} == {"yes"}
+    assert {row["read ahead"] for row in runs} == {"equal"}
+    assert len(part.claims) == 3 * len(some)
+    assert [c["claim"] for c in part.claims if not c["reached"]] == []
+
+
+def test_what_the_sweep_imports_beforehand_is_there(options, monkeypatch):
+    monkeypatch.setattr(sweep, "has_peer", lambda: False)
+    sweep.imports(options)
 
 
 def test_growth_measures_small_studies_more_often(options):

@@ -12,6 +12,7 @@ from harness.errors import InputError
 from harness.experiment.settings import Settings
 from harness.features.backbone import Backbone
 from harness.features.weights import find_weights
+from harness.methods.flow import compiled
 from harness.run.machine import cores, environment, torch_device
 from harness.studies import STUDIES
 
@@ -23,13 +24,14 @@ def examine(
     settings = Settings(results=results)
     device = torch_device(settings.device)
     about = environment(device, cores())
+    native = "yes" if compiled.library() else "no: no C++ compiler (c++, or CXX)"
     machine = {
         "harness": about.harness,
         "python": about.python,
         **about.versions,
         "device": f"{device} ({about.device_name})",
         "cores": cores(),
-        "compiled flow steps": "yes" if about.compiled else "no: no C++ compiler (c++, or CXX)",
+        "compiled flow steps": native,
         "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
         "free disk for results": f"{shutil.disk_usage(_nearest(results)).free / 2**30:.0f} GiB",
     }

@@ -145,6 +145,7 @@ class Settings(Cells):
 
 
 JOBS = "runs at a time; default: one a core, at most 8; one on a GPU"
+TF32 = "on an NVIDIA GPU, faster and coarser than float32 (10 bits for 23); the records say so"
 NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
 EXECUTOR = "who runs them (default: worker processes of this machine)"
 
@@ -154,6 +155,7 @@ class Machine:
     """Hold how runs are run."""
 
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto", group=HOW)
+    tf32: bool = option("--tf32", TF32, group=HOW)
     jobs: int = option("--jobs", JOBS, 0, metavar="N", group=HOW)
     executor: str = option("--executor", EXECUTOR, "local", choices=executors(), group=HOW)
     no_speed: bool = option("--no-speed", NO_SPEED, group=HOW)

@@ -257,6 +257,7 @@ def _machine(options: options.Plan) -> Settings:
     return replace(
         _settings(options),
         device=options.device,
+        tf32=options.tf32,
         jobs=options.jobs,
         cache_limit=int(options.cache_limit * GIB),
         speed=not options.no_speed,

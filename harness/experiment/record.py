@@ -162,6 +162,7 @@ class Environment(Block, kw_only=True, omit_defaults=False):
     device_name: str
     threads: int
     compiled: bool | None  # whether flow steps ran compiled; None: an old record
+    arithmetic: str = ""  # of float32, as in "cuda tf32"; empty: an old record
 
 
 class Measured(Block, kw_only=True, omit_defaults=False):

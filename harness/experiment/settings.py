@@ -17,6 +17,7 @@ class Settings:
         weights: a folder of weights files, asked before any other source.
         categories: those to run; empty: the study's.
         device: ``auto``, ``cpu`` or another of torch's.
+        tf32: whether float32 may be TF32, on a device that has it.
         jobs: runs at a time; 0: as many as the machine takes.
         cache_limit: bytes of the feature cache.
         speed: whether the variants' latency and FPS are measured.
@@ -32,6 +33,7 @@ class Settings:
     weights: Path | None = None
     categories: tuple[str, ...] = ()
     device: str = "auto"
+    tf32: bool = False
     jobs: int = 0
     cache_limit: int = 20 * GIB
     speed: bool = True

@@ -1,7 +1,8 @@
 """The feature cache: every image passes every backbone once, for all variants and seeds.
 
 An entry is a folder named by the digest of everything that decides its content: backbone,
-weights, taps, size, transform, data and number format. It appears whole or not at all.
+weights, taps, size, transform, data, number format, and the arithmetic of the device. It appears
+whole or not at all.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from harness.features.views import Shapes
 from harness.files import is_alive
 
 TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
+ARITHMETIC = "cpu float32"  # where nothing says another
 BATCH = 16
 
 _Item = TypeVar("_Item")
@@ -44,6 +46,7 @@ class FeatureKey:
         dataset: the images' data set.
         category: their category.
         data_digest: of their content.
+        arithmetic: of the backbone, as :func:`harness.run.machine.arithmetic` names it.
 
     >>> FeatureKey(
     ...     spec=FeatureSpec(backbone="resnet18.tv_in1k"),
@@ -64,10 +67,11 @@ class FeatureKey:
     dataset: str
     category: str
     data_digest: str
+    arithmetic: str = ARITHMETIC
 
     @classmethod
-    def of(cls, extractor: Extractor, category: Category) -> Self:
-        """Name the entry of a category's images."""
+    def of(cls, extractor: Extractor, category: Category, arithmetic: str = ARITHMETIC) -> Self:
+        """Name the entry of a category's images, computed in this arithmetic."""
         return cls(
             spec=extractor.spec,
             weights_sha256=extractor.weights["sha256"],
@@ -76,6 +80,7 @@ class FeatureKey:
             dataset=category.dataset,
             category=category.name,
             data_digest=category.digest,
+            arithmetic=arithmetic,
         )
 
     @property
@@ -152,7 +157,7 @@ class FeatureCache:
             key: what the entry is of.
             extractor: the recipe with its backbone.
             category: whose images to pass.
-            device: where the backbone runs.
+            device: where the backbone runs, in the key's arithmetic.
             progress: called with the number of images just done.
         """
         images = len(category.train) + len(category.test)
@@ -160,6 +165,7 @@ class FeatureCache:
             self.reused += images
             progress(images)
             return features
+        assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)
         temporary = self.folder / f"{key.digest}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)

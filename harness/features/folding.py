@@ -98,7 +98,7 @@ def can_pack(precision: str) -> bool:
     if not has or not torch.backends.mkldnn.is_available():
         return False
     supported = torch.ops.mkldnn._is_mkldnn_bf16_supported
-    return precision == "float32" or bool(supported())
+    return precision != "bfloat16" or bool(supported())
 
 
 def _plain(module: nn.Module) -> bool:

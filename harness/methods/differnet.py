@@ -63,12 +63,16 @@ class DifferNet(Method):
         return min(1.0, self.views_per_step / features[-1].shape[2])
 
     def losses(self, features: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield one loss, of some copies of every image: the mean of Eq. 4, over C."""
+        """Yield one loss, of some copies of every image: the mean of Eq. 4, over C.
+
+        Of held-out images all copies count, and nothing is drawn.
+        """
         x = features[-1]
         images, channels, views, _ = x.shape
-        drawn = torch.rand(images, views, generator=self.generator, device="cpu")
-        chosen = drawn.argsort(1)[:, : self.views_per_step].to(x.device)
-        x = x.gather(2, chosen[:, None, :, None].expand(-1, channels, -1, -1))
+        if self.training:
+            drawn = torch.rand(images, views, generator=self.generator, device="cpu")
+            chosen = drawn.argsort(1)[:, : self.views_per_step].to(x.device)
+            x = x.gather(2, chosen[:, None, :, None].expand(-1, channels, -1, -1))
         z, log_det = self._latent(x)
         yield (0.5 * z.float().square().sum(1) - log_det.float()).mean() / channels
 

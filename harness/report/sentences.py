@@ -1,5 +1,6 @@
 """What a report says in words, read off the records and tables."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -123,7 +124,8 @@ def protocol(selection: Selection) -> str:
             f"- Backbones: {plain(_weights(records))}.",
             f"- FPS: {plain(_speed(records))}.",
             f"- harness {machine.harness}, torch {machine.versions['torch']}, "
-            f"timm {machine.versions['timm']}, commit {(machine.commit or 'unknown')[:12]}.",
+            f"timm {machine.versions['timm']}, commit {(machine.commit or 'unknown')[:12]}; "
+            f"{_arithmetic(records)}.",
         )
     )
 
@@ -154,6 +156,14 @@ def _epochs(records: Sequence[Record], labels: Mapping[str, str]) -> str:
         + (f" for {', '.join(_in_order(runs, labels))}" if len(rules) > 1 else "")
         for rule, runs in rules.items()
     )
+
+
+def _arithmetic(records: Sequence[Record]) -> str:
+    runs = Counter(r.environment.arithmetic or "not recorded" for r in records)
+    if len(runs) == 1:
+        return f"arithmetic: {next(iter(runs))}"
+    counts = ", ".join(f"{name} ({count} runs)" for name, count in sorted(runs.items()))
+    return f"arithmetic: **mixed**, so figures differ by more than what is varied: {counts}"
 
 
 def _speed(records: Sequence[Record]) -> str:

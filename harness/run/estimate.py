@@ -16,10 +16,18 @@ from harness.experiment.study import Cell
 from harness.experiment.variant import Variant
 from harness.features.cache import entry_bytes
 from harness.features.views import Shapes
-from harness.run.machine import cores, device_name, runs_at_a_time, torch_device
-from harness.run.measure import flow_macs, measure
+from harness.run.machine import (
+    arithmetic,
+    cores,
+    device_name,
+    runs_at_a_time,
+    settle,
+    torch_device,
+)
+from harness.run.measure import flow_macs, measure, synchronise
 from harness.run.model import make_model
 from harness.run.plan import Plan
+from harness.run.process import set_arithmetic
 
 RECORD_BYTES = 20_000  # a record and its gallery's overhead
 PROBE = Variant(flow_steps=2, image_size=128, kernels=(3, 1))
@@ -52,7 +60,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         its limit), ``results_bytes`` (energies and records), ``at_most`` (whether early stopping
         may end sooner), ``parallel``, ``rates``.
     """
-    missing = plan.missing()
+    missing, settings = plan.missing(), settle(settings)
     parallel = runs_at_a_time(settings)
     kept = max((plan.sizes[c.category][0] for c in missing), default=0)
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
@@ -88,10 +96,13 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
 def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
     """Take the rates of this device's records; without any, those of a probe of seconds."""
     device = torch_device(settings.device)
-    name = device_name(device)
+    set_arithmetic(tf32=settings.tf32)
+    name, computed = device_name(device), arithmetic(device)
     train, infer = [], []
     for r in records:
         if r.environment.device_name != name or r.smoke:
+            continue
+        if r.environment.arithmetic not in ("", computed):
             continue
         if fps := r.measured.speed.fps:
             infer.append(1 / (fps * (r.macs.flow + r.macs.backbone)))
@@ -112,20 +123,20 @@ def _probe(device: str, threads: int) -> Rates:
         work = flow_macs(make_model(PROBE, PROBE_SHAPES, 0), empty)
     features = [torch.randn(PROBE_IMAGES, *s, device=device) for s in PROBE_SHAPES]
     features = [f.contiguous(memory_format=torch.channels_last) for f in features]
-    train = _seconds(lambda: next(model.losses(features)).backward())
+    train = _seconds(lambda: next(model.losses(features)).backward(), device)
     torch.set_num_threads(cores())
-    infer = _seconds(lambda: model.energies(features))
+    infer = _seconds(lambda: model.energies(features), device)
     torch.set_num_threads(before)
     return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
 
 
-def _seconds(work: Any) -> float:  # noqa: ANN401
+def _seconds(work: Any, device: str) -> float:  # noqa: ANN401
     times = []
     for _ in range(PROBE_ROUNDS):
+        synchronise(device)
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return min(times)  # what the machine can do, whatever else it is doing
 

@@ -34,7 +34,7 @@ from harness.run.evaluate import AUPRO_LIMIT, Masks, evaluate, patience, truth
 from harness.run.machine import environment
 from harness.run.measure import Cost
 from harness.run.model import make_model
-from harness.run.process import be_deterministic, peak_memory, reset_peak_memory
+from harness.run.process import be_deterministic, peak_memory, reset_peak_memory, set_arithmetic
 from harness.run.train import train
 from harness.score.rule import score
 from harness.score.select_epoch import ORACLES, select_epoch
@@ -57,6 +57,7 @@ class Job:
         cost: of the variant, counted and measured.
         results: the folder of records.
         device: where to run, as in torch.
+        tf32: whether float32 is TF32 there.
         threads: of the processor.
     """
 
@@ -70,6 +71,7 @@ class Job:
     cost: Cost
     results: Path
     device: str = "cpu"
+    tf32: bool = False
     threads: int = 1
 
     @property
@@ -108,6 +110,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     """
     start = time.perf_counter()
     be_deterministic()
+    set_arithmetic(tf32=job.tf32)
     torch.set_num_threads(job.threads)
     reset_peak_memory(job.device)
     labels, masks = truth(job.variant, job.category)

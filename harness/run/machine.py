@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,38 @@ def torch_device(name: str) -> str:
     return name
 
 
+def settle(settings: Settings) -> Settings:
+    """Resolve the settings' device, and see that it has the arithmetic that they ask for.
+
+    Raises:
+        InputError: there is no such device here, or TF32 is asked of one without it.
+    """
+    device = torch_device(settings.device)
+    if settings.tf32 and not has_tf32(device):
+        raise InputError(
+            f"--tf32: expected an NVIDIA GPU of compute capability 8.0 or more; got {device} "
+            f"({device_name(device)}); leave --tf32 out"
+        )
+    return replace(settings, device=device)
+
+
+def has_tf32(device: str) -> bool:
+    """Tell whether a device can compute in TF32."""
+    nvidia = device.startswith("cuda") and torch.version.cuda is not None
+    return nvidia and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def arithmetic(device: str) -> str:
+    """Name what this process computes in on a device, where a variant says float32.
+
+    >>> arithmetic("cpu")
+    'cpu float32'
+    """
+    kind = torch.device(device).type
+    allowed = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return f"{kind} tf32" if kind == "cuda" and allowed else f"{kind} float32"
+
+
 def runs_at_a_time(settings: Settings) -> int:
     """Count the runs that go side by side: one a core, at most 8; one on an accelerator."""
     return settings.jobs or (min(cores(), 8) if torch_device(settings.device) == "cpu" else 1)
@@ -59,7 +92,8 @@ def environment(device: str, threads: int) -> Environment:
         device=device,
         device_name=device_name(device),
         threads=threads,
-        compiled=compiled.library() is not None,
+        compiled=torch.device(device).type == "cpu" and compiled.library() is not None,
+        arithmetic=arithmetic(device),
     )
 
 

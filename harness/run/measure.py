@@ -200,10 +200,10 @@ def _take_turns(
     began = time.perf_counter()
     for turn in range(WARMUP + ROUNDS):
         for name, path in paths.items():
-            _synchronise(device)
+            synchronise(device)
             start = time.perf_counter()
             path(images[name])
-            _synchronise(device)
+            synchronise(device)
             if turn >= WARMUP:
                 seconds[name].append(time.perf_counter() - start)
         if turn >= WARMUP and time.perf_counter() - began > BUDGET_SECONDS * len(paths):
@@ -211,6 +211,7 @@ def _take_turns(
     return seconds
 
 
-def _synchronise(device: str) -> None:
+def synchronise(device: str) -> None:
+    """Wait until an accelerator has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

@@ -4,11 +4,13 @@ import ctypes
 import os
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 import torch.utils.deterministic
+from torch import nn
 
 MALLOPT = {-4: 0, -1: -1, -8: 1}  # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD: never; M_ARENA_MAX
 
@@ -25,7 +27,12 @@ def keep_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Give back what :func:`keep_memory` kept: what runs next may need far less."""
+    """Give back what :func:`keep_memory` kept, and what torch keeps of an accelerator.
+
+    What runs next may need far less, or need it in another process.
+    """
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -37,6 +44,48 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     # By default that also fills every new tensor with NaN: a tenth of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def set_arithmetic(*, tf32: bool) -> None:
+    """Let float32 be float32 on an accelerator too; or TF32, where that is asked for.
+
+    Torch's own default is TF32 for convolutions and float32 for matrix products: TF32 keeps 10 of
+    the 23 bits behind the point. The processor knows no TF32.
+    """
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+@contextmanager
+def arithmetic_inside(*, tf32: bool) -> Iterator[None]:
+    """Take :func:`set_arithmetic` back at the end."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    set_arithmetic(tf32=tf32)
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
+
+
+@contextmanager
+def draws_apart(module: nn.Module, *, seed: int, device: str) -> Iterator[None]:
+    """Let what is drawn inside depend on the seed alone, and leave every generator as it was.
+
+    Those are torch's own, of the processor and the device, and those that the module keeps.
+    """
+    held = (g for m in module.modules() for g in vars(m).values())
+    own = [g for g in held if isinstance(g, torch.Generator)]
+    states = [g.get_state() for g in own]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+            torch.manual_seed(seed)
+            for generator in own:
+                generator.manual_seed(seed)
+            yield
+    finally:
+        for generator, state in zip(own, states, strict=True):
+            generator.set_state(state)
 
 
 def reset_peak_memory(device: str) -> None:

@@ -147,6 +147,9 @@ def _as_if_run(cell: Cell, sibling: Record, history: History) -> Record:
         sibling,
         digest=cell.variant.digest,
         variant=asdict(cell.variant),
-        environment=environment("cpu", torch.get_num_threads()),
+        environment=msgspec.structs.replace(
+            environment("cpu", torch.get_num_threads()),
+            arithmetic=sibling.environment.arithmetic,  # of the energies, which are the sibling's
+        ),
         measured=measured,
     )

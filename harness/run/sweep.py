@@ -15,9 +15,10 @@ from harness.files import remove_leftovers
 from harness.progress import progress
 from harness.run.executors.contract import Event, Executor, open_executor
 from harness.run.job import Job
-from harness.run.machine import cores, runs_at_a_time, torch_device
+from harness.run.machine import arithmetic, cores, runs_at_a_time, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.plan import Plan
+from harness.run.process import give_back_memory, set_arithmetic
 
 Say = Callable[[str], object]
 Extractors = Mapping[FeatureSpec, Extractor]
@@ -65,7 +66,8 @@ def run_study(
     remove_leftovers(settings.results)
     if not missing:
         return outcome
-    settings = replace(settings, device=torch_device(settings.device))
+    settings = settle(settings)
+    set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
     executor = executor or open_executor(settings.executor, parallel=runs_at_a_time(settings))
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
@@ -77,6 +79,7 @@ def run_study(
     for names in _fitting(plan, missing, extractors, cache.limit):
         cells = [c for c in missing if c.category in names]
         keys = _features(plan, cells, extractors, cache, settings)
+        give_back_memory()  # of speeds and features; a worker may need it
         jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
         _train(jobs, plan, executor, outcome)
     outcome.passes, outcome.reused = cache.passes, cache.reused
@@ -153,8 +156,9 @@ def _features(
 ) -> dict[tuple[FeatureSpec, str], FeatureKey]:
     """Pass every image that is not cached through its backbone, once."""
     wanted = dict.fromkeys((c.variant.feature_spec, c.category) for c in cells)
+    computed = arithmetic(settings.device)
     keys = {
-        (spec, name): FeatureKey.of(extractors[spec], plan.categories[name])
+        (spec, name): FeatureKey.of(extractors[spec], plan.categories[name], computed)
         for spec, name in wanted
     }
     cache.evict(keep=[k.digest for k in keys.values()])
@@ -194,6 +198,7 @@ def _job(
         cost=costs[cell.variant.digest],
         results=settings.results,
         device=settings.device,
+        tf32=settings.tf32,
         threads=max(1, cores() // runs_at_a_time(settings)),
     )
 

@@ -15,6 +15,7 @@ from harness.experiment.variant import Variant
 from harness.methods.batches import batches, read_batch
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import History
+from harness.run.process import draws_apart
 
 CHUNK = 32  # images read at a time where all are looked at
 
@@ -83,7 +84,8 @@ def train(
         history.loss.append(loss)
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
         if evaluated or epoch == variant.epochs:
-            _evaluate(model, history, epoch, good, held, test, variant, device)
+            with draws_apart(model, seed=seed, device=device):
+                _evaluate(model, history, epoch, good, held, test, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break

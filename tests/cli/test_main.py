@@ -235,6 +235,7 @@ BAD_ON_DATA = {
         "expects 384; got 64",
     ),
     "no device": (["--device", "cuda:99"], "--device: expected auto, cpu or a device"),
+    "no TF32": (["--device", "cpu", "--tf32"], "--tf32: expected an NVIDIA GPU"),
     "category": (["--category", "lefd"], "unknown category 'lefd'"),
 }
 

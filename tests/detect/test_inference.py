@@ -5,6 +5,7 @@ import torch
 
 from harness.detect.inference import fused
 from harness.methods.fastflow import FastFlow
+from harness.run.process import arithmetic_inside
 
 
 @pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 0.05)])
@@ -18,6 +19,27 @@ def test_energies_equal_the_plain_path(backbone, precision, error):
                                         strict=True):  # fmt: skip
         torch.testing.assert_close(e_fast, e, rtol=error, atol=error)
         torch.testing.assert_close(j_fast, j, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_float32_is_float32_on_a_gpu_too_unless_tf32_is_asked_for(backbone, precision):
+    """Torch's own default is TF32 for convolutions."""
+    convolutions, products, seen = torch.backends.cudnn, torch.backends.cuda.matmul, []
+    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
+    model = FastFlow(shapes, norm="layer", flow_steps=1, kernels=(3,)).eval()
+    path = fused(backbone, model, precision=precision)
+    original = FastFlow.energies
+
+    def spy(model, features):
+        seen.append((convolutions.allow_tf32, products.allow_tf32))
+        return original(model, features)
+
+    with pytest.MonkeyPatch.context() as patch, arithmetic_inside(tf32=False):
+        patch.setattr(FastFlow, "energies", spy)
+        convolutions.allow_tf32 = True
+        path(torch.randn(2, 3, 64, 64))
+        assert (convolutions.allow_tf32, products.allow_tf32) == (True, False)
+    assert seen == [(precision == "tf32", precision == "tf32")]
 
 
 def test_the_path_keeps_the_weights_that_it_was_made_of(backbone):

@@ -40,6 +40,15 @@ def test_round_trip_and_order(tmp_path):
     assert as_json(read_record(place(tmp_path).record)) == as_json(example(seed=0))
 
 
+def test_a_record_without_an_arithmetic_is_read(tmp_path):
+    made = as_json(example())
+    del made["environment"]["arithmetic"]
+    path = place(tmp_path).record
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(made))
+    assert read_record(path).environment.arithmetic == ""
+
+
 def test_a_record_removes_the_failure_note_and_notes_are_not_records(tmp_path):
     records.write_failure(place(tmp_path), "because", epoch=3)
     assert json.loads(place(tmp_path).failure.read_text())["reason"] == "because"

@@ -70,13 +70,24 @@ def test_any_change_is_another_entry(loaded, category):
     }  # fmt: skip
     changes = {
         "weights_sha256": "x", "mean": (0.0,), "std": (1.0,), "dataset": "x", "category": "x",
-        "data_digest": "x",
+        "data_digest": "x", "arithmetic": "cuda tf32",
     }  # fmt: skip
     assert set(recipe) == set(FeatureSpec.__dataclass_fields__)
     assert {"spec", *changes} == set(FeatureKey.__dataclass_fields__)
     digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
     digests |= {replace(key, spec=replace(SPEC, **{k: v})).digest for k, v in recipe.items()}
     assert len(digests | {key.digest}) == len(changes) + len(recipe) + 1
+
+
+def test_features_of_another_arithmetic_are_not_taken_up(tmp_path, loaded, category):
+    cache = FeatureCache(tmp_path / "cache")
+    here = FeatureKey.of(loaded, category)
+    cache.ensure(here, loaded, category)
+    assert here.about()["arithmetic"] == "cpu float32"
+    for name in ("cuda float32", "cuda tf32"):
+        assert cache.open(FeatureKey.of(loaded, category, name)) is None
+    with pytest.raises(AssertionError, match="cuda tf32"):  # a bug, and no entry of a wrong name
+        cache.ensure(FeatureKey.of(loaded, category, "cuda tf32"), loaded, category)
 
 
 def test_half_precision_is_stored(tmp_path, loaded, category):

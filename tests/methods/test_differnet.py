@@ -106,6 +106,16 @@ def test_the_generator_decides():
     assert losses[0][0] == losses[0][1] != losses[1][0]
 
 
+def test_held_out_images_draw_nothing():
+    """All their copies count, so the loss is that of all of them, whatever was drawn before."""
+    model, batch = build(views_per_step=4).eval(), features()
+    before = model.generator.get_state()
+    (loss,) = model.losses(batch)
+    (all_of_them,) = build(views_per_step=8).losses(batch)
+    torch.testing.assert_close(loss, all_of_them)
+    assert torch.equal(model.generator.get_state(), before)
+
+
 def test_training_lowers_the_loss():
     model = build()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)

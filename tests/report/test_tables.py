@@ -150,6 +150,22 @@ def test_protocol_is_read_off_the_records(results):
         assert words in text
 
 
+def test_protocol_says_the_arithmetic_and_whether_runs_differ_in_it(tmp_path):
+    def said():
+        return sentences.protocol(selected(tmp_path)).splitlines()[-1]
+
+    write_rows(tmp_path, [(BASE, "a", 0, 0.9)])
+    assert said().endswith("; arithmetic: not recorded.")
+    for seed in (0, 1):
+        change = {"environment": {"arithmetic": "cuda tf32"}}
+        write_rows(tmp_path, [(BASE, "a", seed, 0.9)], change=change)
+    assert said().endswith("; arithmetic: cuda tf32.")
+    change = {"environment": {"arithmetic": "cpu float32"}}
+    write_rows(tmp_path, [(BASE, "b", 0, 0.9)], change=change)
+    assert "**mixed**" in said()
+    assert said().endswith("cpu float32 (1 runs), cuda tf32 (2 runs).")
+
+
 def test_protocol_says_what_a_copy_is(tmp_path):
     data = {"form": "JPEG 9x9", "official": False, "copy": "a part", "disturbance": "±1°"}
     write_rows(tmp_path, [(BASE, "a", 0, 0.9)], change={"data": data})

@@ -131,6 +131,7 @@ def test_rates_of_this_machines_records_by_pencil(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [{"smoke": True}, {"environment": {"device_name": "another"}},
+     {"environment": {"arithmetic": "cuda tf32"}},
      {"measured": {"fit_seconds": None, "speed": {"fps": 10.0}}}],
 )  # fmt: skip
 def test_without_a_training_of_this_machine_it_is_probed(tmp_path, changes):

@@ -1,11 +1,15 @@
-"""What a worker's process is set to."""
+"""What a worker's process is set to, and what the machine is called."""
 
 import subprocess
 import sys
 
+import pytest
 import torch
 
-from harness.run.process import peak_memory, reset_peak_memory
+from harness.errors import InputError
+from harness.experiment.settings import Settings
+from harness.run.machine import arithmetic, environment, has_tf32, settle
+from harness.run.process import arithmetic_inside, peak_memory, reset_peak_memory, set_arithmetic
 
 # In a process of its own: the C allocator's options cannot be taken back.
 SCRIPT = """
@@ -43,3 +47,49 @@ def test_the_peak_counts_from_its_reset():
     low = peak_memory("cpu")
     held = torch.ones(2**26)
     assert peak_memory("cpu") >= low + 0.9 * held.nbytes
+
+
+# --- arithmetic ---------------------------------------------------------------------------------
+
+CONVOLUTIONS, PRODUCTS = torch.backends.cudnn, torch.backends.cuda.matmul
+
+
+@pytest.fixture
+def kept():
+    """What the process is set to is as it was afterwards."""
+    with arithmetic_inside(tf32=False):
+        yield
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_one_choice_decides_convolutions_and_products(kept, tf32):
+    set_arithmetic(tf32=tf32)
+    assert (CONVOLUTIONS.allow_tf32, PRODUCTS.allow_tf32) == (tf32, tf32)
+    assert arithmetic("cuda:1") == ("cuda tf32" if tf32 else "cuda float32")
+    assert arithmetic("cpu") == environment("cpu", 1).arithmetic == "cpu float32"
+
+
+def test_torchs_own_default_is_called_tf32(kept):
+    CONVOLUTIONS.allow_tf32, PRODUCTS.allow_tf32 = True, False
+    assert arithmetic("cuda") == "cuda tf32"
+
+
+def test_what_is_set_inside_is_taken_back(kept):
+    CONVOLUTIONS.allow_tf32, PRODUCTS.allow_tf32 = True, False
+    with arithmetic_inside(tf32=False):
+        assert (CONVOLUTIONS.allow_tf32, PRODUCTS.allow_tf32) == (False, False)
+    assert (CONVOLUTIONS.allow_tf32, PRODUCTS.allow_tf32) == (True, False)
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_tf32_is_of_newer_gpus(monkeypatch, capability, has):
+    monkeypatch.setattr(torch.version, "cuda", "13")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_tf32("cuda:0") is has
+    assert has_tf32("cpu") is False
+
+
+def test_tf32_asked_of_a_processor_is_an_input_error():
+    assert settle(Settings(device="cpu")) == Settings(device="cpu")
+    with pytest.raises(InputError, match=r"--tf32: expected an NVIDIA GPU.*got cpu .*; leave"):
+        settle(Settings(device="cpu", tf32=True))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tiny import Here
 
-from harness.experiment.record import read_record, read_records
+from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.study import one_factor
 from harness.run import job
 from harness.run.plan import make_plan
@@ -68,6 +68,19 @@ def test_new_rules_give_what_a_run_would_have_given(recorded, tmp_path, monkeypa
         for field in ("metrics", "epochs", "loss", "selection", "parameters", "macs", "variant"):
             assert getattr(scored, field) == getattr(run, field)
         assert make_plan(wider, settings).place(cell).gallery.is_file()
+
+
+def test_a_new_rule_keeps_the_arithmetic_of_the_energies(recorded):
+    study, settings = recorded
+    plan = make_plan(study, settings)
+    for cell in plan.cells:
+        read = read_record(plan.place(cell).record)
+        read.environment.arithmetic = "cuda tf32"
+        write_record(plan.place(cell), read)
+    wider = replace(study, vary=one_factor(smoothing=(2,)))
+    rescore_study(make_plan(wider, settings), settings, quiet)
+    found = [r.environment.arithmetic for r in read_records(settings.results)]
+    assert found == ["cuda tf32"] * 4
 
 
 def test_without_energies_nothing_is_written(recorded):

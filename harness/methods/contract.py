@@ -33,6 +33,16 @@ class Energies:
     taps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     images: Tensor | None = None
 
+    def __len__(self) -> int:
+        """Count the images."""
+        every = [e for e, _ in self.taps] + ([] if self.images is None else [self.images])
+        return len(every[0]) if every else 0
+
+    def rows(self, which: slice | list[int]) -> Self:
+        """Take those of some of the images."""
+        images = None if self.images is None else self.images[which]
+        return type(self)([(e[which], j[which]) for e, j in self.taps], images)
+
     def cpu(self) -> Self:
         """Copy them to the CPU."""
         images = None if self.images is None else self.images.cpu()

@@ -86,8 +86,8 @@ def test_larger_is_more_anomalous(score_map, join):
     assert torch.equal(before[0], after[0])
     assert (after[1] >= before[1]).all()
     assert (after[1, 6:8, 10:12] > before[1, 6:8, 10:12]).all()
-    for score in ("max", "mean", "top-k"):
-        a, b = (image_scores(m, image_score=score, top_k=0.01) for m in (after, before))
+    for rule_ in ("max", "mean", "top-k"):
+        a, b = (image_scores(m, image_score=rule_, top_k=0.01) for m in (after, before))
         assert a[1] > b[1]
 
 
@@ -104,7 +104,7 @@ def test_a_lower_log_det_is_more_anomalous_where_it_counts(score_map):
 def test_maps_of_many_images_are_those_of_each(own):
     images = 2 * CHUNK + 3
     method = {"method": "patchcore", "image_score": "own"} if own else {"image_score": "max"}
-    variant = Variant(image_size=32, smoothing=1.0, **method)
+    variant = Variant().replace(image_size=32, smoothing=1.0, **method)
     energies = Energies(taps(images), draw(images) if own else None)
     maps, scores = score(variant, energies)
     assert (len(energies), len(maps), len(scores)) == (images, images, images)

@@ -3,6 +3,7 @@
 Maps are made and forgotten a few images at a time; masks are held as bits.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ Labels = NDArray[np.int64]
 class PackedMasks:
     """Hold masks (N, S, S) as bits, and none of an image without a defect.
 
+    Attributes:
+        shape: (N, S, S).
+        defective: pixels with a defect.
+
     >>> masks = PackedMasks(2, 8)
     >>> masks.put(1, np.eye(8, dtype=bool))
     >>> masks[0:2].sum((1, 2)).tolist(), masks[[1]].shape
@@ -35,12 +40,14 @@ class PackedMasks:
 
     def __init__(self, images: int, size: int) -> None:
         self.shape = (images, size, size)
+        self.defective = 0
         self._bits: dict[int, NDArray[np.uint8]] = {}
 
     def put(self, image: int, mask: Truth) -> None:
-        """Keep a mask (S, S)."""
+        """Keep an image's mask (S, S), once."""
         if mask.any():
             self._bits[image] = np.packbits(mask)
+            self.defective += int(mask.sum())
 
     def __getitem__(self, which: slice | list[int]) -> Truth:
         """Unpack the masks of some images, (k, S, S)."""
@@ -54,7 +61,7 @@ class PackedMasks:
         return masks
 
 
-Masks = PackedMasks | Truth | None
+Masks = PackedMasks | None
 
 
 @dataclass(frozen=True)
@@ -150,9 +157,15 @@ class _Scored:
 
     def localisation(self) -> Localisation | None:
         """Rank the pixels, and set the image scores; None where there are no pixels to rank."""
-        pixels = len(self.scores) * self.variant.image_size**2
-        found = Localisation.of(self, pixels=pixels, fpr_limit=AUPRO_LIMIT)
-        return found if found.defect_pixels.size else None
+        masks = self.masks
+        if masks is None or not next(self.history.energies.chunks(self.epoch)).taps:
+            for _ in self():
+                pass
+            return None
+        pixels = math.prod(masks.shape)
+        return Localisation.of(
+            self, pixels=pixels, defective=masks.defective, fpr_limit=AUPRO_LIMIT
+        )
 
 
 def patience(variant: Variant, labels: Labels, masks: Masks) -> Callable[[History], bool]:

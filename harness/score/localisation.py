@@ -38,7 +38,7 @@ class Localisation:
         fpr_limit: where AUPRO ends, a fraction in (0, 1].
 
     >>> maps, masks = np.array([[[3, 1], [2, 0]]]), np.array([[[True, False], [False, False]]])
-    >>> Localisation.of(lambda: [(maps, masks)], pixels=4).found().tolist()
+    >>> Localisation.of(lambda: [(maps, masks)], pixels=4, defective=1).found().tolist()
     [1.0]
     """
 
@@ -50,12 +50,15 @@ class Localisation:
     fpr_limit: float = 0.3
 
     @classmethod
-    def of(cls, chunks: Chunks, *, pixels: int, fpr_limit: float = 0.3) -> Localisation:
+    def of(
+        cls, chunks: Chunks, *, pixels: int, defective: int, fpr_limit: float = 0.3
+    ) -> Localisation:
         """Look through the maps: once, or twice where the normal pixels fill a batch.
 
         Args:
             chunks: maps with their masks.
             pixels: of all of them.
+            defective: those of the pixels that are.
             fpr_limit: where AUPRO ends.
 
         Raises:
@@ -83,11 +86,11 @@ class Localisation:
         def again() -> Iterator[Values]:
             return (maps[~masks] for maps, masks in chunks())
 
-        ranking = Ranking.of(pairs(), again, most=pixels)
-        sizes, defective, normal = (
+        ranking = Ranking.of(pairs(), again, positives=defective, negatives=pixels - defective)
+        sizes, counts, others = (
             np.concatenate([np.arange(0), *each]) for each in (regions, defects, normals)
         )
-        return cls(ranking, sizes, defective, normal, clean, fpr_limit)
+        return cls(ranking, sizes, counts, others, clean, fpr_limit)
 
     @cached_property
     def summary(self) -> dict[str, float]:

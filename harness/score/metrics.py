@@ -101,7 +101,8 @@ def pixel_metrics(
         starts = range(0, len(values), step)
         return ((values[i : i + step], truth[i : i + step]) for i in starts)
 
-    return measure_pixels(Localisation.of(chunks, pixels=values.size, fpr_limit=fpr_limit))
+    sizes = {"pixels": values.size, "defective": int(truth.sum())}
+    return measure_pixels(Localisation.of(chunks, **sizes, fpr_limit=fpr_limit))
 
 
 def measure_pixels(pixels: Localisation) -> dict[str, float]:

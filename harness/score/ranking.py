@@ -51,42 +51,49 @@ class Ranking:
         pairs: Iterable[tuple[Values, Values]],
         again: Callable[[], Iterable[Values]],
         *,
-        most: int,
+        positives: int,
+        negatives: int,
     ) -> Ranking:
         """Rank scores that come in parts.
 
         Args:
             pairs: positives (a,) and negatives (b,), part by part.
             again: gives the negatives' parts once more; called where they are more than BATCH.
-            most: at least as many as there are scores; bounds what is allocated.
+            positives: how many come in all; they go into one array, since thousands of small ones
+                kept between large ones that come and go would scatter over the heap.
+            negatives: how many come in all.
 
         Memory: 16 bytes a positive (of float32, below 2³² scores), and BATCH negatives.
         """
-        parts: list[Values] = []
+        given: Values = np.empty(0)
+        filled = 0
 
         def walk() -> Iterator[Values]:
-            for positives, others in pairs:
-                parts.append(positives)
+            nonlocal given, filled
+            for some, others in pairs:
+                if not filled:
+                    given = np.empty(positives, some.dtype)
+                given[filled : filled + some.size] = some
+                filled += some.size
                 yield others
 
-        size = max(1, min(BATCH, most))
-        batches, count = 0, 0
-        batch = np.empty(0)
+        size = min(BATCH, negatives)
+        whole: list[Values] = []
         for batch in _batches(walk(), size):
-            batches, count = batches + 1, count + batch.size
-        kind = np.uint32 if most < 2**32 else np.int64
-        positives = np.concatenate(parts) if parts else np.empty(0)
-        positives.sort()
-        ranks = _ranks(positives, parts, kind)
-        whole = [batch] if batches == 1 else _batches(again(), size)
-        above, reached = _count(positives, whole if count else (), kind)
-        return cls(positives, above, reached, ranks, count)
+            if negatives <= BATCH:
+                whole.append(batch)  # the only one; else all come again
+        kind = np.uint32 if positives + negatives < 2**32 else np.int64
+        ascending = np.sort(given)
+        ranks = _ranks(ascending, given, kind)
+        given = np.empty(0)
+        above, reached = _count(ascending, whole or _batches(again(), size), kind)
+        return cls(ascending, above, reached, ranks, negatives)
 
     @classmethod
     def of_split(cls, positives: Values, negatives: Values) -> Ranking:
         """Rank scores that are at hand, (p,) and (n,)."""
-        pairs = [(positives, negatives)]
-        return cls.of(pairs, lambda: [negatives], most=positives.size + negatives.size)
+        sizes = {"positives": positives.size, "negatives": negatives.size}
+        return cls.of([(positives, negatives)], lambda: [negatives], **sizes)
 
     @property
     def is_defined(self) -> bool:
@@ -206,15 +213,12 @@ def _batches(parts: Iterable[Values], size: int) -> Iterator[Values]:
         yield buffer[:filled]
 
 
-def _ranks(positives: Values, parts: list[Values], kind: type) -> Counts:
-    """Where each of the parts' numbers first stands in all of them, sorted; empties the list."""
-    ranks: Counts = np.empty(positives.size, kind)
-    start = 0
-    for i, part in enumerate(parts):
-        parts[i] = part[:0]
-        order = part.argsort()  # neighbouring look-ups share cache lines
-        ranks[start + order] = positives.searchsorted(part[order])
-        start += part.size
+def _ranks(ascending: Values, given: Values, kind: type) -> Counts:
+    """Where each number given first stands among them, sorted."""
+    ranks: Counts = np.empty(given.size, kind)
+    for part in _parts(given.size):
+        order = given[part].argsort()  # neighbouring look-ups share cache lines
+        ranks[part][order] = ascending.searchsorted(given[part][order])
     return ranks
 
 

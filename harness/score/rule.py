@@ -10,7 +10,7 @@ from harness.methods.contract import Energies
 from harness.score.images import image_scores
 from harness.score.maps import anomaly_maps
 
-CHUNK = 32  # images whose maps are made together: bounds memory, whatever the category's size
+CHUNK = 16  # images whose maps are made together: bounds memory, whatever the category's size
 
 
 def score(variant: Variant, energies: Energies) -> tuple[Tensor | None, Tensor]:
@@ -32,7 +32,7 @@ def score_in_chunks(
     >>> from harness.experiment.variant import Variant
     >>> parts = [Energies([(torch.zeros(40, 2, 2), torch.zeros(40, 2, 2))])]
     >>> [maps.shape[0] for maps, _ in score_in_chunks(Variant(image_size=64), parts)]
-    [32, 8]
+    [16, 16, 8]
     """
     for part in energies:
         for start in range(0, len(part), CHUNK):

@@ -17,7 +17,7 @@ from harness.score.ranking import Highest
 def localisation(maps, masks, *, chunk=2):
     starts = range(0, len(maps), chunk)
     chunks = lambda: ((maps[i : i + chunk], masks[i : i + chunk]) for i in starts)
-    return Localisation.of(chunks, pixels=maps.size), chunks
+    return Localisation.of(chunks, pixels=maps.size, defective=int(masks.sum())), chunks
 
 
 # --- AUPIMO -----------------------------------------------------------------------------------

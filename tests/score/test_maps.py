@@ -112,9 +112,9 @@ def test_maps_of_many_images_are_those_of_each(own):
         alone = score(variant, energies.rows([i]))
         torch.testing.assert_close(maps[i], alone[0][0])
         assert scores[i] == (energies.images[i] if own else maps[i].max())
-    parts = [energies.rows(slice(0, 40)), energies.rows(slice(40, None))]
+    parts = [energies.rows(slice(0, 24)), energies.rows(slice(24, None))]
     chunks = list(score_in_chunks(variant, parts))
-    assert [len(s) for _, s in chunks] == [32, 8, 27]
+    assert [len(s) for _, s in chunks] == [16, 8, 11]
     assert torch.equal(torch.cat([m for m, _ in chunks]), maps)
 
 

@@ -56,8 +56,7 @@ def train(
         device: as in torch.
         progress: called after every epoch with its number, from 1, and its mean loss.
         enough: called after every evaluation; true ends the training.
-        history: an empty one that is filled as training goes on, and returned; None: one in
-            memory.
+        history: filled on the way, and returned; None: one in memory.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:

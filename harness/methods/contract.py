@@ -99,6 +99,10 @@ class Method(nn.Module):
             device: where to compute; the method's buffers end up there.
         """
 
+    def fit_bytes(self, images: int) -> int:
+        """Count the bytes that fitting on this many images holds beside the bank and a batch."""
+        return 0
+
     def fill(self, images: int) -> None:
         """Stand as if fitted on this many images, with arbitrary content.
 

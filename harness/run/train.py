@@ -67,8 +67,7 @@ def train(
     history = History() if history is None else history
     if not model.trained:
         _finite(good)
-        nobody = np.arange(0)
-        _evaluate(model, history, 1, good, nobody, test, variant, device)
+        _evaluate(model, history, 1, good, np.arange(0), test, variant, device)
         progress(1, math.nan)
         return history
     kept, held = _split(len(good[0]), variant.holdout, generator)

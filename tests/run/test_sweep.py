@@ -124,6 +124,14 @@ def test_a_worker_kept_from_another_run_gives_the_same_record(study, settings, t
     assert alone == second
 
 
+def test_more_jobs_than_fit_are_said(study, settings, in_process, monkeypatch):
+    monkeypatch.setattr("harness.run.memory.available_memory", lambda: 2**20)
+    there = replace(settings, categories=("left",), speed=False, jobs=2)
+    said = []
+    run_study(make_plan(replace(study, vary=({},), seeds=(0,)), there), there, said.append)
+    assert said[1].startswith("warning: --jobs 2 takes up to 0.9 GiB of memory, and 0.0 GiB are")
+
+
 def test_speed_left_unmeasured(study, settings, in_process):
     settings = replace(settings, speed=False, categories=("left",))
     plan = make_plan(replace(study, seeds=(0,)), settings)

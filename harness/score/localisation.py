@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ class Localisation:
             ranks = self.ranking.ranks[part]
             group = ends.searchsorted(np.arange(part.start, part.start + ranks.size), side="right")
             total += np.bincount(group, credit(ranks), minlength=sizes.size)
-        means = np.full(sizes.size, np.nan)
+        means = np.full(sizes.size, nan)
         np.divide(total, sizes, out=means, where=sizes > 0)
         return means
 
@@ -125,7 +126,7 @@ class Localisation:
             of an image without defective pixels, or where there is no normal pixel.
         """
         if not self.ranking.is_defined:
-            return np.full(self.defect_pixels.size, np.nan)
+            return np.full(self.defect_pixels.size, nan)
         return self.means(lambda ranks: self.ranking.credit(ranks, 1.0), self.defect_pixels)
 
     def clear(self, chunks: Chunks) -> Floats:
@@ -145,17 +146,14 @@ class Localisation:
             for scores, mask in zip(maps, masks, strict=True):
                 normal = np.sort(scores[~mask])  # neighbouring look-ups share cache lines
                 pairs = 2 * normal.size * positives.size
-                lower = sum(
-                    int(positives.searchsorted(normal, s).sum()) for s in ("left", "right")
-                )
-                shares.append((pairs - lower) / pairs if pairs else np.nan)
+                shares.append((pairs - _lower_twice(positives, normal)) / pairs if pairs else nan)
         return np.array(shares)
 
 
 def summary(ranking: Ranking) -> dict[str, float]:
     """Compute AUROC, AP and F1-max of a ranking; all nan where one class is missing."""
     if not ranking.is_defined:
-        return dict.fromkeys(("auroc", "ap", "f1max"), float("nan"))
+        return dict.fromkeys(("auroc", "ap", "f1max"), nan)
     p = ranking.positives.size
     credit = precision = f1max = 0.0
     for part in ranking.parts():
@@ -178,3 +176,11 @@ def _by_region(scores: Values, mask: Truth) -> tuple[Values, Counts]:
     """An image's defective pixels, region by region, and the regions' sizes."""
     regions = ndimage.label(mask, EIGHT_CONNECTED)[0][mask] - 1
     return scores[mask][regions.argsort(kind="stable")], np.bincount(regions)
+
+
+def _lower_twice(positives: Values, normal: Values) -> int:
+    """Twice the pairs whose positive is lower, ties half; both are sorted, none is empty."""
+    lower = positives.searchsorted(normal, side="left")
+    tied = normal == positives[np.minimum(lower, positives.size - 1)]  # few: looked up once more
+    ties = positives.searchsorted(normal[tied], side="right") - lower[tied]
+    return 2 * int(lower.sum()) + int(ties.sum())

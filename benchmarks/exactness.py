@@ -156,7 +156,7 @@ def _metrics(variant: Variant, scores: Energies, labels: Any, masks: Any) -> dic
     maps, images = score(variant, scores)
     assert maps is not None
     metrics = image_metrics(images.numpy(), labels)
-    metrics |= pixel_metrics(maps.numpy(), masks) if masks is not None else {}
+    metrics |= pixel_metrics(maps.numpy(), masks[:]) if masks is not None else {}
     return {k: metrics[k] for k in ("image_auroc", "pixel_auroc", "aupro") if k in metrics}
 
 

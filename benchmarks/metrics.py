@@ -26,7 +26,8 @@ def measure(options: Options) -> Part:
             "Synthetic smooth maps in [0, 1] (float32) that overlap between good and defective "
             "pixels; seven images of ten defective, with one to three elliptic regions each.",
             "Image score: the map's maximum. All sides: image and pixel AUROC, AP and F1-max; "
-            "AUPRO up to 30 % false positives (scikit-learn has none).",
+            "AUPRO up to 30 % false positives (scikit-learn has none). Ours: also up to 5 %, "
+            "and AUPIMO.",
             "anomalib's metrics are torchmetrics' on raw scores, fed 32 images at a time.",
         ]
     )
@@ -122,7 +123,9 @@ def _ours(category: Category, clock: dict[str, list[float]]) -> Metrics:
     maps, masks = category
     scores = maps.max((1, 2))
     image = _timed(clock, "image AUROC, AP, F1-max", lambda: image_metrics(scores, _labels(masks)))
-    pixel = _timed(clock, "pixel AUROC, AP, F1-max, AUPRO", lambda: pixel_metrics(maps, masks))
+    pixel = _timed(
+        clock, "pixel AUROC, AP, F1-max, AUPROs, AUPIMO", lambda: pixel_metrics(maps, masks)
+    )
     return image | pixel
 
 
@@ -181,7 +184,7 @@ def _claims(
     if label == ASKED:
         s = spread(seconds["ours"])
         got = {"value": s["median"], "low": s["min"], "high": s["max"]}
-        part.claim(f"Metrics, {label}, all seven, ours", got, 1.5, sense="at most", unit=" s")
+        part.claim(f"Metrics, {label}, all nine, ours", got, 1.5, sense="at most", unit=" s")
     if "anomalib" in seconds:
         got = ratio(seconds["anomalib"], seconds["ours"])
         part.claim(f"Metrics, {label}, against anomalib", got, 5)

@@ -281,8 +281,11 @@ def _estimate_text(cost: dict[str, Any]) -> str:
         f"{about} {_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
         f"after {_hours(cost['backbone_seconds'])} of backbone; "
         f"{cost['results_bytes'] / GIB:.2f} GiB of results, "
-        f"{cost['cache_bytes'] / GIB:.2f} GiB of features (--cache-limit bounds them)\n"
-        f"rates from {cost['rates']}"
+        f"{cost['cache_bytes'] / GIB:.2f} GiB of features (--cache-limit bounds them), "
+        f"{cost['memory_bytes'] / GIB:.2f} GiB of memory a run of "
+        f"{cost['memory_available'] / GIB:.1f} available\n"
+        + (f"{cost['warning']}\n" if cost["warning"] else "")
+        + f"rates from {cost['rates']}"
     )
 
 

@@ -9,6 +9,7 @@ image still shows its defect.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 

@@ -33,6 +33,16 @@ class Energies:
     taps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     images: Tensor | None = None
 
+    def __len__(self) -> int:
+        """Count the images."""
+        every = [e for e, _ in self.taps] + ([] if self.images is None else [self.images])
+        return len(every[0]) if every else 0
+
+    def rows(self, which: slice | list[int]) -> Self:
+        """Take those of some of the images."""
+        images = None if self.images is None else self.images[which]
+        return type(self)([(e[which], j[which]) for e, j in self.taps], images)
+
     def cpu(self) -> Self:
         """Copy them to the CPU."""
         images = None if self.images is None else self.images.cpu()
@@ -88,6 +98,10 @@ class Method(nn.Module):
             train: features of the good images, memory-mapped: read in parts.
             device: where to compute; the method's buffers end up there.
         """
+
+    def fit_bytes(self, images: int) -> int:
+        """Count the bytes that fitting on this many images holds beside the bank and a batch."""
+        return 0
 
     def fill(self, images: int) -> None:
         """Stand as if fitted on this many images, with arbitrary content.

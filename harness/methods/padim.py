@@ -68,7 +68,7 @@ class PaDiM(Method):
         self._allocate()
         (height, width), channels = self.size, self.mean.shape[1]
         eye = torch.eye(channels, dtype=torch.float64, device=device)
-        rows = max(1, CHUNK // (width * eye.nbytes))
+        rows = self._rows_at_a_time()
         for first in range(0, height, rows):
             last = min(height, first + rows)
             x = self._rows(train, first, last).to(device).double()
@@ -79,6 +79,16 @@ class PaDiM(Method):
             part = slice(first * width, last * width)
             self.mean[part] = mean[:, 0]
             self.whitening[part] = torch.linalg.solve_triangular(factor, eye, upper=False)
+
+    def fit_bytes(self, images: int) -> int:
+        """See :class:`Method`: rows of all images, in both precisions, and their covariances."""
+        rows, channels = self._rows_at_a_time(), self.mean.shape[1]
+        positions = rows * self.size[1]
+        return positions * channels * (16 * images + 4 * 8 * channels)
+
+    def _rows_at_a_time(self) -> int:
+        height, width = self.size
+        return min(height, max(1, CHUNK // (width * 8 * self.mean.shape[1] ** 2)))
 
     def fill(self, images: int) -> None:
         """See :class:`Method`."""

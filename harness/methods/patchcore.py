@@ -3,6 +3,7 @@
 Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022 (arXiv 2106.08265).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from harness.methods.batches import batches
 from harness.methods.contract import Arrays, Energies, Method
-from harness.methods.memory.coreset import greedy_coreset
+from harness.methods.memory.coreset import BLOCK, CANDIDATES, greedy_coreset
 from harness.methods.memory.nearest import nearest
 
 DISTORTION = 0.9  # epsilon of the Johnson-Lindenstrauss lemma, as in the authors' code
@@ -93,6 +94,13 @@ class PatchCore(Method):
         _, count = self._sizes(images)
         self.bank = self.bank.new_zeros(count, self.bank.shape[1])
 
+    def fit_bytes(self, images: int) -> int:
+        """See :class:`Method`: the projection, and what the greedy search holds."""
+        total, count = self._sizes(images)
+        fewer = min(self.bank.shape[1], fewer_dimensions(total))
+        search = 8 * fewer * count + 32 * total + 12 * fewer * min(total, CANDIDATES)
+        return 4 * fewer * total + search + 8 * BLOCK * count
+
     def _sizes(self, images: int) -> tuple[int, int]:
         """Patches of this many images, and how many of them the bank keeps."""
         total = images * self.size[0] * self.size[1]
@@ -124,10 +132,19 @@ class PatchCore(Method):
 def sparse_projection(total: int, channels: int, random: np.random.RandomState) -> Tensor:
     """Draw a sparse random projection (channels, fewer); all where the lemma asks for no fewer."""
     # Slow to import, and every worker imports this module.
-    from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+    from sklearn.random_projection import SparseRandomProjection
 
-    fewer = int(johnson_lindenstrauss_min_dim(total, eps=DISTORTION))
+    fewer = fewer_dimensions(total)
     if fewer >= channels:
         return torch.eye(channels)
     projection = SparseRandomProjection(fewer, random_state=random).fit(np.zeros((1, channels)))
     return torch.from_numpy(projection.components_.toarray().astype(np.float32).T)
+
+
+def fewer_dimensions(total: int) -> int:
+    """Count the dimensions that keep the distances of so many points (Johnson-Lindenstrauss).
+
+    >>> fewer_dimensions(100_000)
+    284
+    """
+    return int(4 * math.log(total) / (DISTORTION**2 / 2 - DISTORTION**3 / 3))

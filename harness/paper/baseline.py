@@ -104,6 +104,8 @@ def accept(
 ) -> list[str]:  # fmt: skip
     """Make these records and counts the baseline; returns what changes, a line each.
 
+    A metric that was accepted has to be there again; one that is new need not be defined.
+
     Raises:
         InputError: a cell has no record, or one that is no result; nothing is written then.
     """
@@ -116,12 +118,14 @@ def accept(
                 f"run `harness run {study.name}` first"
             )
         record = read_at(new)
-        bad = [m for m in METRICS if not is_number(record.metrics.get(m))]
+        old = Place.of(baseline, variant, study.dataset, category, seed)
+        wanted = {"image_auroc", *record.metrics, *_known(old)[0]}  # others may be undefined
+        bad = [m for m in METRICS if m in wanted and not is_number(record.metrics.get(m))]
         if bad or record.smoke or record.random_weights:
             what = f"no {', '.join(bad)}" if bad else "a smoke run, or random weights"
             raise InputError(f"{new.record}: expected a result; got {what}; run it again")
         name = f"{study.named[variant]}, {category}, seed {seed}"
-        places.append((name, new, Place.of(baseline, variant, study.dataset, category, seed)))
+        places.append((name, new, old))
     changed = []
     for name, new, old in places:
         (before, images), record = _known(old), read_record(new.record)

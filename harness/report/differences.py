@@ -148,15 +148,11 @@ def _difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Differ
         for runs, values in zip(pairs.values(), by_category, strict=True)
     ]
     whole = [c for c in crossed if c is not None]
-    by_photos = (
-        crossed_estimate(whole) if len(whole) == len(crossed) else Estimate(by_seeds.mean)
-    )
+    by_photos = crossed_estimate(whole) if len(whole) == len(crossed) else Estimate(by_seeds.mean)
     return Difference(name, sum(map(len, by_category)), by_seeds, by_photos, decides)
 
 
-def _crossed(
-    runs: Sequence[tuple[Record, Record]], values: Floats, metric: str
-) -> Crossed | None:
+def _crossed(runs: Sequence[tuple[Record, Record]], values: Floats, metric: str) -> Crossed | None:
     """A category's differences by image; None where some record does not list its images."""
     lists = [r.images for pair in runs for r in pair]
     known = [i for i in lists if i is not None]

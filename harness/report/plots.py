@@ -80,8 +80,8 @@ def gap_forest(table: pd.DataFrame) -> Figure:
         some = table[chosen]
         spread = np.vstack([some["ours"] - some["low"], some["high"] - some["ours"]])
         axis.errorbar(
-            some["gap"], rows[chosen], xerr=np.nan_to_num(spread), fmt="o", color=colour, capsize=3,
-            label=f"{verdict} ({len(some)})",
+            some["gap"], rows[chosen], xerr=np.nan_to_num(spread), fmt="o",
+            color=colour, capsize=3, label=f"{verdict} ({len(some)})",
         )  # fmt: skip
     axis.axvline(0, color="black", linewidth=1)
     known = table[["by", "setting", "backbone", "category", "metric"]].to_numpy()

@@ -1,19 +1,143 @@
-"""What a training leaves of the test images, on disk: energies of every evaluated epoch."""
+"""What a training leaves of the test images, on disk: energies of every evaluated epoch.
+
+The file is an ``.npz``, a zip of arrays that are stored as they are, with ``about`` (JSON) and,
+for every epoch and CHUNK images from the one at ``start`` on, ``<epoch>/<start>/energy-<tap>``,
+``log_det-<tap>`` and ``images``. In older files an epoch is one chunk, ``<epoch>/energy-<tap>``.
+It grows while its training goes on, and is read chunk by chunk: no epoch is ever held whole.
+"""
 
 import io
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harness.files import write_whole
+from harness.files import written_whole
 from harness.methods.contract import Energies
+
+CHUNK = 256  # images written and read together
+
+
+class SavedEnergies(Mapping[int, Energies]):
+    """Hold energies of test images by epoch, in a file, and give them back in chunks.
+
+    As a mapping it gives an epoch whole, for where there are few images.
+
+    Args:
+        file: where; None: in memory.
+        mode: as of a file: ``w`` or ``r``.
+
+    >>> saved = SavedEnergies()
+    >>> saved.save(5, [Energies(images=torch.ones(200)), Energies(images=torch.zeros(100))])
+    >>> list(saved), len(saved[5]), [len(chunk) for chunk in saved.chunks(5)]
+    ([5], 300, [300])
+    """
+
+    def __init__(self, file: Path | IO[bytes] | None = None, mode: Any = "w") -> None:  # noqa: ANN401
+        self._zip = ZipFile(io.BytesIO() if file is None else file, mode)
+        self._epochs: dict[int, dict[int, list[str]]] = {}
+        for member in self._zip.namelist():
+            if "/" in member:
+                self._note(member)
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the evaluated epochs, in the order of training."""
+        return iter(sorted(self._epochs))
+
+    def __len__(self) -> int:
+        """Count the evaluated epochs."""
+        return len(self._epochs)
+
+    def __getitem__(self, epoch: int) -> Energies:
+        """Read an epoch whole."""
+        return Energies.join(list(self.chunks(epoch)))
+
+    def chunks(self, epoch: int) -> Iterator[Energies]:
+        """Yield an epoch's energies, at least CHUNK images at a time, in the images' order."""
+        for _, members in sorted(self._epochs[epoch].items()):
+            yield self._read(members)
+
+    def rows(self, epoch: int, which: list[int]) -> Energies:
+        """Read those of a few images, in the order of their numbers as given."""
+        found: dict[int, Energies] = {}
+        start = 0
+        for chunk in self.chunks(epoch):
+            here = [i for i in which if start <= i < start + len(chunk)]
+            found |= {i: chunk.rows([i - start]) for i in here}
+            start += len(chunk)
+        return Energies.join([found[i] for i in which])
+
+    def save(self, epoch: int, parts: Iterable[Energies]) -> None:
+        """Append an epoch's energies, given part by part in the images' order."""
+        held: list[Energies] = []
+        start = 0
+        for part in parts:
+            held.append(part)
+            if sum(map(len, held)) >= CHUNK:
+                start += self._write(epoch, start, Energies.join(held))
+                held = []
+        if held:
+            self._write(epoch, start, Energies.join(held))
+
+    def write(self, name: str, array: NDArray[Any]) -> None:
+        """Append an array."""
+        with self._zip.open(f"{name}.npy", "w", force_zip64=True) as file:
+            npy.write_array(file, array, allow_pickle=False)
+
+    def read(self, member: str) -> NDArray[Any]:
+        """Read an array, checked against the zip's checksum."""
+        with self._zip.open(member) as file:
+            array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+            file.read()  # to the end, where the checksum is compared
+        return array
+
+    def is_sound(self) -> bool:
+        """Read all of it, a little at a time, and tell whether every checksum is right."""
+        return self._zip.testzip() is None
+
+    def close(self) -> None:
+        """Finish the file: nothing can be appended or read any more."""
+        self._zip.close()
+
+    def reopen(self, file: Path) -> None:
+        """Read from a finished file what was written."""
+        self.close()
+        self._zip = ZipFile(file)
+
+    def _note(self, member: str) -> None:
+        epoch, *start, _ = member.split("/")
+        chunks = self._epochs.setdefault(int(epoch), {})
+        chunks.setdefault(int(start[0]) if start else 0, []).append(member)
+
+    def _write(self, epoch: int, start: int, energies: Energies) -> int:
+        arrays = {
+            f"{name}-{i}": tensor
+            for i, tap in enumerate(energies.taps)
+            for name, tensor in zip(("energy", "log_det"), tap, strict=True)
+        }
+        if energies.images is not None:
+            arrays["images"] = energies.images
+        for name, tensor in arrays.items():
+            self.write(f"{epoch}/{start}/{name}", tensor.numpy())
+            self._note(f"{epoch}/{start}/{name}.npy")
+        return len(energies)
+
+    def _read(self, members: list[str]) -> Energies:
+        has = {m.rpartition("/")[2].removesuffix(".npy"): m for m in members}
+        read = {name: torch.from_numpy(self.read(member)) for name, member in has.items()}
+        taps = sum(name.startswith("energy-") for name in has)
+        return Energies(
+            [(read[f"energy-{i}"], read[f"log_det-{i}"]) for i in range(taps)], read.get("images")
+        )
 
 
 @dataclass
@@ -32,66 +156,52 @@ class History:
 
     loss: list[float] = field(default_factory=list)
     holdout: dict[int, float] = field(default_factory=dict)
-    energies: dict[int, Energies] = field(default_factory=dict)
+    energies: SavedEnergies = field(default_factory=SavedEnergies)
     bank_bytes: int = 0
 
 
-def save_energies(path: Path, history: History, *, data: str, weights: str) -> None:
-    """Write a training's energies, whole or not at all.
+@contextmanager
+def writing_energies(path: Path, *, data: str, weights: str) -> Iterator[History]:
+    """Give an empty history whose energies are written beside ``path`` as training goes on.
+
+    At the end the file is seen there whole, and the history reads from it; nothing is left where
+    it raises inside.
 
     Args:
         path: where.
-        history: what it left.
         data: the digest of its images.
         weights: the SHA-256 of its backbone's weights.
     """
-    arrays = {
-        f"{epoch}/{name}-{i}": tensor.numpy()
-        for epoch, energies in history.energies.items()
-        for i, tap in enumerate(energies.taps)
-        for name, tensor in zip(("energy", "log_det"), tap, strict=True)
-    }
-    arrays |= {
-        f"{epoch}/images": energies.images.numpy()
-        for epoch, energies in history.energies.items()
-        if energies.images is not None
-    }
-    about = {
-        "data": data,
-        "weights": weights,
-        "loss": history.loss,
-        "holdout": history.holdout,
-        "bank_bytes": history.bank_bytes,
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
-    write_whole(path, buffer.getvalue())
+    with written_whole(path) as temporary:
+        history = History(energies=SavedEnergies(temporary))
+        try:
+            yield history
+            about = {
+                "data": data,
+                "weights": weights,
+                "loss": history.loss,
+                "holdout": history.holdout,
+                "bank_bytes": history.bank_bytes,
+            }
+            history.energies.write("about", np.array(json.dumps(about)))
+        finally:
+            history.energies.close()
+    history.energies.reopen(path)
 
 
 def load_energies(path: Path, *, data: str, weights: str) -> History | None:
-    """Read an equal training's energies; None if there are none of the same data and weights.
+    """Open an equal training's energies; None if there are none of the same data and weights.
 
     A damaged file is as good as none: it is trained again, and written anew.
     """
     if not path.is_file():
         return None
     try:
-        with np.load(io.BytesIO(path.read_bytes())) as file:
-            about = json.loads(str(file["about"]))
-            if (about["data"], about["weights"]) != (data, weights):
-                return None
-            epochs = sorted({int(k.split("/")[0]) for k in file.files if "/" in k})
-            energies = {e: _of_epoch(file, e) for e in epochs}
+        energies = SavedEnergies(path, "r")
+        about = json.loads(str(energies.read("about.npy")))
+        if (about["data"], about["weights"]) != (data, weights) or not energies.is_sound():
+            return None
+        holdout = {int(k): v for k, v in about["holdout"].items()}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None
-    holdout = {int(k): v for k, v in about["holdout"].items()}
     return History(about["loss"], holdout, energies, about.get("bank_bytes", 0))
-
-
-def _of_epoch(file: Mapping[str, NDArray[np.floating]], epoch: int) -> Energies:
-    has = {k.partition("/")[2]: k for k in file if k.startswith(f"{epoch}/")}
-    read = {name: torch.from_numpy(file[key]) for name, key in has.items()}
-    taps = sum(name.startswith("energy-") for name in has)
-    return Energies(
-        [(read[f"energy-{i}"], read[f"log_det-{i}"]) for i in range(taps)], read.get("images")
-    )

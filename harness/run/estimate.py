@@ -1,4 +1,4 @@
-"""How long a plan takes and how much disk it needs, from costs measured on this machine."""
+"""How long a plan takes, from costs measured on this machine, and how much disk and memory."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ from harness.features.cache import entry_bytes
 from harness.features.views import Shapes
 from harness.run.machine import (
     arithmetic,
+    available_memory,
     cores,
     device_name,
     runs_at_a_time,
@@ -25,6 +26,7 @@ from harness.run.machine import (
     torch_device,
 )
 from harness.run.measure import flow_macs, measure, synchronise
+from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import make_model
 from harness.run.plan import Plan
 from harness.run.process import set_arithmetic
@@ -57,14 +59,18 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     Returns:
         ``train_seconds`` (with ``parallel`` runs at a time), ``backbone_seconds`` (as if nothing
         were cached), ``cache_bytes`` (the features of all categories; the cache holds at most
-        its limit), ``results_bytes`` (energies and records), ``at_most`` (whether early stopping
-        may end sooner), ``parallel``, ``rates``.
+        its limit), ``results_bytes`` (energies and records), ``memory_bytes`` (of the largest
+        run; ``memory_by_variant``: by digest; ``memory_available``: now), ``warning`` (where
+        ``--jobs`` runs do not fit into it), ``at_most`` (whether early stopping may end sooner),
+        ``parallel``, ``rates``.
     """
     missing, settings = plan.missing(), settle(settings)
-    parallel = runs_at_a_time(settings)
+    records = list(read_records(settings.results, damaged=warn))
+    memory = study_memory(missing, plan.sizes, records, device=settings.device)
+    parallel, warning = fitting_runs(settings, max(memory.values(), default=0))
     kept = max((plan.sizes[c.category][0] for c in missing), default=0)
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
-    rates = measured_rates(read_records(settings.results, damaged=warn), settings)
+    rates = measured_rates(records, settings)
     train = 0.0
     results = len(missing) * RECORD_BYTES
     for variant, category, _ in _trainings(missing):
@@ -87,6 +93,10 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         "backbone_seconds": backbone,
         "cache_bytes": cache,
         "results_bytes": results,
+        "memory_bytes": max(memory.values(), default=0),
+        "memory_by_variant": memory,
+        "memory_available": available_memory(),
+        "warning": warning,
         "at_most": any(v.patience for v in costs),  # they may stop early
         "parallel": parallel,
         "rates": rates.source,

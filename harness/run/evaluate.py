@@ -1,6 +1,11 @@
-"""From energies to the figures of an epoch, by a variant's scoring choices."""
+"""From energies to the figures of an epoch, by a variant's scoring choices.
 
-from collections.abc import Callable
+Maps are made and forgotten a few images at a time; masks are held as bits.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +14,79 @@ from harness.data.contract import Category, read_mask
 from harness.experiment.record import Epoch, finite
 from harness.experiment.variant import Variant
 from harness.run.energies import History
-from harness.score.metrics import image_metrics, pixel_metrics
-from harness.score.rule import score
+from harness.score.localisation import Localisation, Truth
+from harness.score.metrics import image_metrics, measure_pixels
+from harness.score.ranking import Floats, Values
+from harness.score.rule import score_in_chunks
 from harness.score.select_epoch import select_epoch
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which AUPRO integrates (MVTec AD's convention)
 
 Labels = NDArray[np.int64]
-Masks = NDArray[np.bool_] | None
 
 
-def truth(variant: Variant, category: Category) -> tuple[Labels, Masks]:
+class PackedMasks:
+    """Hold masks (N, S, S) as bits, and none of an image without a defect.
+
+    Attributes:
+        shape: (N, S, S).
+        defective: pixels with a defect.
+
+    >>> masks = PackedMasks(2, 8)
+    >>> masks.put(1, np.eye(8, dtype=bool))
+    >>> masks[0:2].sum((1, 2)).tolist(), masks[[1]].shape
+    ([0, 8], (1, 8, 8))
+    """
+
+    def __init__(self, images: int, size: int) -> None:
+        self.shape = (images, size, size)
+        self.defective = 0
+        self._bits: dict[int, NDArray[np.uint8]] = {}
+
+    def put(self, image: int, mask: Truth) -> None:
+        """Keep an image's mask (S, S), once."""
+        if mask.any():
+            self._bits[image] = np.packbits(mask)
+            self.defective += int(mask.sum())
+
+    def __getitem__(self, which: slice | list[int]) -> Truth:
+        """Unpack the masks of some images, (k, S, S)."""
+        images, size, _ = self.shape
+        numbers = range(images)[which] if isinstance(which, slice) else which
+        masks = np.zeros((len(numbers), size, size), dtype=bool)
+        for mask, i in zip(masks, numbers, strict=True):
+            if i in self._bits:
+                bits = np.unpackbits(self._bits[i], count=size * size)
+                mask[:] = bits.view(bool).reshape(size, size)
+        return masks
+
+
+Masks = PackedMasks | None
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """Hold what each of N test images got, by the order of the category's test images.
+
+    Attributes:
+        scores: (N,) image scores; larger = more anomalous.
+        found: (N,) mean over an image's defective pixels of the share of all normal pixels that
+            score lower, ties half; nan of an image without defective pixels.
+        clear: (N,) mean over an image's normal pixels of the share of all defective pixels that
+            score higher, ties half; nan where there are none.
+        defect_pixels: (N,) defective pixels of its mask.
+
+    ``found`` weighted by the defective pixels averages to the pixel AUROC, and so does ``clear``
+    weighted by the normal ones. Without masks or maps both are nan, and ``defect_pixels`` 0.
+    """
+
+    scores: NDArray[np.float32]
+    found: Floats
+    clear: Floats
+    defect_pixels: NDArray[np.int64]
+
+
+def truth(variant: Variant, category: Category) -> tuple[Labels, PackedMasks | None]:
     """Read labels (N,) and masks (N, S, S) of the test images; None without masks.
 
     Read here and not cached: the rule that resizes a mask is a scoring choice.
@@ -28,31 +95,77 @@ def truth(variant: Variant, category: Category) -> tuple[Labels, Masks]:
     if not category.has_masks:
         return labels, None
     size = variant.image_size
-    masks = np.zeros((len(labels), size, size), dtype=bool)
+    masks = PackedMasks(len(labels), size)
     for i, sample in enumerate(category.test):
-        masks[i] = read_mask(sample, size, variant.resize, variant.mask_resize)
+        masks.put(i, read_mask(sample, size, variant.resize, variant.mask_resize))
     return labels, masks
 
 
 def evaluate(variant: Variant, history: History, labels: Labels, masks: Masks) -> list[Epoch]:
     """Score every evaluated epoch, in the order of training."""
-    return [evaluate_epoch(variant, history, e, labels, masks) for e in sorted(history.energies)]
+    return [evaluate_epoch(variant, history, e, labels, masks) for e in history.energies]
 
 
 def evaluate_epoch(
     variant: Variant, history: History, epoch: int, labels: Labels, masks: Masks
 ) -> Epoch:
     """Score one evaluated epoch."""
-    maps, scores = score(variant, history.energies[epoch])
-    metrics = image_metrics(scores.numpy(), labels)
-    if masks is not None and maps is not None:
-        metrics |= pixel_metrics(maps.numpy(), masks, fpr_limit=AUPRO_LIMIT)
+    scored = _Scored(variant, history, epoch, len(labels), masks)
+    pixels = scored.localisation()
+    metrics = image_metrics(scored.scores, labels)
+    if pixels is not None:
+        metrics |= measure_pixels(pixels)
     return Epoch(
         epoch=epoch,
         loss=history.loss[epoch - 1] if history.loss else None,
         metrics=finite(metrics),
         holdout=history.holdout.get(epoch),
     )
+
+
+def per_image(
+    variant: Variant, history: History, epoch: int, labels: Labels, masks: Masks
+) -> PerImage:
+    """Measure what each test image got at one evaluated epoch; the maps are made anew."""
+    scored = _Scored(variant, history, epoch, len(labels), masks)
+    pixels = scored.localisation()
+    if pixels is None:
+        none = np.full(len(labels), np.nan)
+        return PerImage(scored.scores, none, none, np.zeros(len(labels), np.int64))
+    return PerImage(scored.scores, pixels.found(), pixels.clear(scored), pixels.defect_pixels)
+
+
+class _Scored:
+    """An epoch's maps with their masks, chunk by chunk; and the image scores, on the way."""
+
+    def __init__(
+        self, variant: Variant, history: History, epoch: int, images: int, masks: Masks
+    ) -> None:
+        self.variant, self.history, self.epoch, self.masks = variant, history, epoch, masks
+        self.scores = np.empty(images, np.float32)
+
+    def __call__(self) -> Iterator[tuple[Values, Truth]]:
+        """Yield maps (B, S, S) and masks; nothing where there are not both."""
+        start = 0
+        for maps, scores in score_in_chunks(
+            self.variant, self.history.energies.chunks(self.epoch)
+        ):
+            part = slice(start, start := start + len(scores))
+            self.scores[part] = scores.numpy()
+            if maps is not None and self.masks is not None:
+                yield maps.numpy(), self.masks[part]
+
+    def localisation(self) -> Localisation | None:
+        """Rank the pixels, and set the image scores; None where there are no pixels to rank."""
+        masks = self.masks
+        if masks is None or not next(self.history.energies.chunks(self.epoch)).taps:
+            for _ in self():
+                pass
+            return None
+        pixels = math.prod(masks.shape)
+        return Localisation.of(
+            self, pixels=pixels, defective=masks.defective, fpr_limit=AUPRO_LIMIT
+        )
 
 
 def patience(variant: Variant, labels: Labels, masks: Masks) -> Callable[[History], bool]:

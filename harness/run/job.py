@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_image
 from harness.errors import RunFailed
@@ -29,8 +29,8 @@ from harness.experiment.variant import Variant
 from harness.features.cache import FeatureCache, FeatureKey
 from harness.features.views import Shapes
 from harness.files import write_whole
-from harness.run.energies import History, load_energies, save_energies
-from harness.run.evaluate import AUPRO_LIMIT, Masks, evaluate, patience, truth
+from harness.run.energies import History, load_energies, writing_energies
+from harness.run.evaluate import AUPRO_LIMIT, Masks, evaluate, patience, per_image, truth
 from harness.run.machine import environment
 from harness.run.measure import Cost
 from harness.run.model import make_model
@@ -119,21 +119,23 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         features = FeatureCache(job.cache).open(job.key)
         if features is None:
             raise RunFailed(f"the features of {job.category.name} left the cache; start again")
-        history = train(
-            make_model(job.variant, job.shapes, job.seed),
-            features.train,
-            features.test,
-            variant=job.variant,
-            seed=job.seed,
-            device=job.device,
-            progress=progress,
-            enough=patience(job.variant, labels, masks),
-        )
-        save_energies(job.training_place.energies, history, **job.source)
+        with writing_energies(job.training_place.energies, **job.source) as history:
+            train(
+                make_model(job.variant, job.shapes, job.seed),
+                features.train,
+                features.test,
+                variant=job.variant,
+                seed=job.seed,
+                device=job.device,
+                progress=progress,
+                enough=patience(job.variant, labels, masks),
+                history=history,
+            )
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
     chosen = select_epoch(epochs, job.variant.epoch_selection)
-    save_gallery(job.place, job.variant, job.category, history, chosen.epoch, masks)
+    images = per_image(job.variant, history, chosen.epoch, labels, masks)
+    save_gallery(job.place, job.variant, job.category, history, chosen.epoch, masks, images.scores)
     measured = Measured(
         fit_seconds=round(fitted - start, 3) if trained else None,
         score_seconds=round(time.perf_counter() - fitted, 3),
@@ -195,17 +197,23 @@ def selection(variant: Variant, chosen: Epoch) -> EpochSelection:
 
 
 def save_gallery(
-    place: Place, variant: Variant, category: Category, history: History, epoch: int, masks: Masks
+    place: Place,
+    variant: Variant,
+    category: Category,
+    history: History,
+    epoch: int,
+    masks: Masks,
+    scores: NDArray[np.float32],
 ) -> None:
     """Keep the first image of every kind of defect and the good image with the highest score.
 
     Nothing where the method gives no maps.
     """
-    maps, scores = score(variant, history.energies[epoch])
-    if maps is None:
-        return
     test = category.test
     rows = _shown(category, scores)
+    maps, _ = score(variant, history.energies.rows(epoch, rows))
+    if maps is None:
+        return
     size = variant.image_size
     none = np.zeros((len(rows), size, size), dtype=bool)
     buffer = io.BytesIO()
@@ -213,17 +221,17 @@ def save_gallery(
         buffer,
         images=np.stack([read_image(test[i], size, variant.resize) for i in rows]),
         masks=none if masks is None else masks[rows],
-        maps=maps[rows].numpy().astype(np.float32),
-        scores=scores[rows].numpy(),
+        maps=maps.numpy().astype(np.float32),
+        scores=scores[rows],
         defects=np.array([test[i].defect for i in rows]),
         has_masks=np.array(category.has_masks),
     )
     write_whole(place.gallery, buffer.getvalue())
 
 
-def _shown(category: Category, scores: Tensor) -> list[int]:
+def _shown(category: Category, scores: NDArray[np.float32]) -> list[int]:
     test = category.test
     kinds = dict.fromkeys(s.defect for s in test if s.label)
     rows = [next(i for i, s in enumerate(test) if s.defect == kind) for kind in kinds]
     good = [i for i, s in enumerate(test) if not s.label]
-    return rows[: GALLERY - 1] + sorted(good, key=lambda i: -scores[i].item())[:1]
+    return rows[: GALLERY - 1] + sorted(good, key=lambda i: -scores[i])[:1]

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +17,10 @@ from harness.experiment.record import Environment
 from harness.experiment.settings import Settings
 from harness.methods.flow import compiled
 
+CGROUPS = (  # limit and use of memory, in both versions of Linux's control groups
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 LIBRARIES = ("torch", "timm", "FrEIA", "numpy", "scikit-learn", "pillow")
 
 
@@ -79,6 +84,21 @@ def arithmetic(device: str) -> str:
 def runs_at_a_time(settings: Settings) -> int:
     """Count the runs that go side by side: one a core, at most 8; one on an accelerator."""
     return settings.jobs or (min(cores(), 8) if torch_device(settings.device) == "cpu" else 1)
+
+
+def available_memory() -> int:
+    """Count the bytes that may be taken now: of the machine, and within this process's group."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = [pages]
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kib = next(x.split()[1] for x in lines if x.startswith("MemAvailable"))
+        found.append(1024 * int(kib))
+    for limit, used in CGROUPS:
+        with suppress(OSError, ValueError):  # "max": no limit
+            most = int(Path("/sys/fs/cgroup", limit).read_text())
+            found.append(max(0, most - int(Path("/sys/fs/cgroup", used).read_text())))
+    return min(found)
 
 
 def environment(device: str, threads: int) -> Environment:

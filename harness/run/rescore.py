@@ -26,7 +26,7 @@ from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.progress import progress
 from harness.run.energies import History, load_energies
-from harness.run.evaluate import evaluate, truth
+from harness.run.evaluate import evaluate, per_image, truth
 from harness.run.job import now, protocol, save_gallery, selection
 from harness.run.machine import environment, git_commit
 from harness.run.plan import Plan
@@ -126,7 +126,8 @@ def _record(
         ),
         rescored=Rescored(harness=harness.__version__, commit=git_commit(), finished=now()),
     )
-    save_gallery(place, variant, category, history, chosen.epoch, masks)
+    images = per_image(variant, history, chosen.epoch, labels, masks)
+    save_gallery(place, variant, category, history, chosen.epoch, masks, images.scores)
     write_record(place, record)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import read_record, write_failure
+from harness.experiment.record import read_record, read_records, write_failure
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
@@ -15,8 +15,9 @@ from harness.files import remove_leftovers
 from harness.progress import progress
 from harness.run.executors.contract import Event, Executor, open_executor
 from harness.run.job import Job
-from harness.run.machine import arithmetic, cores, runs_at_a_time, settle
+from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
+from harness.run.memory import fitting_runs, study_memory
 from harness.run.plan import Plan
 from harness.run.process import give_back_memory, set_arithmetic
 
@@ -68,7 +69,8 @@ def run_study(
         return outcome
     settings = settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
-    executor = executor or open_executor(settings.executor, parallel=runs_at_a_time(settings))
+    settings = replace(settings, jobs=_parallel(plan, missing, settings, say))
+    executor = executor or open_executor(settings.executor, parallel=settings.jobs)
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
     extractors = _load_extractors(missing, settings)
@@ -88,6 +90,16 @@ def run_study(
         f"{cache.reused} taken from the cache; {outcome.recorded} runs shared them"
     )
     return outcome
+
+
+def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -> int:
+    """How many runs go side by side; where they do not fit into the memory, says so."""
+    records = read_records(plan.results, damaged=lambda error: None)
+    memory = study_memory(cells, plan.sizes, records, device=settings.device)
+    parallel, warning = fitting_runs(settings, max(memory.values()))
+    if warning:
+        say(warning)
+    return parallel
 
 
 def _load_extractors(cells: Iterable[Cell], settings: Settings) -> dict[FeatureSpec, Extractor]:
@@ -199,7 +211,7 @@ def _job(
         results=settings.results,
         device=settings.device,
         tf32=settings.tf32,
-        threads=max(1, cores() // runs_at_a_time(settings)),
+        threads=max(1, cores() // settings.jobs),
     )
 
 

@@ -40,6 +40,7 @@ def train(
     device: str = "cpu",
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
     enough: Callable[[History], bool] = lambda history: False,
+    history: History | None = None,
 ) -> History:
     """Learn from good images alone, and score the test images.
 
@@ -56,6 +57,7 @@ def train(
         device: as in torch.
         progress: called after every epoch with its number, from 1, and its mean loss.
         enough: called after every evaluation; true ends the training.
+        history: filled on the way, and returned; None: one in memory.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
@@ -63,11 +65,10 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
-    history = History()
+    history = History() if history is None else history
     if not model.trained:
         _finite(good)
-        nobody = np.arange(0)
-        _evaluate(model, history, 1, good, nobody, test, variant, device)
+        _evaluate(model, history, 1, good, np.arange(0), test, variant, device)
         progress(1, math.nan)
         return history
     kept, held = _split(len(good[0]), variant.holdout, generator)
@@ -156,29 +157,43 @@ def _evaluate(
     model.eval()
     with precision(variant, device):
         model.fit(good, device=device)
-    energies = energies_of(model, test, variant, device)
     with torch.inference_mode():
+        history.energies.save(
+            epoch, _finite_energies(model, history, epoch, test, variant, device)
+        )
         losses = [
             fmean(v.item() for v in _losses(model, features, variant)) * len(rows)
             for rows, features in batches(good, held, size=variant.batch_size, device=device)
         ]
-    if not energies.isfinite():
-        last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
-        raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
-    history.energies[epoch] = energies
     history.bank_bytes = model.bank_bytes
     if losses:
         history.holdout[epoch] = sum(losses) / len(held)
 
 
-@torch.inference_mode()
+def _finite_energies(
+    model: Method, history: History, epoch: int, test: Arrays, variant: Variant, device: str
+) -> Iterator[Energies]:
+    for energies in energies_in_batches(model, test, variant, device):
+        if not energies.isfinite():
+            last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
+            raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
+        yield energies
+
+
 def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Energies:
     """Ask a model that has learnt about images, features (N, C, H, W) per tap, in batches."""
-    parts = []
+    return Energies.join(list(energies_in_batches(model, test, variant, device)))
+
+
+@torch.inference_mode()
+def energies_in_batches(
+    model: Method, test: Arrays, variant: Variant, device: str = "cpu"
+) -> Iterator[Energies]:
+    """Yield what :func:`energies_of` joins, batch by batch."""
     for _, features in batches(test, size=variant.batch_size, device=device):
         with precision(variant, device):
-            parts.append(model.energies(features).cpu())
-    return Energies.join(parts)
+            energies = model.energies(features).cpu()
+        yield energies
 
 
 def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:

@@ -21,7 +21,6 @@ JOINS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda maps: maps.sum(0),
     "max": lambda maps: maps.amax(0),
 }
-CHUNK = 32  # images at a time: memory stays bounded whatever the category's size
 
 
 def anomaly_maps(
@@ -44,21 +43,16 @@ def anomaly_maps(
         smoothing: standard deviation of a Gaussian on the map, pixels; 0: none.
 
     Returns:
-        (B, size, size), float32.
+        (B, size, size), of the energies' type. Memory: that of B maps a tap.
     """
-    images = energies[0][0].shape[0]
-    maps = torch.empty(images, size, size)
-    for start in range(0, images, CHUNK):
-        part = slice(start, start + CHUNK)
-        scales = [MAPS[score_map](e[part], j[part])[:, None] for e, j in energies]
-        upsampled = torch.stack(
-            [
-                F.interpolate(s, (size, size), mode="bilinear", align_corners=align_corners)
-                for s in scales
-            ]
-        )
-        maps[part] = gaussian(JOINS[scale_aggregation](upsampled), smoothing)[:, 0]
-    return maps
+    scales = [MAPS[score_map](e, j)[:, None] for e, j in energies]
+    upsampled = torch.stack(
+        [
+            F.interpolate(s, (size, size), mode="bilinear", align_corners=align_corners)
+            for s in scales
+        ]
+    )
+    return gaussian(JOINS[scale_aggregation](upsampled), smoothing)[:, 0]
 
 
 def gaussian(maps: Tensor, sigma: float) -> Tensor:

@@ -3,10 +3,12 @@
 Notation: a *positive* is an anomalous sample (image or pixel), a *negative* a normal one; at a
 threshold t everything scoring ``>= t`` is reported as anomalous. Each metric here is a mean or a
 maximum, over the positives, of something that depends only on how many negatives and positives
-score higher. So both sides are sorted once (`_Ranking`) and the rest is binary search:
+score higher (:class:`harness.score.ranking.Ranking`):
 
-- AUROC: the mean credit of the positives (`_Ranking.credit` with limit 1; Hanley & McNeil 1982);
+- AUROC: the mean credit of the positives (`Ranking.credit` with limit 1; Hanley & McNeil 1982);
 - AUPRO: the mean over regions of the mean credit of the region's pixels, up to a limit;
+- AUPIMO: the mean over images of the mean credit of the image's pixels, among the pixels of normal
+  images alone and over the logarithm of the false-positive rate;
 - AP: the mean, over the positives, of the precision at their own score;
 - F1-max: the largest F1 at a positive's score (a threshold between two positives only adds
   false positives).
@@ -23,16 +25,13 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
+from numpy.typing import ArrayLike
 
-_CHUNK = 1 << 20  # positives counted at a time: bounds each 8-byte temporary to 8 MiB
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+from harness.score.localisation import Localisation, Truth, check_finite, summary
+from harness.score.ranking import Ranking, Values
 
-Values = NDArray[Any]  # any real dtype; never converted, float32 stays float32
-Floats = NDArray[np.float64]
-Counts = NDArray[np.intp]
-Truth = NDArray[np.bool_]
+CHUNK = 1 << 20  # pixels of the maps that are looked at together
+AUPIMO = (1e-5, 1e-4)  # false-positive rates between which recall counts (section 4)
 
 
 def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -53,7 +52,9 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     >>> image_metrics([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])["image_auroc"]  # 3 pairs of 4
     0.75
     """
-    return _measure("image", Detection(*_checked(scores, labels, dims="N")))
+    values, truth = _checked(scores, labels, dims="N")
+    check_finite(values)
+    return _measure("image", Detection(values, truth))
 
 
 def pixel_metrics(
@@ -61,20 +62,28 @@ def pixel_metrics(
 ) -> dict[str, float]:
     """Measure how well anomaly maps separate anomalous from normal pixels, over all images.
 
-    Works in one copy of ``maps``, one of ``masks`` and 8 bytes for each anomalous pixel.
-
     Args:
         maps: (N, H, W) anomaly maps, larger = more anomalous.
         masks: (N, H, W) bool, or integers 0 and 1; true = anomalous.
         fpr_limit: False-positive rate up to which AUPRO is integrated, a fraction in (0, 1].
 
     Returns:
-        ``pixel_auroc``, ``pixel_ap`` and ``pixel_f1max``, as in `image_metrics`, and ``aupro``:
-        the per-region overlap (the share of an 8-connected ground-truth region that is found,
-        averaged over all regions) integrated over the false-positive rate of the normal pixels
-        of all images, from 0 to the limit, and divided by the limit (Bergmann et al., The MVTec
-        Anomaly Detection Dataset, IJCV 129, 2021). All nan without an anomalous or without a
-        normal pixel.
+        ``pixel_auroc``, ``pixel_ap`` and ``pixel_f1max``, as in `image_metrics`.
+
+        ``aupro``: the per-region overlap (the share of an 8-connected ground-truth region that is
+        found, averaged over all regions) integrated over the false-positive rate of the normal
+        pixels of all images, from 0 to the limit, and divided by the limit (Bergmann et al., The
+        MVTec Anomaly Detection Dataset, IJCV 129, 2021); ``aupro_05``: the same up to 0.05
+        (Heckler-Kram et al., The MVTec AD 2 Dataset, arXiv 2503.21622).
+
+        ``aupimo``: thresholds are chosen on the images without a defect, by the share of their
+        pixels that is reported; an anomalous image's recall, the share of its defective pixels
+        that is found, is integrated over the logarithm of that share from 1e-5 to 1e-4, divided
+        by log 10, and averaged over the anomalous images (Bertoldo et al., AUPIMO, arXiv
+        2401.01984). Tied pixels are reported one by one, in the mean of all orders. nan where the
+        images without a defect have fewer than 1e5 pixels.
+
+        All nan without an anomalous or without a normal pixel.
 
     Raises:
         ValueError: On shapes that differ, masks other than 0 and 1, non-finite scores, or a limit
@@ -85,17 +94,29 @@ def pixel_metrics(
     """
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"expected 0 < fpr_limit <= 1; got {fpr_limit}")
-    return _measure("pixel", Detection(*_checked(maps, masks, dims="NHW"), fpr_limit))
+    values, truth = _checked(maps, masks, dims="NHW")
+    step = max(1, CHUNK // max(1, values[:1].size))
+
+    def chunks() -> Iterator[tuple[Values, Truth]]:
+        starts = range(0, len(values), step)
+        return ((values[i : i + step], truth[i : i + step]) for i in starts)
+
+    sizes = {"pixels": values.size, "defective": int(truth.sum())}
+    return measure_pixels(Localisation.of(chunks, **sizes, fpr_limit=fpr_limit))
+
+
+def measure_pixels(pixels: Localisation) -> dict[str, float]:
+    """Compute every pixel metric, as `pixel_metrics` gives them, from maps that came in chunks."""
+    return _measure("pixel", pixels)
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Hold what a metric is computed from: scores with the truth of the same shape.
+    """Hold what an image metric is computed from.
 
     Args:
-        scores: (N,) of images, or (N, H, W) of their pixels; larger = more anomalous.
-        truth: bool, true = anomalous.
-        fpr_limit: where AUPRO ends.
+        scores: (N,) of images; larger = more anomalous.
+        truth: (N,) bool, true = anomalous.
 
     >>> Detection(np.array([0.1, 0.9]), np.array([False, True])).summary["auroc"]
     1.0
@@ -103,21 +124,22 @@ class Detection:
 
     scores: Values
     truth: Truth
-    fpr_limit: float = 0.3
 
     @cached_property
-    def ranking(self) -> _Ranking:
-        """Sort the scores of both classes, once for all metrics."""
-        return _Ranking.of(self.scores, self.truth)
+    def ranking(self) -> Ranking:
+        """Rank the anomalous images among the normal ones, once for all metrics."""
+        return Ranking.of_split(self.scores[self.truth], self.scores[~self.truth])
 
     @cached_property
     def summary(self) -> dict[str, float]:
         """Compute AUROC, AP and F1-max in one pass; all nan where one class is missing."""
-        return _summary(self.ranking)
+        return summary(self.ranking)
 
 
 class Metric(NamedTuple):
     """Describe a metric: as it is printed, of images or pixels, and how it is computed.
+
+    ``compute`` is given a `Detection` of images, or a `Localisation` of pixels.
 
     >>> METRICS["aupro"].label, METRICS["aupro"].level
     ('AUPRO', 'pixel')
@@ -125,109 +147,42 @@ class Metric(NamedTuple):
 
     label: str
     level: Literal["image", "pixel"]
-    compute: Callable[[Detection], float]
+    compute: Callable[[Any], float]
 
 
-def _measure(level: str, detection: Detection) -> dict[str, float]:
+def _measure(level: str, given: Detection | Localisation) -> dict[str, float]:
     """Every metric of a level."""
     return {
-        name: metric.compute(detection)
-        for name, metric in METRICS.items()
-        if metric.level == level
+        name: metric.compute(given) for name, metric in METRICS.items() if metric.level == level
     }
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """The scores of the negatives (n,) and of the positives (p,), each ascending."""
-
-    negatives: Values
-    positives: Values
-
-    @classmethod
-    def of(cls, scores: Values, truth: Truth) -> _Ranking:
-        """Split scores by the truth of the same shape, and sort both sides in place."""
-        ranking = cls(scores[~truth], scores[truth])
-        ranking.negatives.sort()
-        ranking.positives.sort()
-        return ranking
-
-    @property
-    def is_defined(self) -> bool:
-        """Tell whether both classes are present."""
-        return self.negatives.size > 0 and self.positives.size > 0
-
-    def counts(self) -> Iterator[tuple[slice, Counts, Counts, Counts]]:
-        """Count what is reported at the score of each positive, `_CHUNK` positives at a time.
-
-        Yields:
-            The slice of the positives, of length k; then (k,) each: positives at or above the
-            score, negatives above it, negatives at or above it.
-        """
-        n, p = self.negatives.size, self.positives.size
-        for start in range(0, p, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            scores = self.positives[part]
-            found = p - self.positives.searchsorted(scores, side="left")
-            above = n - self.negatives.searchsorted(scores, side="right")
-            reached = n - self.negatives.searchsorted(scores, side="left")
-            yield part, found, above, reached
-
-    def credit(self, above: Counts, reached: Counts, limit: float) -> Floats:
-        """Area under the ROC curve of each single positive, up to a false-positive rate.
-
-        That curve is 0 until the negatives above the positive are reported, rises linearly while
-        those tied with it are, and is 1 from there on. The area under the ROC curve of many
-        positives, however weighted, is the weighted sum of these areas.
-
-        Args:
-            above: (k,) negatives above each positive.
-            reached: (k,) negatives at or above each positive.
-            limit: False-positive rate where the area ends, a fraction in (0, 1].
-
-        Returns:
-            (k,) areas divided by the limit, in [0, 1].
-        """
-        end = limit * self.negatives.size
-        start, stop = np.minimum(above, end), np.minimum(reached, end)
-        ramp = (stop - start) ** 2 / (2 * np.maximum(reached - above, 1))
-        area: Floats = (end - stop + ramp) / end
-        return area
-
-
-def _summary(ranking: _Ranking) -> dict[str, float]:
-    """AUROC, AP and F1-max of a ranking; all nan where one class is missing."""
-    if not ranking.is_defined:
-        return dict.fromkeys(("auroc", "ap", "f1max"), float("nan"))
-    p = ranking.positives.size
-    credit = precision = f1max = 0.0
-    for _, found, above, reached in ranking.counts():
-        credit += float(ranking.credit(above, reached, limit=1.0).sum())
-        precision += float((found / (found + reached)).sum())
-        f1max = max(f1max, float((2 * found / (found + reached + p)).max()))
-    return {"auroc": credit / p, "ap": precision / p, "f1max": f1max}
-
-
-def _aupro(detection: Detection) -> float:
+def _aupro(pixels: Localisation, limit: float) -> float:
     """Mean over the regions of all masks of their mean credit; nan where one class is missing."""
-    ranking, maps, masks = detection.ranking, detection.scores, detection.truth
-    if not ranking.is_defined:
+    if not pixels.ranking.is_defined:
         return float("nan")
-    credit = np.empty(ranking.positives.size)
-    for part, _, above, reached in ranking.counts():
-        credit[part] = ranking.credit(above, reached, detection.fpr_limit)
-    overlaps: list[Floats] = []
-    for scores, mask in zip(maps, masks, strict=True):
-        if mask.any():
-            regions = ndimage.label(mask, _EIGHT_CONNECTED)[0][mask] - 1
-            order = scores[mask].argsort()  # neighbouring look-ups share cache lines
-            found = ranking.positives.searchsorted(scores[mask][order])
-            overlaps.append(np.bincount(regions[order], credit[found]) / np.bincount(regions))
-    return float(np.concatenate(overlaps).mean())
+    overlaps = pixels.means(lambda ranks: pixels.ranking.credit(ranks, limit), pixels.regions)
+    return float(overlaps.mean())
+
+
+def _aupimo(pixels: Localisation) -> float:
+    """Mean over the anomalous images of their recall, over the logarithm of the shared rate.
+
+    nan where a class is missing, or where one pixel of the normal images is more than the lowest
+    rate: below it recall is not known.
+    """
+    clean, positives = pixels.clean, pixels.ranking.positives
+    low, high = AUPIMO
+    if not positives.size or clean.count * low < 1:
+        return float("nan")
+    recalls = pixels.means(
+        lambda ranks: clean.log_credit(positives[ranks], low, high), pixels.defect_pixels
+    )
+    return float(np.nanmean(recalls))
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike, *, dims: str) -> tuple[Values, Truth]:
-    """Values and labels as arrays of one shape with the named dimensions: finite, and bool."""
+    """Values and labels as arrays of one shape with the named dimensions; labels as bool."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != len(dims):
         raise ValueError(f"expected scores of shape ({', '.join(dims)}); got {scores.shape}")
@@ -236,9 +191,6 @@ def _checked(scores: ArrayLike, labels: ArrayLike, *, dims: str) -> tuple[Values
     truth = labels.astype(bool, copy=False)
     if truth is not labels and not np.array_equal(truth, labels):
         raise ValueError(f"expected labels 0 and 1; got {labels[truth != labels][0]}")
-    bad = scores.size - np.count_nonzero(np.isfinite(scores))
-    if bad:
-        raise ValueError(f"expected finite scores; got {bad} non-finite of {scores.size}")
     return scores, truth
 
 
@@ -249,5 +201,7 @@ METRICS: dict[str, Metric] = {
     "pixel_auroc": Metric("pixel AUROC", "pixel", lambda d: d.summary["auroc"]),
     "pixel_ap": Metric("pixel AP", "pixel", lambda d: d.summary["ap"]),
     "pixel_f1max": Metric("pixel F1-max", "pixel", lambda d: d.summary["f1max"]),
-    "aupro": Metric("AUPRO", "pixel", _aupro),
+    "aupro": Metric("AUPRO", "pixel", lambda d: _aupro(d, d.fpr_limit)),
+    "aupro_05": Metric("AUPRO 0.05", "pixel", lambda d: _aupro(d, 0.05)),
+    "aupimo": Metric("AUPIMO", "pixel", _aupimo),
 }

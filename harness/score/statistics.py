@@ -258,7 +258,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     adjusted = [nan] * len(p_values)
-    known = sorted((p, i) for i, p in enumerate(p_values) if p == p)  # noqa: PLR0124 -- nan
+    known = sorted((p, i) for i, p in enumerate(p_values) if p == p)
     highest = 0.0
     for rank, (p, i) in enumerate(known):
         highest = max(highest, min(1.0, p * (len(known) - rank)))

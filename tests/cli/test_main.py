@@ -80,6 +80,7 @@ def test_plan_without_data(study, runs, tmp_path, capsys, rates, monkeypatch):
     assert f"{runs} runs, {runs} to run" in text
     assert re.search(r"about [\d.]+ (s|min|h) of training, \d runs at a time", text)
     assert "GiB of features" in text
+    assert re.search(r"[\d.]+ GiB of memory a run of [\d.]+ available", text)
     assert "rates from a stopwatch" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -91,6 +92,7 @@ def test_plan_without_data_in_json_and_in_part(tmp_path, capsys, rates):
     assert made["categories"] == ["screw"]
     assert [(r["variant"], r["seed"], r["recorded"]) for r in made["runs"]] == [("DeiT", 4, False)]
     assert made["estimate"]["train_seconds"] > 0
+    assert made["estimate"]["memory_bytes"] > 2**28
     whole = made["estimate"]["cache_bytes"]
     assert whole == 4 * (320 + 160) * 768 * 24 * 24
     assert call("plan", "table1", *asked, "--smoke") == 0

@@ -150,6 +150,14 @@ def test_what_is_no_number_fails(results, value):
     assert failed(compare(results))["verdict"].tolist() == ["not a number"]
 
 
+def test_a_metric_that_was_not_accepted_is_not_compared(results):
+    assert not set(compare(results)["metric"]) & {"aupro_05", "aupimo"}
+    for each in every(results):
+        edit(each, metrics=lambda m: m | {"aupro_05": 0.1})
+    assert failed(compare(results)).empty
+    assert "aupro_05" not in set(compare(results)["metric"])
+
+
 @pytest.mark.parametrize("value", [None, "0.9"])
 def test_a_damaged_run_is_named(results, value):
     edit(place(results), metrics=lambda m: m | {"aupro": value})

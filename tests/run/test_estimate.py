@@ -13,6 +13,7 @@ from harness.experiment.variant import Variant
 from harness.run import estimate as module
 from harness.run.estimate import Rates, estimate, measured_rates
 from harness.run.measure import measure
+from harness.run.memory import run_memory
 from harness.run.plan import Plan, plan_without_data
 from harness.studies import get_study
 
@@ -65,6 +66,20 @@ def test_by_pencil(tmp_path):
 def test_energies_of_every_evaluated_epoch_are_kept(tmp_path, every, evaluations):
     got = cost(study(TINY.replace(eval_every=every)), tmp_path)
     assert got["results_bytes"] == module.RECORD_BYTES + evaluations * 50 * 2 * 4 * MAP
+
+
+def test_memory_is_that_of_the_largest_run(tmp_path, monkeypatch):
+    wide = TINY.replace(flow_steps=9)
+    got = cost(study(TINY, wide), tmp_path, {"a": (100, 50), "b": (100, 90)})
+    assert got["memory_by_variant"] == {
+        v.digest: run_memory(v, 100, 90)["all"] for v in (TINY, wide)
+    }
+    assert got["memory_bytes"] == got["memory_by_variant"][wide.digest]
+    assert (got["parallel"], got["warning"]) == (1, "")
+    free = 5 * got["memory_bytes"] // 2
+    monkeypatch.setattr("harness.run.memory.available_memory", lambda: free)
+    assert cost(study(wide), tmp_path, jobs=2)["warning"] == ""
+    assert cost(study(wide), tmp_path, jobs=3)["warning"].endswith("2 fit")
 
 
 def test_linear_in_epochs_images_seeds_and_jobs(tmp_path):

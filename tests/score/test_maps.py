@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
+from harness.experiment.variant import Variant
+from harness.methods.contract import Energies
 from harness.score.images import image_scores
-from harness.score.maps import CHUNK, JOINS, MAPS, anomaly_maps, gaussian
+from harness.score.maps import JOINS, MAPS, anomaly_maps, gaussian
+from harness.score.rule import CHUNK, score, score_in_chunks
 
 RULE = {"score_map": "nll", "scale_aggregation": "mean", "smoothing": 0.0}
 every_map = pytest.mark.parametrize("score_map", MAPS)
@@ -83,8 +86,8 @@ def test_larger_is_more_anomalous(score_map, join):
     assert torch.equal(before[0], after[0])
     assert (after[1] >= before[1]).all()
     assert (after[1, 6:8, 10:12] > before[1, 6:8, 10:12]).all()
-    for score in ("max", "mean", "top-k"):
-        a, b = (image_scores(m, image_score=score, top_k=0.01) for m in (after, before))
+    for rule_ in ("max", "mean", "top-k"):
+        a, b = (image_scores(m, image_score=rule_, top_k=0.01) for m in (after, before))
         assert a[1] > b[1]
 
 
@@ -97,13 +100,22 @@ def test_a_lower_log_det_is_more_anomalous_where_it_counts(score_map):
     torch.testing.assert_close(after - before, rise.get(score_map, torch.zeros(2, 8, 8)))
 
 
-def test_maps_of_many_images_are_those_of_each():
-    energies = taps(images=2 * CHUNK + 3)
-    rule = RULE | {"smoothing": 1.0}
-    maps = anomaly_maps(energies, size=16, **rule)
+@pytest.mark.parametrize("own", [False, True])
+def test_maps_of_many_images_are_those_of_each(own):
+    images = 2 * CHUNK + 3
+    method = {"method": "patchcore", "image_score": "own"} if own else {"image_score": "max"}
+    variant = Variant().replace(image_size=32, smoothing=1.0, **method)
+    energies = Energies(taps(images), draw(images) if own else None)
+    maps, scores = score(variant, energies)
+    assert (len(energies), len(maps), len(scores)) == (images, images, images)
     for i in (0, CHUNK - 1, CHUNK, 2 * CHUNK + 2):
-        alone = anomaly_maps([(e[i : i + 1], j[i : i + 1]) for e, j in energies], size=16, **rule)
-        torch.testing.assert_close(maps[i], alone[0])
+        alone = score(variant, energies.rows([i]))
+        torch.testing.assert_close(maps[i], alone[0][0])
+        assert scores[i] == (energies.images[i] if own else maps[i].max())
+    parts = [energies.rows(slice(0, 24)), energies.rows(slice(24, None))]
+    chunks = list(score_in_chunks(variant, parts))
+    assert [len(s) for _, s in chunks] == [16, 8, 11]
+    assert torch.equal(torch.cat([m for m, _ in chunks]), maps)
 
 
 # --- the Gaussian -------------------------------------------------------------------------------

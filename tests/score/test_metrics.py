@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_maps import SCORES, close, draw_masks, every_score, every_seed
 from skimage.measure import label
 from sklearn.metrics import (
     average_precision_score,
@@ -15,43 +16,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from harness.score import metrics
+from harness.score import metrics, ranking
 from harness.score.metrics import image_metrics, pixel_metrics
-
-TOLERANCE = 1e-12  # absolute: what is left to differ is rounding
-
-# Scores as a function of (generator, truth): larger where anomalous, most of them full of ties.
-SCORES = {
-    "gaussian": lambda rng, truth: rng.normal(size=truth.shape) + truth,
-    "float32": lambda rng, truth: (rng.normal(size=truth.shape) + truth).astype(np.float32),
-    "integers": lambda rng, truth: rng.integers(0, 5, truth.shape) + truth,
-    "binary": lambda rng, truth: (rng.random(truth.shape) < 0.3 + 0.4 * truth) * 1.0,
-    "all equal": lambda rng, truth: np.full(truth.shape, 0.25, dtype=np.float32),
-    "neighbours": lambda rng, truth: (
-        np.float32(1) + np.float32(2**-23) * rng.integers(0, 4, truth.shape).astype(np.float32)
-    ),
-    "signed zeros": lambda rng, truth: np.copysign(
-        rng.integers(0, 2, truth.shape), rng.normal(size=truth.shape)
-    ),
-    "wide range": lambda rng, truth: np.exp(20 * rng.normal(size=truth.shape)) * 1e-30,
-    "worse than chance": lambda rng, truth: rng.integers(0, 9, truth.shape) - 3 * truth,
-}
-every_score = pytest.mark.parametrize("kind", SCORES)
-every_seed = pytest.mark.parametrize("seed", range(4))
-
-
-def close(value):
-    return pytest.approx(value, rel=0, abs=TOLERANCE)
-
-
-def draw_masks(rng, shape=(5, 12, 11)):
-    """Rectangles of all sizes, one pixel included; they touch, overlap and leave images clean."""
-    masks = np.zeros(shape, dtype=bool)
-    for mask in masks[1:]:
-        for _ in range(rng.integers(1, 5)):
-            y, x = rng.integers(0, shape[1]), rng.integers(0, shape[2])
-            mask[y : y + rng.integers(1, 6), x : x + rng.integers(1, 6)] = True
-    return masks
 
 
 def f1max_by_sklearn(truth, scores):
@@ -150,6 +116,8 @@ def test_pixels_of_all_images_are_pooled_but_regions_are_not():
         "pixel_ap": 0.75,
         "pixel_f1max": close(2 / 3),
         "aupro": close(0.5),
+        "aupro_05": close(0.5),
+        "aupimo": close(nan),  # no image is without a defect
     }
 
 
@@ -195,6 +163,8 @@ def test_pixel_metrics_equal_sklearn_and_both_aupros(kind, seed):
         "pixel_ap": close(average_precision_score(truth, scores)),
         "pixel_f1max": close(f1max_by_sklearn(truth, scores)),
         "aupro": close(aupro_by_weighted_roc(maps, masks, limit)),
+        "aupro_05": close(aupro_by_weighted_roc(maps, masks, 0.05)),
+        "aupimo": close(nan),  # too few normal pixels: see test_aupimo.py
     }
     assert values["aupro"] == close(aupro_by_loops(maps, masks, limit))
 
@@ -209,12 +179,21 @@ def test_a_long_ranking_equals_sklearn():
 
 
 @every_score
-def test_counting_in_chunks_changes_nothing(kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "constant", "small"),
+    [
+        (ranking, "CHUNK", 7),
+        (ranking, "BATCH", 50),
+        (ranking, "BATCH", 599),
+        (metrics, "CHUNK", 1),
+    ],
+)
+def test_working_in_parts_changes_nothing(kind, module, constant, small, monkeypatch):
     rng = np.random.default_rng(0)
     masks = draw_masks(rng)
     maps = SCORES[kind](rng, masks)
     whole = pixel_metrics(maps, masks)
-    monkeypatch.setattr(metrics, "_CHUNK", 7)
+    monkeypatch.setattr(module, constant, small)
     assert pixel_metrics(maps, masks) == {name: close(value) for name, value in whole.items()}
 
 
@@ -227,7 +206,11 @@ def test_only_the_order_of_the_scores_counts(grow, seed):
     rng = np.random.default_rng(seed)
     masks = draw_masks(rng)
     maps = rng.integers(-9, 9, masks.shape) + 2.0 * masks
-    assert pixel_metrics(grow(maps), masks) == pixel_metrics(maps, masks)
+    same = {
+        name: pytest.approx(v, abs=0, nan_ok=True)
+        for name, v in pixel_metrics(maps, masks).items()
+    }
+    assert pixel_metrics(grow(maps), masks) == same
     assert image_metrics(grow(maps).ravel(), masks.ravel()) == image_metrics(
         maps.ravel(), masks.ravel()
     )
@@ -255,10 +238,10 @@ def test_aupro_of_one_region_up_to_one_is_auroc(seed):
 @every_seed
 @pytest.mark.parametrize("limit", [1e-6, 0.1, 0.3, 0.7, 1])
 def test_perfect_is_exactly_one_and_inverted_is_zero(limit, seed):
-    masks = draw_masks(np.random.default_rng(seed), shape=(7, 13, 11))
+    masks = draw_masks(np.random.default_rng(seed), shape=(7, 320, 320))  # aupimo needs pixels
     assert set(pixel_metrics(masks * 1.0, masks, fpr_limit=limit).values()) == {1.0}
     inverted = pixel_metrics(masks * -1.0, masks, fpr_limit=limit)
-    assert inverted["pixel_auroc"] == inverted["aupro"] == 0
+    assert {inverted[m] for m in ("pixel_auroc", "aupro", "aupro_05", "aupimo")} == {0.0}
 
 
 @every_seed
@@ -266,9 +249,9 @@ def test_perfect_is_exactly_one_and_inverted_is_zero(limit, seed):
 def test_values_are_fractions_and_plain_floats(kind, seed):
     rng = np.random.default_rng(seed)
     masks = draw_masks(rng)
-    for value in pixel_metrics(SCORES[kind](rng, masks), masks).values():
+    for name, value in pixel_metrics(SCORES[kind](rng, masks), masks).items():
         assert type(value) is float
-        assert 0 <= value <= 1
+        assert 0 <= value <= 1 or name == "aupimo"
 
 
 def test_inputs_are_left_alone():
@@ -291,7 +274,9 @@ def test_metrics_without_both_classes_are_nan(labels):
     image = image_metrics(scores, labels)
     pixel = pixel_metrics(scores.reshape(1, 1, -1), np.array(labels).reshape(1, 1, -1))
     assert list(image) == ["image_auroc", "image_ap", "image_f1max"]
-    assert list(pixel) == ["pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"]
+    assert list(pixel) == [
+        *("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_05", "aupimo")
+    ]
     assert all(isnan(value) for value in (image | pixel).values())
 
 
@@ -345,9 +330,9 @@ from harness.score.metrics import pixel_metrics
 rng = np.random.default_rng(0)
 maps = np.empty((391, 448, 448), dtype=np.float32)
 masks = np.zeros(maps.shape, dtype=bool)
-for map_, mask in zip(maps, masks):
+for i, (map_, mask) in enumerate(zip(maps, masks)):
     rng.standard_normal(out=map_, dtype=np.float32)
-    for y, x in rng.integers(0, 300, (2, 2)):
+    for y, x in rng.integers(0, 300, (2, 2)) if i % 10 else ():
         mask[y : y + 100, x : x + 100] = True
     map_[mask] += 1
 values = pixel_metrics(maps, masks)

@@ -240,7 +240,9 @@ def test_as_many_images_as_needed_are_enough():
         Estimate(0.05, error=variance**0.5, df=30, seeds=0.0, images=variance), difference, 3
     )
     found = rng.normal(difference, np.sqrt(variance / factor), 20_000)
-    assert np.mean(np.abs(found) > 1.96 * np.sqrt(variance / factor)) == pytest.approx(0.8, abs=0.01)
+    assert np.mean(np.abs(found) > 1.96 * np.sqrt(variance / factor)) == pytest.approx(
+        0.8, abs=0.01
+    )
     assert seeds == 3
     # where the seeds alone are too noisy, more of them are asked for, and then they are enough
     factor, seeds = needed(

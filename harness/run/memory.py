@@ -1,0 +1,165 @@
+"""How much memory a run takes, counted before it starts; and how many fit side by side.
+
+Counted on the meta device, part by part: a worker's process, what training or fitting holds, and
+what scoring holds at its bound. Where a record says what the same training took, that counts.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.experiment.choices import METHODS
+from harness.experiment.record import Record
+from harness.experiment.settings import Settings
+from harness.experiment.study import Cell
+from harness.experiment.variant import Variant
+from harness.features.extractor import Extractor
+from harness.features.views import Shapes
+from harness.methods.contract import Method
+from harness.run import energies
+from harness.run.machine import available_memory, runs_at_a_time, torch_device
+from harness.run.model import make_model
+from harness.score import ranking, rule
+
+PROCESS = 440 * 2**20  # anonymous memory of a worker that has imported all and done nothing
+DEFECTIVE = 0.03  # share of the test images' pixels that scoring is reckoned with
+FLOAT = 4
+
+
+def run_memory(variant: Variant, train: int, test: int) -> dict[str, int]:
+    """Count the bytes that one run holds at most, part by part.
+
+    Args:
+        variant: what is run.
+        train: training images.
+        test: test images.
+
+    Returns:
+        ``process``: before it does anything; ``model``: parameters, with gradients and the
+        optimiser's two moments where they are trained, and the bank; ``features``: of a batch;
+        ``step``: what a training step saves for its backward pass, or fitting holds beside the
+        bank; ``scoring``: its bound; ``all``: their sum, but for the smaller of ``step`` and
+        ``scoring``, which follow each other.
+
+    >>> parts = run_memory(Variant(image_size=64, flow_steps=1), 100, 50)
+    >>> parts["all"] == sum(parts.values()) - parts["all"] - min(parts["step"], parts["scoring"])
+    True
+    """
+    shapes = Extractor.on_meta(variant.feature_spec).shapes
+    batch = min(variant.batch_size, train)
+    model, step = _training(variant.training, shapes, train, batch)
+    parts = {
+        "process": PROCESS,
+        "model": model,
+        "features": 2 * batch * FLOAT * sum(c * h * w for c, h, w in shapes),  # as read, and laid
+        "step": step,  # out anew
+        "scoring": scoring_memory(variant, shapes, test),
+    }
+    return {**parts, "all": sum(parts.values()) - min(parts["step"], parts["scoring"])}
+
+
+def scoring_memory(variant: Variant, shapes: Shapes, images: int) -> int:
+    """Bound the bytes that scoring holds: they grow with the defective pixels alone, but for bits.
+
+    Args:
+        variant: its image size counts.
+        shapes: (C, H, W) at the taps.
+        images: to score; DEFECTIVE of their pixels are taken to be.
+    """
+    pixels = images * variant.image_size**2
+    kept = 16 * DEFECTIVE * pixels + pixels / 8 + FLOAT * min(ranking.BATCH, pixels)
+    maps = min(images, rule.CHUNK) * variant.image_size**2 * FLOAT * (2 * len(shapes) + 3)
+    read = 2 * min(images, energies.CHUNK) * 2 * FLOAT * sum(h * w for _, h, w in shapes)
+    return int(kept + maps + read)
+
+
+def study_memory(
+    cells: Iterable[Cell],
+    sizes: Mapping[str, tuple[int, int]],
+    records: Iterable[Record] = (),
+    *,
+    device: str = "cpu",
+) -> dict[str, int]:
+    """Count the bytes of the largest of many runs, by variant's digest.
+
+    Args:
+        cells: the runs.
+        sizes: images of every category, (train, test).
+        records: of this machine's folder; those of an equal training on the same data say what
+            it took.
+        device: where it is run.
+    """
+    measured: dict[tuple[str, str], int] = {}
+    for r in records:
+        if (peak := r.measured.peak_memory_bytes) and r.environment.device == device:
+            key = (r.training_digest, r.category)
+            measured[key] = max(peak, measured.get(key, 0))
+    found: dict[str, int] = {}
+    for variant, category in dict.fromkeys((c.variant, c.category) for c in cells):
+        known = measured.get((variant.training.digest, category))
+        bytes_ = known or run_memory(variant, *sizes[category])["all"]
+        found[variant.digest] = max(bytes_, found.get(variant.digest, 0))
+    return found
+
+
+def fitting_runs(settings: Settings, need: int) -> tuple[int, str]:
+    """Count the runs that go side by side, and say where the memory does not hold what is asked.
+
+    Args:
+        settings: ``jobs`` runs where it is given; else no more than fit into the memory that is
+            available now. An accelerator's runs are not held in it.
+        need: bytes of the largest run.
+
+    Returns:
+        How many, and a warning or nothing.
+    """
+    asked, free = runs_at_a_time(settings), available_memory()
+    fit = max(1, free // max(1, need))
+    if asked <= fit or torch_device(settings.device) != "cpu":
+        return asked, ""
+    if not settings.jobs:
+        return fit, ""
+    return asked, (
+        f"warning: --jobs {asked} takes up to {asked * need / 2**30:.1f} GiB of memory, and "
+        f"{free / 2**30:.1f} GiB are available; {fit} fit"
+    )
+
+
+@cache
+def _training(variant: Variant, shapes: Shapes, images: int, batch: int) -> tuple[int, int]:
+    """Bytes of the model with all that lasts, and of what a step or a fit holds for a time."""
+    with torch.device("meta"):
+        model = make_model(variant, shapes, 0)
+        model.fill(images)
+        features = [torch.empty(batch, *shape) for shape in shapes]
+    parameters = sum(p.nbytes for p in model.parameters())
+    buffers = sum(b.nbytes for b in model.buffers())
+    if not METHODS[variant.method].trained:
+        return parameters + buffers, model.fit_bytes(images)
+    return 4 * parameters + buffers, saved_bytes(model, features)
+
+
+def saved_bytes(model: Method, features: list[Tensor]) -> int:
+    """Count what the first loss saves for its backward pass, beside parameters and features.
+
+    Args:
+        model: on the meta device.
+        features: (B, C, H, W) per tap, there too.
+    """
+    lasting = [*model.parameters(), *model.buffers(), *features]
+    known = {t.untyped_storage()._cdata for t in lasting}
+    saved: dict[int, Tensor] = {}  # held, so that no storage's number is given twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        if (number := tensor.untyped_storage()._cdata) not in known:
+            saved[number] = tensor
+        return tensor
+
+    model.train()
+    hooks: Any = torch.autograd.graph.saved_tensors_hooks
+    with hooks(pack, lambda tensor: tensor):
+        next(model.losses(features))
+    return sum(t.untyped_storage().nbytes() for t in saved.values())

@@ -94,7 +94,8 @@ class Category:
     """Hold one category with its splits, in a fixed order.
 
     ``layout`` says how it was read, ``disturbance`` how its test images were moved, if they were;
-    ``root`` is what the names of images count from.
+    ``root`` is what the names of images count from. ``drawn`` names the version of a set that is
+    drawn on this machine: its digest is of pixels, as PNG's bytes depend on the compressor.
 
     >>> good, bad = Sample(Path("0.png")), Sample(Path("1.png"), "scratch")
     >>> bolts = Category("mine", "bolt", train=(good,), test=(bad,))
@@ -109,6 +110,7 @@ class Category:
     layout: str = "mvtec_ad"
     disturbance: str = ""
     root: Path = Path()
+    drawn: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -141,7 +143,7 @@ class Category:
 
     @property
     def digest(self) -> str:
-        """Compute 16 hexadecimal digits over every file's content and role, in order."""
+        """Compute 16 hexadecimal digits over every image's content and role, in order."""
         return self._content[0]
 
     @property
@@ -152,14 +154,15 @@ class Category:
     @cached_property
     def _content(self) -> tuple[str, str]:
         """Digest and form together; kept when a category goes to another process."""
-        total, forms = hashlib.sha256(), set()
+        total, forms = hashlib.sha256(self.drawn.encode()), set()
         for split, samples in (("train", self.train), ("test", self.test)):
             for sample, facts in zip(samples, _all_facts(samples), strict=True):
                 forms.add(facts[1:])
                 total.update(f"{split}/{sample.defect}".encode(errors="surrogateescape"))
-                total.update(facts.sha256)
+                total.update(_pixels(sample.path) if self.drawn else facts.sha256)
                 if sample.mask:
-                    total.update(facts_of(sample.mask).sha256)
+                    mask = sample.mask
+                    total.update(_pixels(mask) if self.drawn else facts_of(mask).sha256)
                 if sample.motion:
                     total.update(str(sample.motion).encode())
         formats = "/".join(sorted({name for name, _ in forms}))
@@ -306,6 +309,11 @@ def read_mask(
     if sample.mask is None:
         return np.zeros((size, size), dtype=bool)
     return images.squared_mask(sample.defective(), size, resize, rule)
+
+
+def _pixels(path: Path) -> bytes:
+    """What an image shows, whatever compressed it."""
+    return np.asarray(images.open_image(path)).tobytes()
 
 
 def facts_of(path: Path) -> Facts:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.data.contract import Dataset
 from harness.data.disturbed import disturbed
-from harness.data.embedded.surfaces import write_surfaces
+from harness.data.embedded.surfaces import VERSION, write_surfaces
 from harness.data.folders import existing
 from harness.data.layouts import LAYOUTS, recognise
 from harness.data.layouts.mvtec_ad import MvtecAd
@@ -44,7 +44,7 @@ def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
         raise unknown("data set", name, dataset_names())
     if folder is None:
         if name == EMBEDDED:
-            return MvtecAd(write_surfaces(cache), name=EMBEDDED)
+            return MvtecAd(write_surfaces(cache), name=EMBEDDED, drawn=f"{EMBEDDED} {VERSION}")
         raise InputError(
             f"this study runs on {name}, which is not embedded; expected --data DIR with its "
             "images, or --dataset surfaces"

@@ -137,6 +137,8 @@ class Speed(Block, kw_only=True):
     latency_ms_min: float | None = None
     latency_ms_max: float | None = None
     fps: float | None = None
+    fps_min: float | None = None
+    fps_max: float | None = None
     fps_batch_size: int | None = None
     rounds: int | None = None
     threads: int | None = None
@@ -144,10 +146,7 @@ class Speed(Block, kw_only=True):
     measures: str | None = None
     additional_ms: float | None = None  # the paper's "A.d. time"
     images_kept: int | None = None  # in the bank that was timed
-    session: str = ""  # when and where it was measured; empty in old records
-    fps_min: float | None = None
-    fps_max: float | None = None
-    alone_ms: float | None = None  # the backbone by itself, in the same session
+    session: str = ""  # what was measured in turns with it has the same; empty in old records
 
 
 class Environment(Block, kw_only=True, omit_defaults=False):

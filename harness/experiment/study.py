@@ -197,7 +197,12 @@ class Study:
         return replace(twin, name=f"{self.name}-smoke", seeds=self.seeds[:1])
 
     def _changed(self, **changes: Any) -> dict[str, Variant]:  # noqa: ANN401
-        """Name → variant with each field changed where its method has it."""
+        """Name → variant with each field changed where its method has it.
+
+        Who says how many epochs means no more: the least number of steps goes.
+        """
+        if "epochs" in changes:
+            changes = {"min_steps": 0} | changes
         changed = {}
         for variant, name in self.named.items():
             if "method" in changes:

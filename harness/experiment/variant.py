@@ -164,6 +164,9 @@ class Variant:
     schedule: Literal["constant", "cosine"] = _trained("constant", "of the learning rate")
     warmup_epochs: Count = _trained(0, "epochs of linear warm-up")
     epochs: Positive = _trained(500, "passes over the training images", "500")
+    min_steps: Count = _trained(
+        0, "optimiser steps at the least: with few images, epochs go up to reach them"
+    )
     batch_size: Positive = _trained(32, "images of an optimiser step", "32")
     drop_last: bool = _trained(default=False, says="leave out a batch that is not full")
     gradient_clip: Amount = _trained(0.0, "largest norm of the gradient; 0: any")

@@ -148,7 +148,9 @@ def _difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Differ
         for runs, values in zip(pairs.values(), by_category, strict=True)
     ]
     whole = [c for c in crossed if c is not None]
-    by_photos = crossed_estimate(whole) if len(whole) == len(crossed) else Estimate(by_seeds.mean)
+    by_photos = Estimate(by_seeds.mean, seeds=by_seeds.seeds)
+    if len(whole) == len(crossed):
+        by_photos = crossed_estimate(whole)
     return Difference(name, sum(map(len, by_category)), by_seeds, by_photos, decides)
 
 

@@ -10,11 +10,14 @@ from zipfile import BadZipFile
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scikit_posthocs
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.experiment.place import Place
+from harness.report.differences import Difference
+from harness.report.ranks import Ranks
 from harness.report.selection import Selection
 from harness.score.metrics import METRICS
 
@@ -49,22 +52,36 @@ def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return _closed(figure)
 
 
-def forest(table: pd.DataFrame, reference: str, metric: str) -> Figure:
-    """Draw paired differences to the reference with their 95 % intervals, in points."""
-    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(table)), layout="constrained")
-    rows = np.arange(len(table))[::-1]
-    spread = np.vstack(
-        [table["difference"] - table["low"], table["high"] - table["difference"]]
-    ).astype(float)
-    axis.errorbar(
-        table["difference"].astype(float), rows, xerr=np.nan_to_num(spread), fmt="o",
-        color=sns.color_palette()[0], capsize=4,
-    )  # fmt: skip
+def forest(found: Sequence[Difference], reference: str, metric: str) -> Figure:
+    """Draw paired differences to the reference with their 95 % intervals, in points.
+
+    Dark: over seeds. Light: over seeds and test images, where the metric has that one.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(found)), layout="constrained")
+    rows = np.arange(len(found))[::-1]
+    dark, *_ = sns.color_palette()
+    for name, colour, width in (("by_photos", (*dark, 0.3), 5), ("by_seeds", dark, 1.5)):
+        estimates = [getattr(d, name) for d in found]
+        means = np.array([e.mean for e in estimates])
+        half = np.array([e.interval()[1] - e.mean for e in estimates])
+        axis.errorbar(
+            means, rows, xerr=np.nan_to_num(half), fmt="o", color=colour, elinewidth=width,
+            capsize=4 if name == "by_seeds" else 0,
+        )  # fmt: skip
     axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(rows, list(table["variant"]))
+    axis.set_yticks(rows, [d.variant for d in found])
     axis.set(
         xlabel=f"{METRICS[metric].label}, points against {reference}",
-        ylim=(-0.6, len(table) - 0.4),
+        ylim=(-0.6, len(found) - 0.4),
+    )
+    return _closed(figure)
+
+
+def critical_difference(ranked: Ranks) -> Figure:
+    """Draw the mean ranks, and join the variants that are not told apart."""
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.25 * len(ranked.mean)), layout="constrained")
+    scikit_posthocs.critical_difference_diagram(
+        ranks=ranked.mean.to_dict(), sig_matrix=ranked.pairs, ax=axis
     )
     return _closed(figure)
 

@@ -3,23 +3,20 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from harness.experiment.record import Data, Record
 from harness.experiment.study import Study
 from harness.experiment.values import plain, show
 from harness.report.selection import Selection
-from harness.report.tables import differences
-from harness.score.metrics import METRICS
-from harness.score.statistics import RESAMPLES
 from harness.studies import definition
 
 DIFFERENCES_NOTE = (
-    "Points of the variant minus the reference, paired over category and seed; 95 % percentile "
-    f"interval of a bootstrap that resamples the pairs within each category ({RESAMPLES:,} "
-    "times). The categories are taken as fixed, and the intervals are not corrected for the "
-    "number of comparisons."
+    "Points of the variant minus the reference, paired over category and seed. Dark: the 95 % "
+    "interval over seeds (t, by the spread within the categories), for these images. Light: "
+    "over seeds and test images, both thought of as drawn anew. The categories are fixed. "
+    "The verdicts of the answer are corrected for the number of variants (Holm); the intervals "
+    "are not."
 )
 ORACLE_NOTE = (
     "*Last* is each run's last evaluated epoch. *Best on test* is its best evaluated one, chosen "
@@ -170,12 +167,19 @@ def _speed(records: Sequence[Record]) -> str:
     timed = [r for r in records if r.measured.speed.fps is not None]
     if not timed:
         return "not measured"
+    sessions = {r.measured.speed.session for r in timed}
+    timed.sort(key=lambda r: r.measured.speed.session, reverse=True)
     speed, machine = timed[0].measured.speed, timed[0].environment
     some = f"of {len(timed)} of {len(records)} runs; " * (len(timed) < len(records))
     return some + (
         f"{speed.measures}; batches of {speed.fps_batch_size}, {speed.threads} threads, "
         f"{machine.device_name or machine.device}; the median of {speed.rounds} rounds "
         "in which the variants took turns"
+        + (
+            f"; {len(sessions)} sessions, of which only the one of most variants is shown"
+            if len(sessions) > 1
+            else ""
+        )
     )
 
 
@@ -195,33 +199,6 @@ def _copy(data: Data) -> str:
     copy = data.copy if data.official is not None else ""
     said = [data.form, copy, data.disturbance]
     return "".join(f"; {text}" for text in said if text)
-
-
-def answer(frame: pd.DataFrame, study: Study, metric: str = "image_auroc") -> str:
-    """Answer the study's question in plain sentences, from the paired differences."""
-    labels = list(study.labels().values())
-    reference = frame.loc[frame["label"] == labels[0], metric].mean()
-    if np.isnan(reference):
-        if (frame["label"] == labels[0]).any():
-            return "Not answered: the test images are all good or all defective, so no metric."
-        return "Not answered: the reference has not been run."
-    said = [
-        f"The reference ({labels[0]}) has a mean {METRICS[metric].label} of {100 * reference:.1f}."
-    ]
-    table = differences(frame, study, metric)
-    clear = table[(table["low"] > 0) | (table["high"] < 0)]
-    for row in clear.sort_values("difference", ascending=False).to_dict("records"):
-        verb = "gains" if row["difference"] > 0 else "loses"
-        said.append(
-            f"{row['variant']} {verb} {abs(row['difference']):.1f} points "
-            f"({row['low']:+.1f} to {row['high']:+.1f})."
-        )
-    unclear = table[(table["low"] <= 0) & (table["high"] >= 0)]["variant"].tolist()
-    if unclear:
-        said.append(f"No clear difference: {', '.join(unclear)}.")
-    if unknown := table[table["low"].isna()]["variant"].tolist():
-        said.append(f"Not enough seeds to tell: {', '.join(unknown)}.")
-    return " ".join(said)
 
 
 def no_gallery(label: str, category: str) -> str:

@@ -1,23 +1,25 @@
 """Tables as queries over records: nothing here trains, and nothing is typed in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.experiment.record import Record
+from harness.experiment.record import Images, Record
 from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.report.selection import Selection
+from harness.report.speeds import speeds
 from harness.score.metrics import METRICS
-from harness.score.statistics import bootstrap
+from harness.score.statistics import placements
 
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")  # the rest stands in a table of its own
 ORACLE = "(oracle)"  # behind a variant whose epochs were chosen with the test's labels
 COLUMNS = (
     *("label", "digest", "dataset", "category", "seed", *METRICS, "copy", "epoch", "oracle"),
-    *("additional_params", "bank_bytes", "fps", "latency_ms", "additional_ms"),
+    *("additional_params", "bank_bytes", "fps", "latency_ms", "additional_ms", "speed_why"),
+    *("good", "defective"),
 )
 COST_COLUMNS = {
     "params_flow": "flow params",
@@ -35,7 +37,7 @@ COST_COLUMNS = {
 WHOLE = ("params", "MACs", "indices")  # in the names of columns of whole numbers
 NOTE = (
     "% as mean ± sd over seeds of the mean over categories; last epoch, unless a variant is "
-    "label-free or (oracle): epochs chosen with the test's labels"
+    "label-free or (oracle): epochs chosen with the test's labels; images: good + bad of the test"
 )
 
 
@@ -44,10 +46,15 @@ def runs(selection: Selection) -> pd.DataFrame:
 
     Columns: label, digest, dataset, category, seed, every metric (fractions), copy, epoch, oracle,
     additional_params (flow + norm; the paper's "A.d. params"), the split params_*, macs_*,
-    fps, latency_ms, additional_ms, fit_seconds, bank_bytes, random_weights, smoke.
+    fps, latency_ms, additional_ms, fit_seconds, bank_bytes, random_weights, smoke; speed_why says
+    why a variant has no speed (:func:`harness.report.speeds.speeds`); good and defective count
+    the test images.
     """
-    labels = selection.labels
-    rows = [_row(record, labels[record.digest]) for record in selection.records]
+    labels, measured = selection.labels, speeds(selection)
+    rows = [
+        _row(record, labels[record.digest], str(measured.loc[record.digest, "why"]))
+        for record in selection.records
+    ]
     frame = pd.DataFrame(rows, columns=None if rows else list(COLUMNS))
     frame["label"] = pd.Categorical(frame["label"], list(labels.values()), ordered=True)
     return frame
@@ -58,9 +65,10 @@ def measured(frame: pd.DataFrame) -> list[str]:
     return [m for m in HEADLINE if frame[m].notna().any()]
 
 
-def _row(record: Record, label: str) -> dict[str, Any]:
+def _row(record: Record, label: str, why: str) -> dict[str, Any]:
     parameters, speed = record.parameters, record.measured.speed
-    measured = {k: getattr(speed, k) for k in ("fps", "latency_ms", "additional_ms")}
+    figures = ("fps", "latency_ms", "additional_ms")
+    measured = {k: None if why else getattr(speed, k) for k in figures}
     return {
         "label": label,
         "digest": record.digest,
@@ -75,6 +83,9 @@ def _row(record: Record, label: str) -> dict[str, Any]:
         **{f"params_{k}": getattr(parameters, k) for k in parameters.__struct_fields__},
         **{f"macs_{k}": getattr(record.macs, k) for k in record.macs.__struct_fields__},
         **{k: np.nan if v is None else v for k, v in measured.items()},
+        "speed_why": why,
+        "good": record.data.test - record.data.defective,
+        "defective": record.data.defective,
         "fit_seconds": record.measured.fit_seconds,
         "bank_bytes": record.measured.bank_bytes,
         "random_weights": record.random_weights,
@@ -98,7 +109,8 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 
     The mean is over categories and seeds. ``*_sd_seeds`` is the standard deviation, over seeds,
     of the mean over categories (absent for one seed); ``*_min`` the lowest category's mean over
-    seeds. A variant without any record has no figures, only ``runs`` 0.
+    seeds; ``images`` counts the good and the defective test images. A variant without any record
+    has no figures, only ``runs`` 0.
     """
     rows = []
     for digest, label in study.labels().items():
@@ -113,26 +125,48 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
             row[f"{metric}_min"] = values.groupby("category")[metric].mean().min()
         for name in ("additional_params", "bank_bytes", "fps", "latency_ms"):
             row[name] = mine[name].median()
+        row["speed_why"] = next(iter(mine["speed_why"]), "")
+        images = mine.drop_duplicates("category")
+        row["images"] = f"{images['good'].sum()} + {images['defective'].sum()}"
         rows.append(row)
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
-def differences(frame: pd.DataFrame, study: Study, metric: str = "image_auroc") -> pd.DataFrame:
-    """Subtract the reference from every variant, paired over category and seed, in points.
+def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the image AUROC of every kind of defect against all good images, in %.
 
-    Columns: variant, pairs, difference, low, high: the 95 % percentile interval of a bootstrap
-    that resamples the pairs within each category (stratified), 10,000 times, seed 0. The
-    categories are fixed: the interval speaks of these categories, not of others.
+    A row a variant, a column a kind with the number of its images: the mean over categories and
+    seeds. Empty where the records do not list their images.
     """
-    labels = list(study.labels().items())
-    reference = _paired(frame, labels[0][0], metric)
-    rows = []
-    for digest, label in labels[1:]:
-        pairs = (_paired(frame, digest, metric) - reference).dropna() * 100
-        groups = [g.to_numpy() for _, g in pairs.groupby(level="category")]
-        low, high = bootstrap(groups) if groups else (np.nan, np.nan)
-        rows.append((label, len(pairs), pairs.mean(), low, high))
-    return pd.DataFrame(rows, columns=["variant", "pairs", "difference", "low", "high"])
+    values: dict[tuple[str, str], list[float]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for record in selection.records:
+        for kind, count, auroc in _kinds(record.images):
+            values.setdefault((selection.labels[record.digest], kind), []).append(100 * auroc)
+            counts.setdefault(kind, {})[record.category] = count
+    columns = {kind: f"{kind} ({sum(of.values())})" for kind, of in counts.items()}
+    rows = {
+        label: {
+            name: f"{np.mean(found):.1f}"
+            for kind, name in columns.items()
+            if (found := values.get((label, kind)))
+        }
+        for label in frame["label"].cat.categories
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns.values())).fillna("–")
+
+
+def _kinds(images: Images | None) -> Iterator[tuple[str, int, float]]:
+    """Kind, images of it, and its AUROC against the good images."""
+    if images is None:
+        return
+    kinds, scores = np.array(images.defect), np.array(images.score)
+    good = kinds == "good"
+    for kind in dict.fromkeys(images.defect):
+        if kind != "good" and good.any():
+            chosen = good | (kinds == kind)
+            shares = placements(scores[chosen], ~good[chosen])
+            yield kind, int((kinds == kind).sum()), float(shares[~good[chosen]].mean())
 
 
 def cost(frame: pd.DataFrame) -> pd.DataFrame:
@@ -173,6 +207,7 @@ def styled(table: pd.DataFrame) -> pd.DataFrame:
     """Join a summary's means and spreads, ready to be shown in a report."""
     shown = _joined(table, HEADLINE)
     shown.insert(0, "runs", table["runs"].to_list())
+    shown.insert(1, "test images (good + bad)", table["images"].to_list())
     if "image_auroc_min" in table:
         shown["lowest category"] = [percent(m) for m in table["image_auroc_min"]]
     return _with_cost(shown, table)
@@ -192,6 +227,7 @@ def as_text(table: pd.DataFrame, expected: int) -> str:
     """
     shown = _joined(table, HEADLINE).reset_index()
     shown.insert(1, "runs", [f"{n}/{expected}" for n in table["runs"]])
+    shown.insert(2, "images", table["images"].to_list())
     return f"{_with_cost(shown, table).to_string(index=False)}\n{NOTE}"
 
 
@@ -234,7 +270,10 @@ def _with_cost(shown: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             banks = table["bank_bytes"]
             shown["bank"] = [f"{v / 1e6:.1f} MB" if v > 0 else "–" for v in banks]
         if "fps" in table:
-            shown["FPS"] = [_one_decimal(v) for v in table["fps"]]
+            shown["FPS"] = [
+                _one_decimal(v) if np.isfinite(v) else why.partition(":")[0] or "–"
+                for v, why in zip(table["fps"], table["speed_why"], strict=True)
+            ]
     return shown
 
 

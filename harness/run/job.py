@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from harness.experiment.record import (
     Data,
     Epoch,
     EpochSelection,
+    Images,
     Measured,
     Protocol,
     Record,
@@ -30,7 +32,7 @@ from harness.features.cache import FeatureCache, FeatureKey
 from harness.features.views import Shapes
 from harness.files import write_whole
 from harness.run.energies import History, load_energies, writing_energies
-from harness.run.evaluate import AUPRO_LIMIT, Masks, evaluate, patience, per_image, truth
+from harness.run.evaluate import AUPRO_LIMIT, Masks, PerImage, evaluate, patience, per_image, truth
 from harness.run.machine import environment
 from harness.run.measure import Cost
 from harness.run.model import make_model
@@ -144,7 +146,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         finished=now(),
         speed=job.cost.speed,
     )
-    write_record(job.place, _record(job, history, epochs, chosen, measured))
+    write_record(job.place, _record(job, history, epochs, chosen, images, measured))
 
 
 def now() -> str:
@@ -153,7 +155,12 @@ def now() -> str:
 
 
 def _record(
-    job: Job, history: History, epochs: Sequence[Epoch], chosen: Epoch, measured: Measured
+    job: Job,
+    history: History,
+    epochs: Sequence[Epoch],
+    chosen: Epoch,
+    images: PerImage,
+    measured: Measured,
 ) -> Record:
     variant, category = job.variant, job.category
     return Record(
@@ -175,9 +182,33 @@ def _record(
         loss=history.loss,
         parameters=job.cost.parameters,
         macs=job.cost.macs,
+        images=listed(category, images, variant.image_size),
         environment=environment(job.device, job.threads),
         measured=measured,
     )
+
+
+def listed(category: Category, images: PerImage, size: int) -> Images:
+    """List what each test image got, for a record."""
+    said = Images(
+        path=category.names,
+        defect=[s.defect for s in category.test],
+        score=[float(s) for s in images.scores],
+    )
+    if not images.defect_pixels.any():
+        return said
+    return msgspec.structs.replace(
+        said,
+        defect_pixels=images.defect_pixels.tolist(),
+        pixels=size * size,
+        found=_numbers(images.found),
+        clear=_numbers(images.clear),
+    )
+
+
+def _numbers(shares: NDArray[np.float64]) -> list[float | None]:
+    """Seven digits are a tenth of a pixel in a million; None for what does not exist."""
+    return [round(float(s), 7) if np.isfinite(s) else None for s in shares]
 
 
 def protocol(variant: Variant, resize: str) -> Protocol:

@@ -6,6 +6,8 @@ Parameters and MACs are counted on the meta device, so they need neither weights
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from secrets import token_hex
 from statistics import median
 from typing import Any
 
@@ -25,8 +27,8 @@ from harness.run.model import make_model
 from harness.run.train import precision
 from harness.score.rule import score
 
-WARMUP, ROUNDS = 1, 5
-BUDGET_SECONDS = 1.5  # per path: a slow one gets fewer rounds, and its record says so
+WARMUP, FEWEST, ROUNDS = 1, 3, 5
+BUDGET_SECONDS = 1.5  # per path: a slow one gets fewer rounds, not below FEWEST
 SPEED_BATCH = 8
 KEPT = 400  # training images in a bank whose speed is measured
 MEASURES = (
@@ -155,17 +157,21 @@ def time_in_turns(
     singles = {name: batch[:1] for name, batch in images.items()}
     latency = _take_turns(paths, singles, device)
     batched = _take_turns(paths, images, device)
+    session = f"{datetime.now(UTC).isoformat(timespec='seconds')} {token_hex(4)}"
     return {
         name: Speed(
             latency_ms=round(1e3 * median(latency[name]), 4),
             latency_ms_min=round(1e3 * min(latency[name]), 4),
             latency_ms_max=round(1e3 * max(latency[name]), 4),
             fps=round(len(images[name]) / median(batched[name]), 4),
+            fps_min=round(len(images[name]) / max(batched[name]), 4),
+            fps_max=round(len(images[name]) / min(batched[name]), 4),
             fps_batch_size=len(images[name]),
             rounds=len(batched[name]),
             threads=torch.get_num_threads(),
             device=device,
             measures=MEASURES,
+            session=session,
         )
         for name in paths
     }
@@ -206,7 +212,8 @@ def _take_turns(
             synchronise(device)
             if turn >= WARMUP:
                 seconds[name].append(time.perf_counter() - start)
-        if turn >= WARMUP and time.perf_counter() - began > BUDGET_SECONDS * len(paths):
+        rounds = turn + 1 - WARMUP
+        if rounds >= FEWEST and time.perf_counter() - began > BUDGET_SECONDS * len(paths):
             break
     return seconds
 

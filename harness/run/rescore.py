@@ -27,7 +27,7 @@ from harness.experiment.study import Cell
 from harness.progress import progress
 from harness.run.energies import History, load_energies
 from harness.run.evaluate import evaluate, per_image, truth
-from harness.run.job import now, protocol, save_gallery, selection
+from harness.run.job import listed, now, protocol, save_gallery, selection
 from harness.run.machine import environment, git_commit
 from harness.run.plan import Plan
 from harness.run.sweep import Outcome
@@ -113,6 +113,7 @@ def _record(
     labels, masks = truth(variant, category)
     epochs = evaluate(variant, history, labels, masks)
     chosen = select_epoch(epochs, variant.epoch_selection)
+    images = per_image(variant, history, chosen.epoch, labels, masks)
     record = msgspec.structs.replace(
         before,
         schema=SCHEMA,
@@ -121,12 +122,12 @@ def _record(
         protocol=protocol(variant, before.protocol.resize),
         selection=selection(variant, chosen),
         epochs=epochs,
+        images=listed(category, images, variant.image_size),
         measured=msgspec.structs.replace(
             before.measured, score_seconds=round(time.perf_counter() - start, 3)
         ),
         rescored=Rescored(harness=harness.__version__, commit=git_commit(), finished=now()),
     )
-    images = per_image(variant, history, chosen.epoch, labels, masks)
     save_gallery(place, variant, category, history, chosen.epoch, masks, images.scores)
     write_record(place, record)
 

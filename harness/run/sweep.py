@@ -20,6 +20,7 @@ from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
 from harness.run.plan import Plan
 from harness.run.process import give_back_memory, set_arithmetic
+from harness.run.train import epochs_of
 
 Say = Callable[[str], object]
 Extractors = Mapping[FeatureSpec, Extractor]
@@ -220,13 +221,13 @@ def _train(jobs: Sequence[Job], plan: Plan, executor: Executor, outcome: Outcome
     tasks: dict[Path, list[Job]] = {}  # jobs that differ in scoring alone are trained once
     for job in jobs:
         tasks.setdefault(job.training_place.energies, []).append(job)
-    left = {path: task[0].variant.epochs * _epoch_work(task[0]) for path, task in tasks.items()}
+    left = {path: _epochs(task[0]) * _epoch_work(task[0]) for path, task in tasks.items()}
     ended = 0
     with progress(f"training 0/{len(jobs)} runs", sum(left.values())) as bar:
         for event in executor.run(list(tasks.values())):
             path = event.job.training_place.energies
             if event.kind == "epoch":
-                epochs = f"epoch {event.epoch}/{event.job.variant.epochs}"
+                epochs = f"epoch {event.epoch}/{_epochs(event.job)}"
                 bar.note(f"{_name(event.job, plan)}, {epochs}")
                 bar.advance(_epoch_work(event.job))
                 left[path] -= _epoch_work(event.job)
@@ -249,6 +250,10 @@ def _count(event: Event, plan: Plan, outcome: Outcome) -> None:
 
 def _name(job: Job, plan: Plan) -> str:
     return f"{job.category.name}, {plan.study.named[job.variant]}, seed {job.seed}"
+
+
+def _epochs(job: Job) -> int:
+    return epochs_of(job.variant, len(job.category.train))
 
 
 def _epoch_work(job: Job) -> int:

@@ -76,21 +76,42 @@ def train(
     model.initialise(read_batch(good, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
-    for epoch in range(1, variant.epochs + 1):
+    epochs = epochs_of(variant, len(good[0]))
+    for epoch in range(1, epochs + 1):
         order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
         try:
             loss = _epoch(model, good, order, optimiser, schedule, variant, device)
         except ArithmeticError as error:
-            raise _diverged(error, epoch, variant, history) from None
+            raise _diverged(error, epoch, epochs, history) from None
         history.loss.append(loss)
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
-        if evaluated or epoch == variant.epochs:
+        if evaluated or epoch == epochs:
             with draws_apart(model, seed=seed, device=device):
                 _evaluate(model, history, epoch, good, held, test, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
     return history
+
+
+def epochs_of(variant: Variant, images: int) -> int:
+    """Count the epochs of a training: the variant's, or as many as its ``min_steps`` take.
+
+    Args:
+        variant: any that is trained.
+        images: good ones, those held out among them.
+
+    >>> epochs_of(Variant(epochs=20, batch_size=4, min_steps=240), images=9)
+    80
+    """
+    kept = images - round(variant.holdout * images)
+    steps = kept // variant.batch_size if variant.drop_last else _steps(kept, variant)
+    return max(variant.epochs, math.ceil(variant.min_steps / max(1, steps)))
+
+
+def _steps(images: int, variant: Variant) -> int:
+    """Optimiser steps of an epoch of so many images; of one step a batch."""
+    return math.ceil(images / variant.batch_size)
 
 
 def _finite(good: Arrays) -> None:
@@ -103,10 +124,10 @@ def _finite(good: Arrays) -> None:
                 )
 
 
-def _diverged(error: object, epoch: int, variant: Variant, history: History) -> RunFailed:
+def _diverged(error: object, epoch: int, epochs: int, history: History) -> RunFailed:
     last = f"{history.loss[-1]:.6g}" if history.loss else "none"
     return RunFailed(
-        f"the loss became {error} in epoch {epoch} of {variant.epochs}; last good epoch's "
+        f"the loss became {error} in epoch {epoch} of {epochs}; last good epoch's "
         f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
     )
 
@@ -249,8 +270,9 @@ def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
 
 def _factor(variant: Variant, images: int) -> Callable[[int], float]:
     """The learning rate's factor at optimiser step n: linear warm-up, then the schedule."""
-    per_epoch = math.ceil(images / variant.batch_size)
-    warmup, total = variant.warmup_epochs * per_epoch, variant.epochs * per_epoch
+    per_epoch = _steps(images, variant)
+    epochs = max(variant.epochs, math.ceil(variant.min_steps / per_epoch))
+    warmup, total = variant.warmup_epochs * per_epoch, epochs * per_epoch
     schedule = SCHEDULES[variant.schedule]
 
     def factor(n: int) -> float:

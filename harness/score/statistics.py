@@ -209,7 +209,7 @@ def crossed_estimate(categories: Sequence[Crossed]) -> Estimate:
         for label in (False, True):
             of_label = c.influences[:, c.labels == label]
             if (images := of_label.shape[1]) < 2:
-                return Estimate(mean)
+                return Estimate(mean, seeds=nan if seeds == 1 else 0.0)
             moves = np.atleast_2d(np.cov(of_label)) * images
             apart = (moves.sum() - moves.trace()) / (seeds * (seeds - 1)) if seeds > 1 else moves
             within.append((max(float(np.squeeze(apart)), 0.0), images - 1))

@@ -158,12 +158,12 @@ def test_a_damaged_record_is_skipped_where_that_is_asked_for(tmp_path):
     [
         ("{", "it cannot be read"),
         ("[]", "missing required field `schema`"),
-        ('{"schema": 2}', "missing required field `digest`"),
+        ('{"schema": 3}', "missing required field `digest`"),
         ('{"schema": 1}', "expected a run record; 'variant'"),
         (json.dumps(old(data=[])), "expected a run record"),
         (json.dumps(msgspec.to_builtins(example()) | {"data": []}), "Expected `object`"),
-        (json.dumps(old(schema=99)), "expected record schema 2; got 99"),
-        (json.dumps(old(schema="x")), "expected record schema 2; got x"),
+        (json.dumps(old(schema=99)), "expected record schema 3; got 99"),
+        (json.dumps(old(schema="x")), "expected record schema 3; got x"),
         (json.dumps(msgspec.to_builtins(example()) | {"seed": "0"}), "Expected `int`, got `str`"),
     ],
 )

@@ -35,7 +35,7 @@ def test_digest_depends_on_every_field():
         "permutation": "none", "actnorm": "data", "clamp": "atan", "clamp_value": 1.0,
         "subnet_scale": 1.0, "loss": "mean", "optimiser": "adamw", "learning_rate": 0.1,
         "weight_decay": 0.0, "schedule": "cosine", "warmup_epochs": 1, "epochs": 2,
-        "batch_size": 4, "gradient_clip": 1.0, "precision": "bfloat16", "holdout": 0.1,
+        "min_steps": 9, "batch_size": 4, "gradient_clip": 1.0, "precision": "bfloat16", "holdout": 0.1,
         "eval_every": 5, "smoke": True, "score_map": "nll", "scale_aggregation": "sum",
         "smoothing": 1.0, "image_score": "mean", "top_k": 0.5, "epoch_selection": "best-on-test",
         "drop_last": True, "init_gain": 0.5, "patience": 3, "views": 2, "coreset": 0.5,

@@ -5,6 +5,7 @@ optionally, ``<category>/ground_truth/<defect>/<image's name>_mask.png``.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
@@ -29,6 +30,7 @@ class MvtecAd:
         root: the folder.
         name: the data set's name in records; None: ``mvtec_ad`` if every category is one of
             MVTec AD's, else the folder's own name.
+        drawn: see :class:`harness.data.contract.Category`.
 
     Raises:
         InputError: no folder, or no category in it.
@@ -54,7 +56,7 @@ class MvtecAd:
         one = all((path / split / cls.good).is_dir() for split in ("train", "test"))
         return one or any((p / "train" / cls.good).is_dir() for p in subfolders(path))
 
-    def __init__(self, root: Path, name: str | None = None) -> None:
+    def __init__(self, root: Path, name: str | None = None, *, drawn: str = "") -> None:
         root = existing_folder(root)
         if (root / "train" / self.good).is_dir():  # the folder of a single category
             root, found = root.resolve().parent, [root.resolve().name]
@@ -64,7 +66,7 @@ class MvtecAd:
             raise InputError(
                 f"--data: expected <category>/train/{self.good} below {root}; found no such folder"
             )
-        self.root, self._categories = root, tuple(found)
+        self.root, self.drawn, self._categories = root, drawn, tuple(found)
         official = all(c in PUBLISHED_COUNTS[self.layout] for c in found)
         self.name = name or (self.layout if official else safe_name(root.resolve().name))
 
@@ -88,7 +90,7 @@ class MvtecAd:
                 f"{folder / 'train' / self.good}: expected training images; found none; add some"
             )
         test = list(labelled(folder / "test", folder / "ground_truth", good=self.good))
-        return make_category(self, category, train, test, folder)
+        return replace(make_category(self, category, train, test, folder), drawn=self.drawn)
 
 
 def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]:

@@ -1,0 +1,89 @@
+"""Whether training had ended: a ranking of what still rises is one of speed of learning."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.experiment.values import plain
+from harness.score.statistics import paired_estimate
+
+RISE = 0.5  # points over the last quarter of the epochs
+FROM = 0.75  # where the last quarter begins
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Hold how a variant's metric moved over the last quarter of its epochs, in points.
+
+    >>> Rise("base", since=15, until=20, points=2.0, low=1.0).still
+    True
+    """
+
+    variant: str
+    since: int
+    until: int
+    points: float
+    low: float
+
+    @property
+    def still(self) -> bool:
+        """Tell whether it still rose: by more than half a point, and surely.
+
+        That is, the 95 % interval over categories and seeds lies above zero; with one seed there
+        is none, and the rise itself has to do.
+        """
+        return self.points > RISE and not self.low <= 0
+
+
+def rises(curves: pd.DataFrame, metric: str) -> list[Rise]:
+    """Measure for every variant how the metric moved from 3/4 of the epochs to the last one.
+
+    Args:
+        curves: of :func:`harness.report.tables.epochs`.
+        metric: one that every evaluated epoch has.
+
+    Returns:
+        One of each variant that was evaluated before, at a multiple of ``eval_every``; what was
+        evaluated at its end alone says nothing of it.
+    """
+    found = []
+    chosen = curves[curves["metric"] == metric]
+    for label, of_variant in chosen.groupby("label", sort=False, observed=True):
+        groups, spans = [], set()
+        for _, of_category in of_variant.groupby("category", sort=False):
+            values = []
+            for _, run in of_category.groupby("seed"):
+                run = run.sort_values("epoch")
+                last = run.iloc[-1]
+                before = run[run["epoch"] <= max(FROM * last["epoch"], run["epoch"].iloc[0])]
+                if (first := before.iloc[-1])["epoch"] < last["epoch"]:
+                    values.append(100 * (last["value"] - first["value"]))
+                    spans.add((int(first["epoch"]), int(last["epoch"])))
+            groups.append(np.array(values))
+        if spans:
+            made = paired_estimate(groups)
+            since, until = max(spans)
+            found.append(Rise(str(label), since, until, made.mean, made.interval()[0]))
+    return found
+
+
+def unfinished(curves: pd.DataFrame, metric: str, label: str) -> str:
+    """Warn, in Markdown, of variants whose training had not ended; empty where all had.
+
+    Args:
+        curves: of :func:`harness.report.tables.epochs`.
+        metric: that is looked at.
+        label: how it is printed.
+    """
+    rising = [r for r in rises(curves, metric) if r.still]
+    if not rising:
+        return ""
+    most = max(rising, key=lambda r: r.points)
+    names = plain(", ".join(r.variant for r in rising))
+    return (
+        f"**Training had not ended**: the {label} of {names} still rose (most: "
+        f"{plain(most.variant)}, {most.points:+.1f} points from epoch {most.since} to "
+        f"{most.until}), so this ranking may be one of speed of learning. More epochs tell: "
+        f"`--epochs {2 * most.until}`."
+    )

@@ -53,11 +53,11 @@ def _score(path: Path, images: int, epochs: int) -> None:
     for i in range(0, images, 2):
         masks.put(i, mask)
     labels = (np.arange(images) + 1) % 2
-    with writing_energies(path, data="", weights="") as written:
+    with writing_energies(path, data="", weights="", arithmetic="") as written:
         for epoch in range(1, epochs + 1):
             written.energies.save(epoch, _energies(images))
             written.loss.append(0.0)
-    history = load_energies(path, data="", weights="")
+    history = load_energies(path, data="", weights="", arithmetic="")
     assert history is not None
     *_, last = evaluate(variant, history, labels, masks)
     assert len(last.metrics) >= 9, last.metrics

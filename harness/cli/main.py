@@ -44,7 +44,12 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "doctor": machine.doctor,
     },
     "run": {"run": studies.run, "rescore": studies.rescore, "new": studies.new},
-    "read": {"report": studies.report, "gap": paper.gap, "params": paper.params},
+    "read": {
+        "report": studies.report,
+        "images": studies.images,
+        "gap": paper.gap,
+        "params": paper.params,
+    },
     "get data": {"data list": data.list_releases, "data fetch": data.fetch},
     "keep house": {
         "accept": paper.accept,

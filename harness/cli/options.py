@@ -171,6 +171,19 @@ class Study(Settings, Data, Results, Json):
     study: str = argument(STUDY, metavar="STUDY")
 
 
+COMMON = (
+    "compare with the records in DIR on the images common to both; in the same folder: with those "
+    "set aside when images were added"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Study):
+    """Hold a study whose test images are listed."""
+
+    common: Path | None = option("--common", COMMON, metavar="DIR")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan(Study, Machine):
     """Hold a study, and how it would be run."""

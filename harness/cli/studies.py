@@ -101,6 +101,27 @@ def rescore(options: options.Study) -> int:
     return _work(options, _settings(options), rescore_study, report=False)
 
 
+def images(options: options.Images) -> int:
+    """List what each test image got in every recorded run, as CSV."""
+    from harness.report import images as listing
+    from harness.report.selection import Selection
+
+    plan = _planned(options, _settings(options))
+    selection = Selection(plan.study, plan.results, plan.dataset, plan.about)
+    if options.common is None:
+        table = listing.images(selection)
+    else:
+        table = listing.on_common(selection, options.common)
+    if options.json:
+        print(table.to_json(orient="records", indent=1))
+    else:
+        print(table.to_csv(index=False), end="")
+    if table.empty:
+        print("nothing is listed: run it first; `harness rescore` lists the images of old records",
+              file=sys.stderr)  # fmt: skip
+    return 0
+
+
 def new(options: options.New) -> int:
     """Write a commented study of your own into this folder, to start from."""
     file = new_study(options.name, Path(), taken=STUDIES)
@@ -177,9 +198,9 @@ def _write_report(options: options.Study | options.Report, plan: "Plan") -> None
 
     source = plan.study.source or str(options.study)
     chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
-    pages = [write_report(source, plan.results, chosen)]
+    pages = [write_report(source, plan.results, chosen, options.category)]
     if options.study == EMBEDDED:
-        pages.append(write_qualitative(source, plan.results, chosen))
+        pages.append(write_qualitative(source, plan.results, chosen, options.category))
     for page in pages:
         print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
 

@@ -126,6 +126,15 @@ class Category:
         ]
 
     @property
+    def contents(self) -> list[str]:
+        """Identify every test image by 12 hexadecimal digits of its content, whatever its name."""
+        facts = _all_facts(self.test)
+        return [
+            (hashlib.sha256(_pixels(s.path)).digest() if self.drawn else f.sha256).hex()[:12]
+            for s, f in zip(self.test, facts, strict=True)
+        ]
+
+    @property
     def has_masks(self) -> bool:
         """Tell whether every defective test image has a mask, so that pixel metrics exist."""
         return all(s.mask is not None for s in self.test if s.label)

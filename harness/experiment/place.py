@@ -52,6 +52,14 @@ class Place:
         """Find the record."""
         return self._file(".json")
 
+    def before(self, data: str) -> Path:
+        """Find the record of images that were replaced, as more were added; ``data``: a digest."""
+        return self.record.with_name(f"before-{data}-{self.record.name}")
+
+    def earlier(self) -> list[Path]:
+        """List the records that were set aside, those of other images."""
+        return sorted(self.record.parent.glob(f"before-*-{self.record.name}"))
+
     @property
     def failure(self) -> Path:
         """Find the note that a failed run leaves."""

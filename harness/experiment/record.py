@@ -180,6 +180,7 @@ class Images(Block, kw_only=True):
 
     Attributes:
         path: below the data root.
+        sha256: the first 12 digits of its content's.
         defect: its kind; ``good`` for none.
         score: larger = more anomalous.
         defect_pixels: of its mask at the map's size; empty without masks or maps, as what follows.
@@ -192,6 +193,7 @@ class Images(Block, kw_only=True):
     """
 
     path: list[str]
+    sha256: list[str] = []
     defect: list[str]
     score: list[float]
     defect_pixels: list[int] = []

@@ -3,9 +3,11 @@
 import html
 import json
 import os
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import harness
 from harness.bundled import bundled
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
+from harness.experiment.values import show
 from harness.files import write_whole
-from harness.studies import get_study
+from harness.studies import definition, get_study
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>fastflow-harness reports</title>
@@ -32,6 +35,8 @@ PAGE = """<!doctype html>
 ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
 
 
+LONGEST = 120  # characters of a page's name, without its suffix
+
 # Notebooks of some studies; every other study's is ``ablations``.
 NOTEBOOKS = {
     "methods": "methods",
@@ -47,26 +52,55 @@ PAGES = {
 }
 
 
-def write_report(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+def write_report(
+    study: str, results: Path, chosen: Mapping[str, Any], only: Sequence[str] = ()
+) -> Path:
     """Execute a study's notebook.
 
     Args:
         study: its name, or the absolute path of its file.
         results: the folder with the records; the report goes to ``results/reports``.
         chosen: the options of :func:`harness.studies.get_study`, with dataset and categories.
+        only: the categories that were asked for by name.
 
     Returns:
         The HTML page.
     """
     asked = _asked(study, chosen)
+    name = page_name(asked, chosen, only)
     given = {"study": study, **chosen}
-    return _write(NOTEBOOKS.get(study, "ablations"), asked.name, results, given, asked.asks)
+    return _write(NOTEBOOKS.get(study, "ablations"), name, results, given, asked.asks)
 
 
-def write_qualitative(study: str, results: Path, chosen: Mapping[str, Any]) -> Path:
+def write_qualitative(
+    study: str, results: Path, chosen: Mapping[str, Any], only: Sequence[str] = ()
+) -> Path:
     """Execute ``notebooks/qualitative.ipynb`` for a study: images, masks and maps."""
+    asked = _asked(study, chosen)
+    name = f"qualitative-{page_name(asked, chosen, only)}"
     given = {"study": study, **chosen}
-    return _write("qualitative", "qualitative", results, given, _asked(study, chosen).asks)
+    return _write("qualitative", name, results, given, asked.asks)
+
+
+def page_name(study: Study, chosen: Mapping[str, Any], only: Sequence[str] = ()) -> str:
+    """Name a page after its study and what was asked of it, so that none overwrites another.
+
+    >>> from harness.studies import STUDIES
+    >>> chosen = {"dataset": "plates", "set": {"epochs": 3}, "seeds": [0, 1]}
+    >>> page_name(STUDIES["surfaces"], chosen)
+    'surfaces--plates--epochs=3--seeds=0,1'
+    """
+    own, dataset = definition(study) or study, chosen.get("dataset")
+    said = [dataset] if dataset and dataset != own.dataset else []
+    said += [",".join(only)] if only else []
+    said += chosen.get("variants") or ()
+    said += [f"where-{k}={show(v)}" for k, v in (chosen.get("where") or {}).items()]
+    said += [f"{k}={show(v)}" for k, v in (chosen.get("set") or {}).items()]
+    if seeds := chosen.get("seeds"):
+        said.append(f"seeds={','.join(map(str, seeds))}")
+    exact = "--".join([study.name, *said])
+    name = re.sub(r"[^\w.,=-]+", "-", exact)[:LONGEST]
+    return name if name == exact else f"{name}--{sha256(exact.encode()).hexdigest()[:6]}"
 
 
 def write_page(name: str, results: Path) -> Path:

@@ -161,7 +161,7 @@ class History:
 
 
 @contextmanager
-def writing_energies(path: Path, *, data: str, weights: str) -> Iterator[History]:
+def writing_energies(path: Path, *, data: str, weights: str, arithmetic: str) -> Iterator[History]:
     """Give an empty history whose energies are written beside ``path`` as training goes on.
 
     At the end the file is seen there whole, and the history reads from it; nothing is left where
@@ -171,6 +171,7 @@ def writing_energies(path: Path, *, data: str, weights: str) -> Iterator[History
         path: where.
         data: the digest of its images.
         weights: the SHA-256 of its backbone's weights.
+        arithmetic: as records name it.
     """
     with written_whole(path) as temporary:
         history = History(energies=SavedEnergies(temporary))
@@ -179,6 +180,7 @@ def writing_energies(path: Path, *, data: str, weights: str) -> Iterator[History
             about = {
                 "data": data,
                 "weights": weights,
+                "arithmetic": arithmetic,
                 "loss": history.loss,
                 "holdout": history.holdout,
                 "bank_bytes": history.bank_bytes,
@@ -189,8 +191,10 @@ def writing_energies(path: Path, *, data: str, weights: str) -> Iterator[History
     history.energies.reopen(path)
 
 
-def load_energies(path: Path, *, data: str, weights: str) -> History | None:
-    """Open an equal training's energies; None if there are none of the same data and weights.
+def load_energies(path: Path, *, data: str, weights: str, arithmetic: str) -> History | None:
+    """Open an equal training's energies; None if there are none of the same source.
+
+    Files from before do not say their arithmetic, and count as of any.
 
     A damaged file is as good as none: it is trained again, and written anew.
     """
@@ -199,7 +203,9 @@ def load_energies(path: Path, *, data: str, weights: str) -> History | None:
     try:
         energies = SavedEnergies(path, "r")
         about = json.loads(str(energies.read("about.npy")))
-        if (about["data"], about["weights"]) != (data, weights) or not energies.is_sound():
+        same = (about["data"], about["weights"]) == (data, weights)
+        same = same and about.get("arithmetic") in (None, arithmetic)
+        if not same or not energies.is_sound():
             return None
         holdout = {int(k): v for k, v in about["holdout"].items()}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):

@@ -88,8 +88,12 @@ class Job:
 
     @property
     def source(self) -> dict[str, str]:
-        """Name the images and the weights that its energies are of."""
-        return {"data": self.key.data_digest, "weights": self.weights["sha256"]}
+        """Name the images, weights and arithmetic that its energies are of."""
+        return {
+            "data": self.key.data_digest,
+            "weights": self.weights["sha256"],
+            "arithmetic": self.key.arithmetic,
+        }
 
     def is_trained(self) -> bool:
         """Tell whether its training's energies are saved, so that only scoring is left."""
@@ -192,6 +196,7 @@ def listed(category: Category, images: PerImage, size: int) -> Images:
     """List what each test image got, for a record."""
     said = Images(
         path=category.names,
+        sha256=category.contents,
         defect=[s.defect for s in category.test],
         score=[float(s) for s in images.scores],
     )

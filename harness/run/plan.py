@@ -1,7 +1,7 @@
 """A study's plan: where it runs, its cells, and which of them are recorded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.data.contract import Category
@@ -21,7 +21,8 @@ class Plan:
     """Hold a study on a data set: every cell, and which of them are recorded.
 
     ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
-    made without the data; ``absent`` are categories that the study names and the data lacks.
+    made without the data; ``absent`` are categories that the study names and the data lacks;
+    ``grown`` are cells that were recorded when the data had fewer images.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -36,6 +37,7 @@ class Plan:
     results: Path
     cells: tuple[Cell, ...]
     absent: tuple[str, ...] = ()
+    grown: tuple[Cell, ...] = ()
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -57,8 +59,9 @@ class Plan:
         return Place.of(self.results, cell.variant, self.dataset, cell.category, cell.seed)
 
     def missing(self) -> list[Cell]:
-        """List the cells without a record."""
-        return [c for c in self.cells if not self.place(c).record.is_file()]
+        """List the cells without a record, and those whose images are more by now."""
+        grown = set(self.grown)
+        return [c for c in self.cells if c in grown or not self.place(c).record.is_file()]
 
 
 def make_plan(study: Study, settings: Settings) -> Plan:
@@ -154,19 +157,29 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
 
 def _checked(plan: Plan) -> Plan:
     """The plan, if what is recorded of it can be read: else that is said before anything runs."""
+    grown = []
     for cell in plan.cells:
         place = plan.place(cell)
         if place.record.is_file():
             record = read_at(place)
-            if category := plan.categories.get(cell.category):
-                _same_data(place.record, record, category)
-    return plan
+            category = plan.categories.get(cell.category)
+            if category and record.data.digest != category.digest:
+                _grown(place.record, record, category)
+                grown.append(cell)
+    return replace(plan, grown=tuple(grown))
 
 
-def _same_data(path: Path, record: Record, category: Category) -> None:
-    if record.data.digest != category.digest:
+def _grown(path: Path, record: Record, category: Category) -> None:
+    """Refuse other images than the record's, unless they are mostly those and more.
+
+    Photos are known by their content: others of the same names are others.
+    """
+    before = set(record.images.sha256 if record.images else ())
+    common = before & set(category.contents)
+    fewer = len(category.train) < record.data.train or len(category.test) < record.data.test
+    if fewer or 2 * len(common) <= len(before):
         raise InputError(
             f"{path}: recorded on other images of {category.name} (data digest "
-            f"{record.data.digest}; now {category.digest}); expected the same; use another "
-            "--results"
+            f"{record.data.digest}; now {category.digest}; {len(common)} test images in common); "
+            "expected the same, or more; use another --results"
         )

@@ -91,7 +91,12 @@ def _rescore(cell: Cell, plan: Plan, trained: Trained) -> bool:
     if sibling is None:
         return False
     energies = Place.of(plan.results, training, plan.dataset, cell.category, cell.seed).energies
-    history = load_energies(energies, data=category.digest, weights=sibling.weights.sha256)
+    history = load_energies(
+        energies,
+        data=category.digest,
+        weights=sibling.weights.sha256,
+        arithmetic=sibling.environment.arithmetic,
+    )
     place = plan.place(cell)
     own = read_at(place) if place.record.is_file() else None
     if history is None and own is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import read_record, read_records, write_failure
+from harness.experiment.record import read_at, read_record, read_records, write_failure
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
@@ -66,6 +66,7 @@ def run_study(
     outcome = Outcome(already=len(plan.cells) - len(missing))
     say(_headline(plan, len(missing)))
     remove_leftovers(settings.results)
+    _set_aside(plan, say)
     if not missing:
         return outcome
     settings = settle(settings)
@@ -101,6 +102,19 @@ def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -
     if warning:
         say(warning)
     return parallel
+
+
+def _set_aside(plan: Plan, say: Say) -> None:
+    """Keep the records of fewer images under another name: their runs are run again."""
+    for cell in plan.grown:
+        place = plan.place(cell)
+        place.record.replace(place.before(read_at(place).data.digest))
+    if plan.grown:
+        say(
+            f"{len(plan.grown)} runs were recorded on fewer images: they are run again, and the "
+            f"records kept; `harness images {plan.study.name} --common {plan.results}` compares "
+            "them on the images common to both"
+        )
 
 
 def _load_extractors(cells: Iterable[Cell], settings: Settings) -> dict[FeatureSpec, Extractor]:

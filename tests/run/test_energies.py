@@ -11,7 +11,7 @@ from harness.files import remove_leftovers
 from harness.methods.contract import Energies
 from harness.run.energies import CHUNK, SavedEnergies, load_energies, writing_energies
 
-SOURCE = {"data": "d", "weights": "w"}
+SOURCE = {"data": "d", "weights": "w", "arithmetic": "cpu float32"}
 
 
 def draw(images, seed, *, taps=2, own=True):
@@ -88,8 +88,8 @@ def test_it_is_an_npz_that_numpy_reads(tmp_path):
         assert json.loads(str(file["about"]))["data"] == "d"
 
 
-@pytest.mark.parametrize("changed", ["data", "weights"])
-def test_energies_of_other_images_or_weights_are_none(tmp_path, changed):
+@pytest.mark.parametrize("changed", ["data", "weights", "arithmetic"])
+def test_energies_of_another_source_are_none(tmp_path, changed):
     write(tmp_path / "there.npz", {1: [draw(5, 0)]})
     assert load_energies(tmp_path / "there.npz", **SOURCE | {changed: "other"}) is None
     assert load_energies(tmp_path / "not there.npz", **SOURCE) is None

@@ -2,14 +2,14 @@
 
 The good images lie in the folder itself, or else in its ``train/good``, ``train`` or ``good``.
 Optional are ``test/good/*``, ``test/<defect>/*`` and ``ground_truth/<defect>/*``, as in MVTec AD.
-Without ``test/good``, every fifth good image by name is a test image, at least the last
-(:func:`harness.data.folders.every_fifth`).
+Without ``test/good``, about every fifth good image is a test image, by a hash of its name, so that
+photos that are added later move none (:func:`harness.data.folders.held_out`).
 """
 
 from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
-from harness.data.folders import every_fifth, existing_folder, images_in, safe_name
+from harness.data.folders import existing_folder, held_out, images_in, safe_name
 from harness.data.layouts.mvtec_ad import labelled
 from harness.errors import InputError, unknown
 
@@ -65,7 +65,7 @@ class Folder:
             test = list(labelled(self.root / "test", self.root / "ground_truth"))
         train = self._good
         if all(s.label for s in test):
-            train, held = every_fifth(train)
+            train, held = held_out(train)
             test = [*(Sample(p) for p in held), *test]
         return make_category(self, self.name, (Sample(p) for p in train), test, self.root)
 

@@ -4,7 +4,9 @@ import os
 import pickle
 import shutil
 import sys
+import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from harness.data.contract import read_image, read_mask
 from harness.data.counts import CIFAR10_CLASSES, PUBLISHED_COUNTS, Copy, compare
 from harness.data.datasets import open_dataset
 from harness.data.disturbed import disturbed
-from harness.data.folders import every_fifth
+from harness.data.folders import every_fifth, held_out
 from harness.data.layouts import recognise
 from harness.data.layouts.cifar10 import read_batch
 from harness.data.layouts.mvtec_ad import MvtecAd
@@ -83,6 +85,34 @@ def test_the_study_says_which_and_dataset_overrides(written, tmp_path):
 def test_every_fifth():
     assert every_fifth(list("abcdefghijk")) == (list("abcdfghik"), list("ej"))
     assert every_fifth(list("abc")) == (list("ab"), ["c"])
+
+
+def test_a_photo_stays_on_its_side_whatever_is_added():
+    some = [Path(f"IMG_{i:04}.jpg") for i in range(0, 60, 3)]
+    train, test = held_out(some)
+    more_train, more_test = held_out([Path(f"IMG_{i:04}.jpg") for i in range(60)])
+    assert set(train) <= set(more_train)
+    assert set(test) <= set(more_test)
+    assert 6 <= len(more_test) <= 18  # about a fifth of 60
+    assert held_out(some[::-1])[1] == test[::-1]
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_both_sides_have_an_image(count):
+    for start in range(40):
+        train, test = held_out([Path(f"{start + i}.png") for i in range(count)])
+        assert train
+        assert test
+        assert len(train) + len(test) == count
+
+
+def test_a_name_in_two_unicode_spellings_is_on_one_side():
+    names = [f"k\u00fcche {i}.png" for i in range(30)]
+    composed, apart = (
+        held_out([Path(unicodedata.normalize(form, n)) for n in names])[1]
+        for form in ("NFC", "NFD")
+    )
+    assert [unicodedata.normalize("NFC", p.name) for p in apart] == [p.name for p in composed]
 
 
 def test_a_folder_with_its_own_good_test_images_is_not_split(written, tmp_path):

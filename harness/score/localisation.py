@@ -65,33 +65,33 @@ class Localisation:
         Raises:
             ValueError: a map has a non-finite score.
         """
-        regions: list[Counts] = []
-        defects: list[Counts] = []
-        normals: list[Counts] = []
+        regions: list[int] = []  # not arrays: small ones kept between large ones that come and
+        defects: list[int] = []  # go scatter over the heap
+        sides: list[int] = []
         clean = Highest(rate=CLEAN_RATE, most=pixels)
 
         def pairs() -> Iterator[tuple[Values, Values]]:
             for maps, masks in chunks():
                 check_finite(maps)
-                defects.append(masks.sum((1, 2), dtype=np.int64))
-                normals.append((~masks).sum((1, 2), dtype=np.int64))
-                clean.add(maps[defects[-1] == 0].ravel())
+                found = masks.sum((1, 2))
+                defects.extend(found.tolist())
+                sides.extend([masks[0].size] * len(masks))
+                clean.add(maps[found == 0].ravel())
                 positives = []
                 for scores, mask in zip(maps, masks, strict=True):
                     if mask.any():
-                        found, sizes = _by_region(scores, mask)
-                        positives.append(found)
-                        regions.append(sizes)
+                        ordered, sizes = _by_region(scores, mask)
+                        positives.append(ordered)
+                        regions.extend(sizes.tolist())
                 yield np.concatenate([maps[:0].ravel(), *positives]), maps[~masks]
 
         def again() -> Iterator[Values]:
             return (maps[~masks] for maps, masks in chunks())
 
         ranking = Ranking.of(pairs(), again, positives=defective, negatives=pixels - defective)
-        sizes, counts, others = (
-            np.concatenate([np.arange(0), *each]) for each in (regions, defects, normals)
-        )
-        return cls(ranking, sizes, counts, others, clean, fpr_limit)
+        counts = np.array(defects, np.int64)
+        others = np.array(sides, np.int64) - counts
+        return cls(ranking, np.array(regions, np.int64), counts, others, clean, fpr_limit)
 
     @cached_property
     def summary(self) -> dict[str, float]:

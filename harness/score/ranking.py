@@ -78,10 +78,7 @@ class Ranking:
                 yield others
 
         size = min(BATCH, negatives)
-        whole: list[Values] = []
-        for batch in _batches(walk(), size):
-            if negatives <= BATCH:
-                whole.append(batch)  # the only one; else all come again
+        whole = [batch for batch in _batches(walk(), size) if negatives <= BATCH]  # or all again
         kind = np.uint32 if positives + negatives < 2**32 else np.int64
         ascending = np.sort(given)
         ranks = _ranks(ascending, given, kind)

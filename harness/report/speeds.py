@@ -12,7 +12,8 @@ from harness.report.selection import Selection
 
 FIGURES = ("fps", "latency_ms", "latency_ms_min", "latency_ms_max")
 FEWEST = 3  # rounds
-SPREAD = 1.5  # largest time over smallest, of one network's rounds or of equal networks
+SPREAD = 2.0  # largest time over smallest, of one network's rounds
+EQUAL = 1.5  # and of the medians of equal networks
 IN_BATCHES = 0.5  # least FPS of a batch, as a share of what the latency of one image allows
 
 
@@ -86,6 +87,6 @@ def _of_equal_networks(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
     for group in alike.values():
         times = [r.measured.speed.latency_ms for r in group]
         known = [t for t in times if t is not None]
-        if known and max(known) > SPREAD * min(known):
+        if known and max(known) > EQUAL * min(known):
             said = f"not steady: equal networks took {min(known):.3g} and {max(known):.3g} ms"
             yield from ((r.digest, said) for r in group)

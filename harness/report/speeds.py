@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.experiment.record import Record, Speed
+from harness.experiment.measured import Speed
+from harness.experiment.record import Record
 from harness.report.selection import Selection
 
 FIGURES = ("fps", "latency_ms", "latency_ms_min", "latency_ms_max")

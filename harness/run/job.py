@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_image
 from harness.errors import RunFailed
+from harness.experiment.measured import Measured
 from harness.experiment.place import Place
 from harness.experiment.record import (
     SCHEMA,
@@ -21,7 +22,6 @@ from harness.experiment.record import (
     Epoch,
     EpochSelection,
     Images,
-    Measured,
     Protocol,
     Record,
     Weights,

@@ -13,7 +13,7 @@ import torch
 
 import harness
 from harness.errors import InputError
-from harness.experiment.record import Environment
+from harness.experiment.measured import Environment
 from harness.experiment.settings import Settings
 from harness.methods.flow import compiled
 

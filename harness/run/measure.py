@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import Macs, Parameters, Speed
+from harness.experiment.measured import Macs, Parameters, Speed
 from harness.experiment.variant import Variant
 from harness.features.extractor import Extractor
 from harness.features.views import Shapes

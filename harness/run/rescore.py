@@ -10,14 +10,13 @@ import torch
 import harness
 from harness.data.contract import Category
 from harness.errors import RunFailed, warn
+from harness.experiment.measured import Measured, Speed
 from harness.experiment.place import Place
 from harness.experiment.record import (
     SCHEMA,
     Data,
-    Measured,
     Record,
     Rescored,
-    Speed,
     read_at,
     read_records,
     write_record,

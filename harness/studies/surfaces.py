@@ -2,10 +2,10 @@
 
 The embedded study: it needs no download and runs in minutes, on photographs of brick, grass
 and gravel with drawn defects. Its figures are about these surfaces only. The size and the
-epochs are chosen so that two CPU cores finish it, not for the best score; the learning rate begins
-at five times the paper's and falls to zero, so that every variant has stopped rising after 60
-steps: a ranking of what still rises would be one of speed of learning. With fewer images the epochs
-go up to as many steps. The flow step is the one that the paper draws (Fig. 2: ActNorm and
+epochs are chosen so that two CPU cores finish it, not for the best score. The learning rate
+begins at five times the paper's and falls to zero, so that every variant has stopped rising after
+60 steps: a ranking of what still rises would be one of speed of learning. With fewer images the
+epochs go up to as many steps. The flow step is the one that the paper draws (Fig. 2: ActNorm and
 permutation before the coupling).
 """
 

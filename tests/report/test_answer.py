@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from handmade import changed, record
 
+from harness.experiment.measured import Speed
 from harness.experiment.place import Place
-from harness.experiment.record import Images, Record, Speed, write_record
+from harness.experiment.record import Images, Record, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.report import plots, tables

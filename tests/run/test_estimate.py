@@ -5,8 +5,9 @@ import pytest
 from handmade import changed, record
 
 from harness.errors import InputError
+from harness.experiment.measured import Macs
 from harness.experiment.place import Place
-from harness.experiment.record import Macs, Record, write_record
+from harness.experiment.record import Record, write_record
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant

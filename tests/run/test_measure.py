@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.experiment.record import Parameters
+from harness.experiment.measured import Parameters
 from harness.experiment.variant import Variant
 from harness.methods.fastflow import FastFlow
 from harness.run import measure as module

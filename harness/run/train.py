@@ -42,10 +42,7 @@ def train(
     enough: Callable[[History], bool] = lambda history: False,
     history: History | None = None,
 ) -> History:
-    """Learn from good images alone, and score the test images.
-
-    A flow is trained by negative log-likelihood (paper Eq. 1); a method that is not trained by
-    gradient is fitted once, as its only epoch.
+    """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
     Args:
         model: freshly built.
@@ -56,8 +53,8 @@ def train(
             initialisation, so that variants with one seed see the same batches.
         device: as in torch.
         progress: called after every epoch with its number, from 1, and its mean loss.
-        enough: called after every evaluation; true ends the training.
-        history: filled on the way, and returned; None: one in memory.
+        enough: called after every evaluation; true ends it.
+        history: filled on the way; None: one in memory.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:

@@ -7,11 +7,13 @@ import pytest
 from PIL import Image
 from tiny import SHARED, write_category
 
-from harness.data.contract import read_image, read_mask
+from harness.bundled import bundled
+from harness.data.contract import Category, Sample, read_image, read_mask
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import open_dataset
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
+from harness.experiment.record import read_records
 
 
 def test_counts_labels_and_masks(data):
@@ -161,3 +163,34 @@ def test_the_official_totals():
     visa = PUBLISHED_COUNTS["visa"].values()
     assert sum(c.train + c.test - c.defective for c in visa) == 9621
     assert sum(c.defective for c in visa) == 1200
+
+
+def test_a_drawn_sets_digest_is_of_pixels_and_version(tmp_path):
+    """PNG's bytes depend on the zlib at hand; an image's pixels do not."""
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)
+
+    def category(name, level, *, drawn="surfaces 1", change=0):
+        files = []
+        for split in ("train", "test"):
+            files.append(tmp_path / name / f"{split}.png")
+            files[-1].parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels + change).save(files[-1], compress_level=level)
+        train, test = (Sample(f) for f in files)
+        return Category("d", "c", (train,), (test,), drawn=drawn)
+
+    one, other = category("one", 0), category("other", 9)
+    assert one.train[0].path.read_bytes() != other.train[0].path.read_bytes()
+    assert one.digest == other.digest
+    assert one.contents == other.contents
+    assert category("newer", 0, drawn="surfaces 2").digest != one.digest
+    assert category("pixel", 0, change=1).digest != one.digest
+    assert category("a file", 0, drawn="").digest != category("its twin", 9, drawn="").digest
+
+
+def test_the_embedded_sets_digest_is_the_accepted_one(tmp_path):
+    """So that the accepted records are of what every machine draws."""
+    grass = open_dataset("surfaces", folder=None, cache=tmp_path).load("grass")
+    accepted = next(
+        r for r in read_records(bundled("results", "baseline")) if r.category == "grass"
+    )
+    assert grass.digest == accepted.data.digest

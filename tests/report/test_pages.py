@@ -221,7 +221,7 @@ def test_table2_on_records(show, recorded):
     assert "97.3 ± 0.2" in text  # the mean of ResNet18: 97.1, 97.3, 97.5
     assert "gathierry, last epoch" in text
     assert "anomalib, best epoch on test" in text
-    assert "2 gap" in text  # screw of CaiT, image and pixel
+    assert "2 undecided" in text  # screw of CaiT, image and pixel: one seed
     assert "-47.80" in text
 
 
@@ -267,3 +267,19 @@ def test_a_page_and_a_tables_report_by_kernel(recorded, capsys):
     assert STUDIES["table2"].asks in index
     assert pages.PAGES["parameters"] in index
     assert not list((recorded / "reports").glob(".*"))
+
+
+def test_what_was_asked_is_in_a_pages_name():
+    study = STUDIES["kernels"]
+    asked = [
+        {}, {"dataset": "mine"}, {"set": {"epochs": 3}}, {"where": {"kernels": (3,)}},
+        {"seeds": [0]}, {"variants": ["a, kernels=3"]}, {"variants": ["a; kernels=3"]},
+        {"dataset": "a/b"}, {"dataset": "a b"}, {"set": {"epochs": 3}, "seeds": [0]},
+        {"variants": [f"variant {i}" for i in range(40)]},
+        {"variants": [f"variant {i}" for i in range(41)]},
+    ]  # fmt: skip
+    names = [pages.page_name(study, one) for one in asked]
+    names.append(pages.page_name(study, {}, ["screw"]))
+    assert names[0] == "kernels"
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[\w.,=-]{1,130}", name) for name in names)

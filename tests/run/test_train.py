@@ -12,6 +12,7 @@ from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.methods.fastflow import FastFlow
 from harness.run.model import make_model
+from harness.run.train import _factor, epochs_of
 from harness.run.train import train as fit
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
@@ -247,3 +248,29 @@ def test_enough_ends_the_training_at_an_evaluation():
     )  # fmt: skip
     assert len(history.loss) == 4
     assert list(history.energies) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "epochs"),
+    [
+        ({}, 10, 4),
+        ({"min_steps": 3}, 10, 4),  # 12 steps anyway
+        ({"min_steps": 13}, 10, 5),
+        ({"min_steps": 30}, 3, 30),  # one batch, not full
+        ({"min_steps": 8, "drop_last": True}, 10, 4),
+        ({"min_steps": 9, "drop_last": True}, 10, 5),
+        ({"min_steps": 30, "holdout": 0.5}, 8, 30),
+    ],
+)
+def test_few_images_are_passed_more_often(changes, images, epochs):
+    variant = BASE.replace(**changes)
+    assert epochs_of(variant, images) == epochs
+    _, history = train(variant, images=images)
+    assert len(history.loss) == epochs
+    assert max(history.energies) == epochs
+
+
+def test_a_falling_rate_ends_with_the_last_of_the_steps():
+    variant = BASE.replace(min_steps=60, schedule="cosine", warmup_epochs=1)
+    factor = _factor(variant, 10)
+    assert [round(factor(n), 3) for n in (0, 2, 3, 59)] == [0.333, 1.0, 1.0, 0.001]

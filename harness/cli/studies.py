@@ -108,6 +108,8 @@ def images(options: options.Images) -> int:
 
     plan = _planned(options, _settings(options))
     selection = Selection(plan.study, plan.results, plan.dataset, plan.about)
+    if options.common and not options.common.is_dir():
+        raise InputError(f"--common: expected a folder of results; got {options.common}")
     if options.common is None:
         table = listing.images(selection)
     else:
@@ -117,7 +119,7 @@ def images(options: options.Images) -> int:
     else:
         print(table.to_csv(index=False), end="")
     if table.empty:
-        print("nothing is listed: run it first; `harness rescore` lists the images of old records",
+        print("nothing to list: no records, or old ones (`harness rescore` lists their images)",
               file=sys.stderr)  # fmt: skip
     return 0
 

@@ -81,6 +81,7 @@ class Ours:
         'undecided'
         """
         low, high = self.interval
+        tolerance += 1e-9  # of rounding
         if published - tolerance <= low and high <= published + tolerance:
             return "reproduced"
         if high < published - tolerance:

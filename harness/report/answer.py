@@ -1,12 +1,12 @@
 """The answer to a study's question: which variant to take, or what it would take to tell."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import isnan
 
 import numpy as np
 
 from harness.experiment.values import plain
-from harness.report.differences import Difference, differences, own_photos
+from harness.report.differences import ALPHA, Difference, differences, own_photos
 from harness.report.learning import unfinished
 from harness.report.selection import Selection
 from harness.report.tables import epochs
@@ -39,35 +39,43 @@ def answer(selection: Selection) -> str:
 
 def _level(selection: Selection, metric: str, level: str, reference: str) -> Iterator[str]:
     """The sentences about one level."""
-    means = _means(selection, metric)
     found = differences(selection, metric)
     label = METRICS[metric].label
+    mean = _means(selection, metric, [reference])[reference]
     yield (
         f"**{level.capitalize()}**: the reference ({plain(reference)}) has a mean {label} of "
-        f"{means[reference]:.1f}."
+        f"{mean:.1f}."
     )
     yield from _clear(found)
-    honest = {n: m for n, m in means.items() if n not in _oracles(selection)}
-    if len(honest) > 1:
-        yield _take(selection, metric, honest, reference)
+    oracles = _oracles(selection)
+    honest = [name for name in selection.labels.values() if name not in oracles]
+    means = _means(selection, metric, honest)
+    if len(means) > 1:
+        yield _take(selection, metric, means, reference)
+    elif len(honest) > 1:
+        yield "Which to take is not told: the variants have no run in common."
 
 
 def _take(selection: Selection, metric: str, means: dict[str, float], reference: str) -> str:
-    """Which variant to take, or what would tell."""
+    """Which variant to take, or what would tell.
+
+    The best is picked after looking, so each comparison with it counts as one of all pairs.
+    """
     best = max(means, key=lambda name: means[name])
     behind = [d for d in differences(selection, metric, best) if d.variant in means]
-    lost = [d.variant for d in behind if d.verdict == "loses"]
-    near = [d.variant for d in behind if d.verdict != "loses"]
+    pairs = len(means) * (len(means) - 1) / 2
+    lost = {d.variant for d in behind if d.verdict == "loses" and d.deciding.p * pairs < ALPHA}
+    near = [d.variant for d in behind if d.variant not in lost]
     if lost:
         said = f"Take {plain(best)} ({means[best]:.1f})"
         return said + (f"; not clearly behind it: {_names(near)}." if near else ".")
     photos = own_photos(selection.dataset)
     who = "These photos cannot tell" if photos else "These runs cannot tell"
-    rival = next((d for d in behind if d.variant == reference), None) or min(
-        behind, key=lambda d: -d.deciding.mean
+    rival = next((d for d in behind if d.variant == reference), None) or max(
+        behind, key=lambda d: np.nan_to_num(d.deciding.mean, nan=-np.inf)
     )
-    low, high = (-bound for bound in reversed(rival.interval))
-    lead = -rival.deciding.mean
+    low, high = (-bound + 0.0 for bound in reversed(rival.interval))
+    lead = round(-rival.deciding.mean, 1) + 0.0
     names = f"the best, {plain(best)}, leads {plain(rival.variant)}"
     said = f"{who} which variant to take: {names} by {lead:.1f} points"
     said += ". " if isnan(low) else f" ({low:+.1f} to {high:+.1f}). "
@@ -118,15 +126,18 @@ def _names(variants: Sequence[str]) -> str:
     return plain(", ".join(variants))
 
 
-def _means(selection: Selection, metric: str) -> dict[str, float]:
-    """Variant → mean over its runs, in %."""
-    values: dict[str, list[float]] = {}
+def _means(selection: Selection, metric: str, names: Iterable[str]) -> dict[str, float]:
+    """Variant → mean in %, over the runs on the same images that all of these variants have."""
+    values: dict[str, dict[tuple[str, int, str], float]] = {name: {} for name in names}
     for r in selection.records:
-        if metric in r.metrics:
-            values.setdefault(selection.labels[r.digest], []).append(100 * r.metrics[metric])
-    return {
-        name: float(np.mean(values[name])) for name in selection.labels.values() if name in values
-    }
+        name = selection.labels[r.digest]
+        if metric in r.metrics and name in values:
+            values[name][r.category, r.seed, r.data.digest] = 100 * r.metrics[metric]
+    has = {name: of for name, of in values.items() if of}
+    common = set.intersection(*(set(of) for of in has.values())) if has else set()
+    if not common:
+        return {}
+    return {name: float(np.mean([of[cell] for cell in common])) for name, of in has.items()}
 
 
 def _oracles(selection: Selection) -> set[str]:

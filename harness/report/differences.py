@@ -126,13 +126,14 @@ Pairs = dict[str, list[tuple[Record, Record]]]  # category → records of one se
 
 
 def _pairs(selection: Selection, digest: str, other: str, metric: str) -> Pairs:
-    """The runs of a variant and of the reference that have the metric, by category."""
+    """The runs of a variant and the reference on the same images, with the metric, by category."""
     runs = {
         (r.digest, r.category, r.seed): r for r in selection.records if metric in r.metrics
     }  # fmt: skip
     found: Pairs = {}
     for (of, category, seed), record in runs.items():
-        if of == digest and (pair := runs.get((other, category, seed))):
+        pair = runs.get((other, category, seed)) if of == digest else None
+        if pair and pair.data.digest == record.data.digest:
             found.setdefault(category, []).append((record, pair))
     return found
 

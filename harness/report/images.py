@@ -81,14 +81,15 @@ def _earlier(place: Place, other: Path) -> Iterator[Record]:
 def _compared(
     record: Record, now: Images, earlier: Record, before: Images, selection: Selection
 ) -> tuple[object, ...]:
-    """A row of :func:`on_common`; the images are known by their content."""
-    common = set(now.sha256) & set(before.sha256)
-    values = []
-    for listed in (before, now):
-        chosen = np.array([digest in common for digest in listed.sha256], dtype=bool)
-        scores, labels = np.array(listed.score)[chosen], np.array(listed.labels)[chosen]
-        known = len(scores) > 0
-        values.append(image_metrics(scores, labels)["image_auroc"] if known else np.nan)
+    """A row of :func:`on_common`; the images are known by their content and label."""
+    both = (before, now)
+    scores = [dict(zip(zip(i.sha256, i.labels, strict=True), i.score, strict=True)) for i in both]
+    common = sorted(set(scores[0]) & set(scores[1]))
+    labels = np.array([label for _, label in common], dtype=bool)
+    values = [
+        image_metrics([of[image] for image in common], labels)["image_auroc"] if common else np.nan
+        for of in scores
+    ]
     name = selection.labels[record.digest]
     run = (name, record.category, record.seed, len(now.path), len(common))
     return (*run, *(round(100 * v, 2) for v in values), earlier.data.digest)

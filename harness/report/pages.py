@@ -35,7 +35,7 @@ PAGE = """<!doctype html>
 ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
 
 
-LONGEST = 120  # characters of a page's name, without its suffix
+LONGEST = 100  # characters of a page's name, without its suffix
 
 # Notebooks of some studies; every other study's is ``ablations``.
 NOTEBOOKS = {
@@ -85,22 +85,28 @@ def write_qualitative(
 def page_name(study: Study, chosen: Mapping[str, Any], only: Sequence[str] = ()) -> str:
     """Name a page after its study and what was asked of it, so that none overwrites another.
 
+    The name is cut where it is long; its last eight digits tell requests apart.
+
     >>> from harness.studies import STUDIES
-    >>> chosen = {"dataset": "plates", "set": {"epochs": 3}, "seeds": [0, 1]}
-    >>> page_name(STUDIES["surfaces"], chosen)
-    'surfaces--plates--epochs=3--seeds=0,1'
+    >>> page_name(STUDIES["surfaces"], {"dataset": "plates", "seeds": [0, 1]})[:-10]
+    'surfaces--data=plates--seed=0,1'
     """
     own, dataset = definition(study) or study, chosen.get("dataset")
-    said = [dataset] if dataset and dataset != own.dataset else []
-    said += [",".join(only)] if only else []
-    said += chosen.get("variants") or ()
-    said += [f"where-{k}={show(v)}" for k, v in (chosen.get("where") or {}).items()]
-    said += [f"{k}={show(v)}" for k, v in (chosen.get("set") or {}).items()]
-    if seeds := chosen.get("seeds"):
-        said.append(f"seeds={','.join(map(str, seeds))}")
-    exact = "--".join([study.name, *said])
-    name = re.sub(r"[^\w.,=-]+", "-", exact)[:LONGEST]
-    return name if name == exact else f"{name}--{sha256(exact.encode()).hexdigest()[:6]}"
+    asked: dict[str, Any] = {
+        "data": [dataset] if dataset and dataset != own.dataset else [],
+        "category": list(only),
+        "variant": list(chosen.get("variants") or ()),
+        **{f"where-{k}": [show(v)] for k, v in (chosen.get("where") or {}).items()},
+        **{k: [show(v)] for k, v in (chosen.get("set") or {}).items()},
+        "seed": [str(seed) for seed in chosen.get("seeds") or ()],
+    }
+    said = {name: values for name, values in asked.items() if values}
+    if not said:
+        return study.name
+    parts = (f"{name}={','.join(values)}" for name, values in said.items())
+    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "--".join([study.name, *parts]))[:LONGEST]
+    exact = json.dumps([study.source, study.name, said])
+    return f"{name}--{sha256(exact.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def write_page(name: str, results: Path) -> Path:

@@ -68,6 +68,14 @@ def opening(frame: pd.DataFrame, selection: Selection) -> str:
         lines.append(f"> **{expected - len(frame)} runs are missing**: the means are over less.")
         if none := [c for c in selection.categories if c not in set(frame["category"])]:
             lines.append(f"> **Nothing is recorded of** {plain(', '.join(none))}.")
+    seen: dict[str, set[str]] = {}
+    for record in selection.records:
+        seen.setdefault(record.category, set()).add(record.data.digest)
+    if mixed := [name for name, digests in seen.items() if len(digests) > 1]:
+        lines.append(
+            f"> **Other images**: runs of {plain(', '.join(mixed))} were recorded on different "
+            "images; the means do not compare. Run the whole study again."
+        )
     lines += [f"> A run **failed**: {plain(reason)}" for reason in selection.failures()]
     return "\n\n".join([*lines, *_warnings(frame)])
 

@@ -283,7 +283,3 @@ def _one_decimal(value: float) -> str:
 
 def _millions(parameters: float) -> str:
     return f"{parameters / 1e6:.3f} M" if np.isfinite(parameters) else "–"
-
-
-def _paired(frame: pd.DataFrame, digest: str, metric: str) -> "pd.Series[float]":
-    return frame[frame["digest"] == digest].set_index(["category", "seed"])[metric]

@@ -140,6 +140,13 @@ class SavedEnergies(Mapping[int, Energies]):
         )
 
 
+# What a damaged file raises; NotImplementedError, of a damaged header, is a RuntimeError.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(BadZipFile, zlib.error),
+)
+
+
 @dataclass
 class History:
     """Hold what training leaves beside the weights.
@@ -208,6 +215,6 @@ def load_energies(path: Path, *, data: str, weights: str, arithmetic: str) -> Hi
         if not same or not energies.is_sound():
             return None
         holdout = {int(k): v for k, v in about["holdout"].items()}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+    except UNREADABLE:
         return None
     return History(about["loss"], holdout, energies, about.get("bank_bytes", 0))

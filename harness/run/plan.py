@@ -170,14 +170,15 @@ def _checked(plan: Plan) -> Plan:
 
 
 def _grown(path: Path, record: Record, category: Category) -> None:
-    """Refuse other images than the record's, unless they are mostly those and more.
+    """Refuse other images than the record's, unless they are those and more.
 
     Photos are known by their content: others of the same names are others.
     """
     before = set(record.images.sha256 if record.images else ())
     common = before & set(category.contents)
-    fewer = len(category.train) < record.data.train or len(category.test) < record.data.test
-    if fewer or 2 * len(common) <= len(before):
+    now, then = (len(category.train), len(category.test)), (record.data.train, record.data.test)
+    grown = now[0] >= then[0] and now[1] >= then[1] and sum(now) > sum(then)
+    if not before or not grown or len(common) < len(before):
         raise InputError(
             f"{path}: recorded on other images of {category.name} (data digest "
             f"{record.data.digest}; now {category.digest}; {len(common)} test images in common); "

@@ -66,7 +66,6 @@ def run_study(
     outcome = Outcome(already=len(plan.cells) - len(missing))
     say(_headline(plan, len(missing)))
     remove_leftovers(settings.results)
-    _set_aside(plan, say)
     if not missing:
         return outcome
     settings = settle(settings)
@@ -79,6 +78,7 @@ def run_study(
     _same_weights(plan, extractors)
     costs = _costs(plan, missing, extractors, settings, say)
     executor.prepare()
+    _set_aside(plan, say)
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
     for names in _fitting(plan, missing, extractors, cache.limit):
         cells = [c for c in missing if c.category in names]
@@ -112,8 +112,8 @@ def _set_aside(plan: Plan, say: Say) -> None:
     if plan.grown:
         say(
             f"{len(plan.grown)} runs were recorded on fewer images: they are run again, and the "
-            f"records kept; `harness images {plan.study.name} --common {plan.results}` compares "
-            "them on the images common to both"
+            f"records kept; `harness images`, with these options and --common {plan.results}, "
+            "compares them on the images common to both"
         )
 
 

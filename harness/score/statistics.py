@@ -269,8 +269,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def needed(estimate: Estimate, difference: float, seeds: int) -> tuple[float, int]:
     """Compute how many times the test images, and how many seeds, would show a difference.
 
-    So many that a test at 5 % finds it in four of five studies. Half of the variance that is
-    allowed is left to each source, and more to the images where the seeds need less.
+    So many that a normal test at 5 % finds it in four of five studies. Half of the variance that
+    is allowed is left to each source, and more to the images where the seeds need less; all of it
+    to the seeds where the images are taken as they are.
 
     Args:
         estimate: of :func:`crossed_estimate`.
@@ -286,7 +287,10 @@ def needed(estimate: Estimate, difference: float, seeds: int) -> tuple[float, in
     normal = float(stats.norm.ppf([(1 + LEVEL) / 2, POWER]).sum())
     allowed = (difference / normal) ** 2
     of_seeds = 0.0 if np.isnan(estimate.seeds) else estimate.seeds
-    more_seeds = max(seeds, ceil(seeds * of_seeds / (allowed / 2)))
+    share = allowed / 2 if estimate.images > 0 else allowed
+    more_seeds = max(seeds, ceil(seeds * of_seeds / share))
+    if estimate.images == 0:
+        return 1.0, more_seeds
     left = allowed - of_seeds * seeds / more_seeds
     return max(1.0, estimate.images / left), more_seeds
 

@@ -56,12 +56,13 @@ def test_run_plan_and_report_as_for_a_built_in_one(folder, data, capsys):
     assert call("run", "mine.py", *few, "--report") == 0
     text = capsys.readouterr().out
     assert "mine: Mine?" in text
-    assert "report: results/reports/mine.html" in text
+    assert "report: results/reports/mine--" in text
     digests = {r.digest for r in read_records(folder / "results")}
     changes = {"backbone": "tf_efficientnet_lite0.pypi_in1k", "image_size": 64, "flow_steps": 2}
     changes |= {"taps": (1, 2), "batch_size": 8, "epochs": 1}
     assert digests == set(get_study("kernels", set=changes).labels())  # the same cells
-    page = (folder / "results" / "reports" / "mine.html").read_text()
+    (file,) = (folder / "results" / "reports").glob("mine--*.html")
+    page = file.read_text()
     assert "Mine?" in page
     assert "epochs 1 instead of 500" in page  # against the file's own settings
     assert "Mine?" in (folder / "results" / "reports" / "index.html").read_text()

@@ -37,8 +37,8 @@ def test_ten_photos_to_a_report(tmp_path, capsys, bad):
         assert record.protocol.masks == "nearest"
         assert record.protocol.resize == "square-bilinear-1"
         assert ("image_auroc" in record.metrics) == bool(bad)
-    (file,) = (results / "reports").glob("surfaces--my-photos--*.html")
-    assert "seeds=0" in file.name  # what was asked
+    (file,) = (results / "reports").glob("surfaces--data=my-photos--*.html")
+    assert "--where-kernels=3,1--" in file.name  # what was asked
     page = file.read_text()
     assert "my-photos" in page
     assert ("so no metric" in page) != bool(bad)

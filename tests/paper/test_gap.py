@@ -134,7 +134,7 @@ def test_a_means_interval_is_of_the_spread_within_its_categories():
 def test_noise_never_makes_a_claim_easier():
     spreads = (0.0, 0.05, 0.1, 0.2, 0.5, 1.5, 5.0)
     near = [Ours(((98.4 - s, 98.4, 98.4 + s),)).verdict(98.5, 0.55) for s in spreads]
-    assert near == ["reproduced"] * 4 + ["undecided"] * 3
+    assert near == ["reproduced"] * 3 + ["undecided"] * 4
     far = [Ours(((96.0 - s, 96.0, 96.0 + s),)).verdict(98.5, 0.55) for s in spreads]
     assert far == ["gap"] * 5 + ["undecided"] * 2
     # the case that was called reproduced, and its first two seeds

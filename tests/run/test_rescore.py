@@ -10,6 +10,7 @@ from tiny import Here
 from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.study import one_factor
 from harness.run import job
+from harness.run.energies import load_energies, writing_energies
 from harness.run.plan import make_plan
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
@@ -77,6 +78,13 @@ def test_a_new_rule_keeps_the_arithmetic_of_the_energies(recorded):
         read = read_record(plan.place(cell).record)
         read.environment.arithmetic = "cuda tf32"
         write_record(plan.place(cell), read)
+        source = {"data": read.data.digest, "weights": read.weights.sha256}
+        path = plan.place(cell).energies
+        before = load_energies(path, **source, arithmetic="cpu float32")
+        with writing_energies(path, **source, arithmetic="cuda tf32") as history:
+            history.loss, history.holdout = before.loss, before.holdout
+            for epoch in before.energies:
+                history.energies.save(epoch, before.energies.chunks(epoch))
     wider = replace(study, vary=one_factor(smoothing=(2,)))
     rescore_study(make_plan(wider, settings), settings, quiet)
     found = [r.environment.arithmetic for r in read_records(settings.results)]

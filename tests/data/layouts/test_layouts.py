@@ -127,7 +127,7 @@ def test_a_category_without_good_test_images_keeps_some(data, tmp_path):
     shutil.rmtree(data / "left/test/good")
     found = opened("surfaces", data / "left", tmp_path).load("left")
     assert found.layout == "folder"
-    assert tuple(found.counts()[c] for c in COUNTS) == (7, 5, 4, 4)
+    assert tuple(found.counts()[c] for c in COUNTS) == (6, 6, 4, 4)
 
 
 @pytest.mark.parametrize("place", ["good", "train", "train/good"])

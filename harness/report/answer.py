@@ -119,7 +119,8 @@ def _clear(found: Sequence[Difference]) -> Iterator[str]:
         yield f"No clear difference: {_names(undecided)}."
     if unknown := [d.variant for d in found if d.verdict == "unknown" and d.pairs]:
         few = any(isnan(d.deciding.seeds) for d in found if d.verdict == "unknown")
-        yield f"Not enough {'seeds' if few else 'photos'} to tell: {_names(unknown)}."
+        why = "Not enough seeds to tell" if few else "No interval over photos"
+        yield f"{why}: {_names(unknown)}."
 
 
 def _names(variants: Sequence[str]) -> str:

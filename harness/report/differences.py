@@ -6,7 +6,6 @@ from math import isnan, nan
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.experiment.record import Images, Record
@@ -100,17 +99,6 @@ def differences(
         Difference(d.variant, d.pairs, d.by_seeds, d.by_photos, d.decides, p)
         for d, p in zip(found, holm(ps), strict=True)
     ]
-
-
-def as_table(found: Sequence[Difference]) -> pd.DataFrame:
-    """Tabulate differences: variant, pairs, difference, both intervals, Holm's p, verdict."""
-    rows = [
-        (d.variant, d.pairs, d.by_seeds.mean, *d.by_seeds.interval(), *d.by_photos.interval(),
-         d.decides, d.adjusted, d.verdict)
-        for d in found
-    ]  # fmt: skip
-    columns = ["variant", "pairs", "difference", "low", "high", "photos_low", "photos_high"]
-    return pd.DataFrame(rows, columns=[*columns, "decides", "holm_p", "verdict"])
 
 
 def own_photos(dataset: str) -> bool:

@@ -101,9 +101,10 @@ def _rescore(cell: Cell, plan: Plan, trained: Trained) -> bool:
     if history is None and own is None:
         return False
     if history is None:
+        again = "" if cell in plan.grown else f"remove {place.record} and "
         raise RunFailed(
-            f"expected its energies, of these images, in {energies}; remove {place.record} and "
-            "`harness run` trains it again"
+            f"expected its energies, of these images, in {energies}; {again}`harness run` trains "
+            "it again"
         )
     _record(cell, place, own or _as_if_run(cell, sibling, history), category, history)
     return True

@@ -81,6 +81,10 @@ def test_photos_that_are_added_lose_nothing(tmp_path, capsys):
         draw(photos / f"photo {i}.jpg", seed=i)
     draw(photos / "test" / "scratch" / "3.jpg", seed=103)
     capsys.readouterr()
+    assert cli.main(["rescore", "surfaces", *options]) == 1
+    said = capsys.readouterr().err
+    assert "`harness run` trains it again" in said
+    assert "remove" not in said  # the run keeps the record
     assert cli.main(["run", "surfaces", *options]) == 0
     said = capsys.readouterr().out
     assert "1 runs were recorded on fewer images: they are run again, and the records kept" in said

@@ -118,9 +118,9 @@ ADDED = {
         ),
     },
     "axis": {
-        "experiment/variant.py": (
+        "experiment/fields/flow.py": (
             "    # The compared methods' own.",
-            '    input_gain: Factor = _flow(1.0, "factor on what goes into the flow")\n',
+            '    input_gain: Factor = flow(1.0, "factor on what goes into the flow")\n',
         ),
         "methods/fastflow.py": [
             ("        **flow: Any,", "        input_gain: float = 1.0,\n"),

@@ -9,77 +9,27 @@ together.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
-from itertools import pairwise
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self, get_type_hints
 
 from harness.errors import InputError, unknown
-from harness.experiment.choices import METHODS, Kind
+from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.values import Rule, checked, parsed, show
-
-
-def _at_least(low: float) -> Rule:
-    return Rule(f"a number of at least {low}", lambda v: low <= v < float("inf"))
-
-
-def _above(low: float) -> Rule:
-    return Rule(f"a number above {low}", lambda v: low < v < float("inf"))
-
-
-Count = Annotated[int, _at_least(0)]
-Positive = Annotated[int, _at_least(1)]
-Amount = Annotated[float, _at_least(0)]
-Factor = Annotated[float, _above(0)]
-Share = Annotated[float, Rule("a share in (0, 1]", lambda v: 0 < v <= 1)]
-Part = Annotated[float, Rule("a share in [0, 1)", lambda v: 0 <= v < 1)]
-Width = Annotated[
-    int | None, Rule("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
-]
-MethodName = Annotated[str, Rule("one of " + ", ".join(METHODS), lambda v: v in METHODS)]
-Tagged = Annotated[
-    str,
-    Rule(
-        "a timm model with its weights tag, as in resnet18.tv_in1k",
-        lambda v: v.count(".") == 1 and all(v.split(".")) and v.replace(".", "_").isidentifier(),
-    ),
-]
-Taps = Annotated[
-    tuple[int, ...],
-    Rule(
-        "strictly increasing indices of at least 0, as in (1, 2, 3)",
-        lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in pairwise(v)),
-    ),
-]
-Kernels = Annotated[
-    tuple[int, ...],
-    Rule("odd sizes, as in (3, 1)", lambda v: bool(v) and all(k > 0 and k % 2 for k in v)),
-]
-
-
-def _field(
-    default: Any,  # noqa: ANN401
-    says: str,
-    paper: str = "",
-    *,
-    kind: Kind = "every",
-    stage: str = "training",
-) -> Any:  # noqa: ANN401
-    """Declare a choice; ``stage`` says what is done anew when it changes."""
-    about = {"says": says, "paper": paper, "kind": kind, "stage": stage}
-    return field(default=default, metadata=about)
-
-
-_feature = partial(_field, stage="features")
-_flow = partial(_field, kind="flow")
-_own = partial(_field, kind="own")
-_trained = partial(_field, kind="trained")
-_scoring = partial(_field, stage="scoring")
+from harness.experiment.fields.declare import MethodName, choice
+from harness.experiment.fields.features import Features
+from harness.experiment.fields.flow import Flow
+from harness.experiment.fields.scoring import Scoring
+from harness.experiment.fields.training import Training
+from harness.experiment.values import checked, parsed, show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class _Method:
+    method: MethodName = choice("fastflow", "the method", "FastFlow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant(Scoring, Training, Flow, Features, _Method):
     """Describe one way to build, train and score a method.
 
     The defaults follow the paper's ResNet18.
@@ -93,117 +43,6 @@ class Variant:
     Traceback (most recent call last):
     harness.errors.InputError: coupling: expected one of one-sided, two-sided; got 'both'
     """
-
-    method: MethodName = _field("fastflow", "the method", "FastFlow")
-    # The frozen backbone, and what is cached of it.
-    backbone: Tagged = _feature(
-        "resnet18.tv_in1k", "a timm model with its tag", "four backbones; no ResNet tag"
-    )
-    weights: Literal["pretrained", "random"] = _feature(
-        "pretrained", "the backbone's weights", "pretrained"
-    )
-    image_size: Annotated[int, _at_least(32)] = _feature(
-        256, "side of the square input, pixels", "256; 384 (DeiT); 448 (CaiT)"
-    )
-    taps: Taps = _feature(
-        (1, 2, 3),
-        "feature stages of a CNN, or block indices from 0 of a transformer",
-        "stages 1–3; block 7 (DeiT), 40 (CaiT), without saying where it counts from",
-    )
-    feature_dtype: Literal["float32", "float16"] = _feature(
-        "float32", "number format of the cached features"
-    )
-    resize: Literal["square", "crop"] = _feature(
-        "square",
-        "how an image becomes a square: stretched; or its short side to 256/224 of the size, "
-        "then the centre",
-    )
-    views: Count = _own(
-        0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
-    )
-    # The flow on each tap (paper section 3.2, Fig. 2, Eq. 3).
-    norm: Literal["none", "layer", "layer-affine", "batch"] = _flow(
-        "layer", "norm of the features before the flow", "nothing"
-    )
-    flow_steps: Positive = _flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
-    kernels: Kernels = _flow(
-        (3,), "the subnets' kernels, cycled over the steps", "3 for ResNet18, else 3,1"
-    )
-    hidden_ratio: Factor = _flow(
-        1.0, "hidden channels of a subnet as a share of its input's", "disputed"
-    )
-    hidden_channels: Width = _flow(None, "hidden channels; in place of the ratio", "disputed")
-    coupling: Literal["one-sided", "two-sided"] = _flow(
-        "one-sided",
-        "halves that a step transforms; nothing else changes with it",
-        "both readings exist (Eq. 3, Fig. 2)",
-    )
-    permutation: Literal["none", "random", "reverse"] = _flow(
-        "random", "of the channels", "“channel permute”"
-    )
-    actnorm: Literal["none", "affine", "data"] = _flow(
-        "affine",
-        "per-channel affine: learned after the coupling, or before it from a batch",
-        "Fig. 2 draws an ActNorm; no initialisation",
-    )
-    clamp: Literal["none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid"] = _flow(
-        "tanh", "how the log-scale is bounded", "plain exp"
-    )
-    clamp_value: Factor = _flow(2.0, "the bound of the log-scale")
-    subnet_scale: Factor = _flow(0.1, "factor on a subnet's output")
-    init_gain: Amount = _flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
-    # The compared methods' own.
-    coreset: Share = _own(0.1, "share of the patches in the bank")
-    neighbours: Positive = _own(9, "nearest neighbours")
-    channels: Positive = _own(100, "channels drawn at random")
-    # Training.
-    loss: Literal["sum", "mean"] = _flow("sum", "over a tap's dimensions", "Eq. 1; no reduction")
-    optimiser: Literal["adam", "adamw"] = _trained("adam", "the optimiser", "Adam")
-    learning_rate: Factor = _trained(1e-3, "learning rate", "1e-3")
-    weight_decay: Amount = _trained(1e-5, "weight decay", "1e-5")
-    schedule: Literal["constant", "cosine"] = _trained("constant", "of the learning rate")
-    warmup_epochs: Count = _trained(0, "epochs of linear warm-up")
-    epochs: Positive = _trained(500, "passes over the training images", "500")
-    min_steps: Count = _trained(
-        0, "optimiser steps at the least: with few images, epochs go up to reach them"
-    )
-    batch_size: Positive = _trained(32, "images of an optimiser step", "32")
-    drop_last: bool = _trained(default=False, says="leave out a batch that is not full")
-    gradient_clip: Amount = _trained(0.0, "largest norm of the gradient; 0: any")
-    precision: Literal["float32", "bfloat16"] = _trained(
-        "float32", "arithmetic of the convolutions"
-    )
-    holdout: Part = _trained(0.0, "share of the good images held out")
-    eval_every: Count = _trained(0, "epochs between evaluations; 0: the last alone")
-    patience: Count = _trained(0, "evaluations without a better epoch to stop after; 0: never")
-    smoke: bool = _field(default=False, says="a smoke run, never a result")
-    # Scoring: needs no new training.
-    mask_resize: Literal["nearest", "covered"] = _scoring(
-        "nearest",
-        "how masks are resized; covered: only pixels that the defect covers whole",
-        "nothing",
-    )
-    leaks: Literal["refuse", "allow"] = _scoring("refuse", "the same file in training and test")
-    score_map: Literal["exp-mean", "nll", "nll-log-det", "likelihood"] = _scoring(
-        "exp-mean", "which map a tap gives", "“likelihood map”", kind="taps"
-    )
-    scale_aggregation: Literal["mean", "sum", "max"] = _scoring(
-        "mean", "how the taps' maps are joined", "upsampled and averaged", kind="taps"
-    )
-    align_corners: bool = _scoring(default=False, says="of the maps' upsampling", kind="map")
-    smoothing: Amount = _scoring(0.0, "deviation of a Gaussian on the map, pixels", kind="map")
-    image_score: Literal["max", "top-k", "mean", "own"] = _scoring(
-        "max", "how a map becomes an image score; own: the method's", "nothing", kind="map"
-    )
-    top_k: Share = _scoring(0.01, "share of the highest pixels for top-k", kind="map")
-    epoch_selection: Literal[
-        "last", "label-free", "best-on-test", "best-image-on-test", "best-pixel-on-test"
-    ] = _scoring(
-        "last",
-        "which epoch counts; the best-… ones are oracles, by image and pixel AUROC or one of them",
-        "nothing",
-        kind="trained",
-    )
 
     def __post_init__(self) -> None:
         for name in FIELDS:

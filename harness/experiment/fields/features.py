@@ -1,0 +1,37 @@
+"""Choices of what is taken of an image."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from harness.experiment.fields.declare import Count, Tagged, Taps, at_least, feature, own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Choose the frozen backbone, and what is cached of it."""
+
+    backbone: Tagged = feature(
+        "resnet18.tv_in1k", "a timm model with its tag", "four backbones; no ResNet tag"
+    )
+    weights: Literal["pretrained", "random"] = feature(
+        "pretrained", "the backbone's weights", "pretrained"
+    )
+    image_size: Annotated[int, at_least(32)] = feature(
+        256, "side of the square input, pixels", "256; 384 (DeiT); 448 (CaiT)"
+    )
+    taps: Taps = feature(
+        (1, 2, 3),
+        "feature stages of a CNN, or block indices from 0 of a transformer",
+        "stages 1–3; block 7 (DeiT), 40 (CaiT), without saying where it counts from",
+    )
+    feature_dtype: Literal["float32", "float16"] = feature(
+        "float32", "number format of the cached features"
+    )
+    resize: Literal["square", "crop"] = feature(
+        "square",
+        "how an image becomes a square: stretched; or its short side to 256/224 of the size, "
+        "then the centre",
+    )
+    views: Count = own(
+        0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
+    )

@@ -1,0 +1,55 @@
+"""Choices of the model: the flow on each tap, and what the compared methods have instead."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.experiment.fields.declare import (
+    Amount,
+    Factor,
+    Kernels,
+    Positive,
+    Share,
+    Width,
+    flow,
+    own,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """Choose the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)."""
+
+    norm: Literal["none", "layer", "layer-affine", "batch"] = flow(
+        "layer", "norm of the features before the flow", "nothing"
+    )
+    flow_steps: Positive = flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
+    kernels: Kernels = flow(
+        (3,), "the subnets' kernels, cycled over the steps", "3 for ResNet18, else 3,1"
+    )
+    hidden_ratio: Factor = flow(
+        1.0, "hidden channels of a subnet as a share of its input's", "disputed"
+    )
+    hidden_channels: Width = flow(None, "hidden channels; in place of the ratio", "disputed")
+    coupling: Literal["one-sided", "two-sided"] = flow(
+        "one-sided",
+        "halves that a step transforms; nothing else changes with it",
+        "both readings exist (Eq. 3, Fig. 2)",
+    )
+    permutation: Literal["none", "random", "reverse"] = flow(
+        "random", "of the channels", "“channel permute”"
+    )
+    actnorm: Literal["none", "affine", "data"] = flow(
+        "affine",
+        "per-channel affine: learned after the coupling, or before it from a batch",
+        "Fig. 2 draws an ActNorm; no initialisation",
+    )
+    clamp: Literal["none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid"] = flow(
+        "tanh", "how the log-scale is bounded", "plain exp"
+    )
+    clamp_value: Factor = flow(2.0, "the bound of the log-scale")
+    subnet_scale: Factor = flow(0.1, "factor on a subnet's output")
+    init_gain: Amount = flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
+    # The compared methods' own.
+    coreset: Share = own(0.1, "share of the patches in the bank")
+    neighbours: Positive = own(9, "nearest neighbours")
+    channels: Positive = own(100, "channels drawn at random")

@@ -1,0 +1,41 @@
+"""Choices of the training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.experiment.fields.declare import (
+    Amount,
+    Count,
+    Factor,
+    Part,
+    Positive,
+    choice,
+    flow,
+    trained,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Choose what the shared training core does."""
+
+    loss: Literal["sum", "mean"] = flow("sum", "over a tap's dimensions", "Eq. 1; no reduction")
+    optimiser: Literal["adam", "adamw"] = trained("adam", "the optimiser", "Adam")
+    learning_rate: Factor = trained(1e-3, "learning rate", "1e-3")
+    weight_decay: Amount = trained(1e-5, "weight decay", "1e-5")
+    schedule: Literal["constant", "cosine"] = trained("constant", "of the learning rate")
+    warmup_epochs: Count = trained(0, "epochs of linear warm-up")
+    epochs: Positive = trained(500, "passes over the training images", "500")
+    min_steps: Count = trained(
+        0, "optimiser steps at the least: with few images, epochs go up to reach them"
+    )
+    batch_size: Positive = trained(32, "images of an optimiser step", "32")
+    drop_last: bool = trained(default=False, says="leave out a batch that is not full")
+    gradient_clip: Amount = trained(0.0, "largest norm of the gradient; 0: any")
+    precision: Literal["float32", "bfloat16"] = trained(
+        "float32", "arithmetic of the convolutions"
+    )
+    holdout: Part = trained(0.0, "share of the good images held out")
+    eval_every: Count = trained(0, "epochs between evaluations; 0: the last alone")
+    patience: Count = trained(0, "evaluations without a better epoch to stop after; 0: never")
+    smoke: bool = choice(default=False, says="a smoke run, never a result")

@@ -53,6 +53,11 @@ class Variant(Scoring, Training, Flow, Features, _Method):
                 "epoch_selection: label-free chooses by the loss of held-out good images; "
                 "expected holdout above 0; got 0"
             )
+        if self.tap_reference == "held-out" and self.holdout == 0:
+            raise InputError(
+                "tap_reference: held-out reads the values of held-out good images; expected "
+                "holdout above 0; got 0"
+            )
         if self.patience and (self.epoch_selection == "last" or not self.eval_every):
             raise InputError(
                 "patience: expected an epoch_selection that compares epochs, and eval_every above "

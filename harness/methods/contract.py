@@ -5,7 +5,7 @@ scores features. It is *trained* by gradient in the shared training core (``loss
 *fitted* once (``fit``); nothing else about it is known outside its own file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -76,6 +76,13 @@ class Method(nn.Module):
     """
 
     trained = False  # by gradient; else fitted once
+
+    def survey(self, features: Iterable[Sequence[Tensor]]) -> None:
+        """Before anything else, look at all training images, if it needs to.
+
+        Args:
+            features: batches of them, (B, C, H, W) per tap; read only as far as it is asked for.
+        """
 
     def initialise(self, features: Sequence[Tensor]) -> None:
         """Before training, take from a first batch what is initialised from data."""

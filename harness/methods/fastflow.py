@@ -9,44 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from harness.methods.contract import Energies, Method
 from harness.methods.flow.compiled import can_run_compiled, run_chain_compiled
 from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
-
-
-class LayerNorm(nn.LayerNorm):
-    """Normalise as torch does, over (C, H, W), without a copy of channels-last features.
-
-    >>> LayerNorm([4, 2, 2])(torch.ones(1, 4, 2, 2)).abs().max().item()
-    0.0
-    """
-
-    def __init__(self, shape: list[int], *, elementwise_affine: bool = True) -> None:
-        super().__init__(shape, elementwise_affine=elementwise_affine)
-        for name, value in list(self.named_parameters()):  # laid out as the features are
-            rows = value.detach().permute(1, 2, 0).contiguous()
-            setattr(self, name, nn.Parameter(rows.permute(2, 0, 1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (B, C, H, W), in its own memory layout."""
-        if not x.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(x)
-        c, h, w = self.normalized_shape
-        weight, bias = (p if p is None else p.permute(1, 2, 0) for p in (self.weight, self.bias))
-        y = F.layer_norm(x.permute(0, 2, 3, 1), [h, w, c], weight, bias, self.eps)
-        return y.permute(0, 3, 1, 2)
-
-
-NORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "none": lambda c, h, w: nn.Identity(),
-    "layer": lambda c, h, w: LayerNorm([c, h, w], elementwise_affine=False),
-    "layer-affine": lambda c, h, w: LayerNorm([c, h, w]),
-    "batch": lambda c, h, w: nn.BatchNorm2d(c),
-}
+from harness.methods.norms import NORMS, Surveyed, survey
 
 LOSSES: dict[str, Callable[[Tensor, int], Tensor]] = {  # of a tap's nll, and its dimensions
     "sum": lambda nll, dims: nll,  # gathierry
@@ -60,7 +29,8 @@ class FastFlow(Method):
     Args:
         shapes: (C, H, W) at each tap.
         norm: before the flow: ``none``, ``layer`` (over C, H, W, without affine),
-            ``layer-affine`` (gathierry's reproduction) or ``batch``.
+            ``layer-affine`` (gathierry's reproduction), ``batch``; ``standard`` and ``whiten``
+            (channels of the training images: each standardised; uncorrelated too).
         loss: the reduction of :meth:`nll` that :meth:`losses` gives.
         flow: the keywords of :func:`harness.methods.flow.step.make_flow`.
 
@@ -124,6 +94,15 @@ class FastFlow(Method):
     def before_flow(self) -> nn.Module:
         """See :class:`Method`."""
         return self.norms
+
+    def survey(self, features: Iterable[Sequence[Tensor]]) -> None:
+        """See :class:`Method`: for the norms that are made of all training images."""
+        survey(list(self.norms), features)
+
+    @property
+    def bank_bytes(self) -> int:
+        """See :class:`Method`."""
+        return sum(norm.bank_bytes for norm in self.norms if isinstance(norm, Surveyed))
 
     @torch.no_grad()
     def initialise(self, features: Sequence[Tensor]) -> None:

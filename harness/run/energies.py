@@ -3,7 +3,9 @@
 The file is an ``.npz``, a zip of arrays that are stored as they are, with ``about`` (JSON) and,
 for every epoch and CHUNK images from the one at ``start`` on, ``<epoch>/<start>/energy-<tap>``,
 ``log_det-<tap>`` and ``images``. In older files an epoch is one chunk, ``<epoch>/energy-<tap>``.
-It grows while its training goes on, and is read chunk by chunk: no epoch is ever held whole.
+Tables of the good images' values (:mod:`harness.score.reference`) are in
+``reference/<epoch>/<fitted or held-out>/<tap>-<name>``. It grows while its training goes on, and
+is read chunk by chunk: no epoch is ever held whole.
 """
 
 import io
@@ -23,8 +25,10 @@ from numpy.typing import NDArray
 
 from harness.files import written_whole
 from harness.methods.contract import Energies
+from harness.score.reference import Reference, TapReference
 
 CHUNK = 256  # images written and read together
+REFERENCES = ("fitted", "held-out")  # good images: those trained on, those held out
 
 
 class SavedEnergies(Mapping[int, Energies]):
@@ -46,7 +50,7 @@ class SavedEnergies(Mapping[int, Energies]):
         self._zip = ZipFile(io.BytesIO() if file is None else file, mode)
         self._epochs: dict[int, dict[int, list[str]]] = {}
         for member in self._zip.namelist():
-            if "/" in member:
+            if member[0].isdecimal():
                 self._note(member)
 
     def __iter__(self) -> Iterator[int]:
@@ -87,6 +91,25 @@ class SavedEnergies(Mapping[int, Energies]):
                 held = []
         if held:
             self._write(epoch, start, Energies.join(held))
+
+    def save_reference(self, epoch: int, name: str, reference: Reference) -> None:
+        """Append the tables of good images at an epoch, one set a tap."""
+        for i, tap in enumerate(reference):
+            for part, array in (("moments", tap.moments), ("tables", tap.tables)):
+                self.write(f"reference/{epoch}/{name}/{i}-{part}", array.numpy())
+            self.write(f"reference/{epoch}/{name}/{i}-count", np.array(tap.count))
+
+    def reference(self, epoch: int, name: str) -> Reference | None:
+        """Read the tables of good images at an epoch; None where there are none."""
+        before = f"reference/{epoch}/{name}/"
+        has = sum(m.startswith(before) and "-count" in m for m in self._zip.namelist())
+        read = [
+            [self.read(f"{before}{i}-{part}.npy") for part in ("count", "moments", "tables")]
+            for i in range(has)
+        ]
+        return [
+            TapReference(int(n), torch.from_numpy(m), torch.from_numpy(t)) for n, m, t in read
+        ] or None
 
     def write(self, name: str, array: NDArray[Any]) -> None:
         """Append an array."""

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_mask
+from harness.errors import RunFailed
 from harness.experiment.record import Epoch, finite
 from harness.experiment.variant import Variant
 from harness.run.energies import History
 from harness.score.localisation import Localisation, Truth
 from harness.score.metrics import image_metrics, measure_pixels
 from harness.score.ranking import Floats, Values
-from harness.score.rule import score_in_chunks
+from harness.score.reference import Reference
+from harness.score.rule import needs_reference, score_in_chunks
 from harness.score.select_epoch import select_epoch
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which AUPRO integrates (MVTec AD's convention)
@@ -143,12 +145,13 @@ class _Scored:
     ) -> None:
         self.variant, self.history, self.epoch, self.masks = variant, history, epoch, masks
         self.scores = np.empty(images, np.float32)
+        self.reference = reference_of(variant, history, epoch)
 
     def __call__(self) -> Iterator[tuple[Values, Truth]]:
         """Yield maps (B, S, S) and masks; nothing where there are not both."""
         start = 0
         for maps, scores in score_in_chunks(
-            self.variant, self.history.energies.chunks(self.epoch)
+            self.variant, self.history.energies.chunks(self.epoch), self.reference
         ):
             part = slice(start, start := start + len(scores))
             self.scores[part] = scores.numpy()
@@ -166,6 +169,24 @@ class _Scored:
         return Localisation.of(
             self, pixels=pixels, defective=masks.defective, fpr_limit=AUPRO_LIMIT
         )
+
+
+def reference_of(variant: Variant, history: History, epoch: int) -> Reference | None:
+    """Find the tables of good images that the variant's score rule reads; None if it reads none.
+
+    Raises:
+        RunFailed: they were not kept, as by a version that knew of none.
+    """
+    if not needs_reference(variant):
+        return None
+    found = history.energies.reference(epoch, variant.tap_reference)
+    if found is None:
+        raise RunFailed(
+            f"tap_scale: expected tables of the {variant.tap_reference} images' values in the "
+            f"training's energies at epoch {epoch}; got none; remove that energies file and its "
+            "record, and train again"
+        )
+    return found
 
 
 def patience(variant: Variant, labels: Labels, masks: Masks) -> Callable[[History], bool]:

@@ -32,7 +32,16 @@ from harness.features.cache import FeatureCache, FeatureKey
 from harness.features.views import Shapes
 from harness.files import write_whole
 from harness.run.energies import History, load_energies, writing_energies
-from harness.run.evaluate import AUPRO_LIMIT, Masks, PerImage, evaluate, patience, per_image, truth
+from harness.run.evaluate import (
+    AUPRO_LIMIT,
+    Masks,
+    PerImage,
+    evaluate,
+    patience,
+    per_image,
+    reference_of,
+    truth,
+)
 from harness.run.machine import environment
 from harness.run.measure import Cost
 from harness.run.model import make_model
@@ -247,7 +256,8 @@ def save_gallery(
     """
     test = category.test
     rows = _shown(category, scores)
-    maps, _ = score(variant, history.energies.rows(epoch, rows))
+    reference = reference_of(variant, history, epoch)
+    maps, _ = score(variant, history.energies.rows(epoch, rows), reference)
     if maps is None:
         return
     size = variant.image_size

@@ -14,9 +14,11 @@ from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.methods.batches import batches, read_batch
 from harness.methods.contract import Arrays, Energies, Method
-from harness.run.energies import History
+from harness.run.energies import REFERENCES, History
 from harness.run.process import draws_apart
+from harness.score.reference import IMAGES, make_reference
 
+NOBODY = np.arange(0)  # no images
 CHUNK = 32  # images read at a time where all are looked at
 
 OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -65,11 +67,12 @@ def train(
     history = History() if history is None else history
     if not model.trained:
         _finite(good)
-        _evaluate(model, history, 1, good, np.arange(0), test, variant, device)
+        _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, variant, device)
         progress(1, math.nan)
         return history
     kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
+    model.survey(x for _, x in batches(good, np.sort(kept), device=device))
     model.initialise(read_batch(good, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
@@ -84,7 +87,7 @@ def train(
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
         if evaluated or epoch == epochs:
             with draws_apart(model, seed=seed, device=device):
-                _evaluate(model, history, epoch, good, held, test, variant, device)
+                _evaluate(model, history, epoch, good, (kept, held), test, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
@@ -166,12 +169,13 @@ def _evaluate(
     history: History,
     epoch: int,
     good: Arrays,
-    held: NDArray[np.int64],
+    split: tuple[NDArray[np.int64], NDArray[np.int64]],
     test: Arrays,
     variant: Variant,
     device: str,
 ) -> None:
-    """Score the test images, and the held-out good ones, at this epoch."""
+    """Score the test images, and the good ones, those trained on and those held out."""
+    held = split[1]
     model.eval()
     with precision(variant, device):
         model.fit(good, device=device)
@@ -179,6 +183,9 @@ def _evaluate(
         history.energies.save(
             epoch, _finite_energies(model, history, epoch, test, variant, device)
         )
+        if "tap_scale" in variant.choices:
+            for name, rows in zip(REFERENCES, split, strict=True):
+                _save_reference(model, history, epoch, name, good, rows, variant, device)
         losses = [
             fmean(v.item() for v in _losses(model, features, variant)) * len(rows)
             for rows, features in batches(good, held, size=variant.batch_size, device=device)
@@ -186,6 +193,23 @@ def _evaluate(
     history.bank_bytes = model.bank_bytes
     if losses:
         history.holdout[epoch] = sum(losses) / len(held)
+
+
+def _save_reference(
+    model: Method,
+    history: History,
+    epoch: int,
+    name: str,
+    good: Arrays,
+    rows: NDArray[np.int64],
+    variant: Variant,
+    device: str,
+) -> None:
+    """Keep tables of what the model says of some of these good images, if there are any."""
+    few = np.sort(rows[:IMAGES])
+    if len(few):
+        energies = energies_in_batches(model, good, variant, device, rows=few)
+        history.energies.save_reference(epoch, name, make_reference(energies))
 
 
 def _finite_energies(
@@ -205,10 +229,15 @@ def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cp
 
 @torch.inference_mode()
 def energies_in_batches(
-    model: Method, test: Arrays, variant: Variant, device: str = "cpu"
+    model: Method,
+    test: Arrays,
+    variant: Variant,
+    device: str = "cpu",
+    *,
+    rows: NDArray[np.int64] | None = None,
 ) -> Iterator[Energies]:
-    """Yield what :func:`energies_of` joins, batch by batch."""
-    for _, features in batches(test, size=variant.batch_size, device=device):
+    """Yield what :func:`energies_of` joins, batch by batch; of these rows, or of all."""
+    for _, features in batches(test, rows, size=variant.batch_size, device=device):
         with precision(variant, device):
             energies = model.energies(features).cpu()
         yield energies

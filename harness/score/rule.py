@@ -9,23 +9,26 @@ from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.score.images import image_scores
 from harness.score.maps import anomaly_maps
+from harness.score.reference import Reference
 
 CHUNK = 16  # images whose maps are made together: bounds memory, whatever the category's size
 
 
-def score(variant: Variant, energies: Energies) -> tuple[Tensor | None, Tensor]:
+def score(
+    variant: Variant, energies: Energies, reference: Reference | None = None
+) -> tuple[Tensor | None, Tensor]:
     """Make anomaly maps (N, S, S) and image scores (N,) by the variant's score rule.
 
     There are no maps from a method that does not localise.
     """
-    maps, scores = zip(*score_in_chunks(variant, [energies]), strict=True)
+    maps, scores = zip(*score_in_chunks(variant, [energies], reference), strict=True)
     if len(scores) == 1:
         return maps[0], scores[0]
     return None if maps[0] is None else torch.cat(maps), torch.cat(scores)
 
 
 def score_in_chunks(
-    variant: Variant, energies: Iterable[Energies]
+    variant: Variant, energies: Iterable[Energies], reference: Reference | None = None
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Yield the maps and scores of :func:`score`, of CHUNK images and the rest of each part.
 
@@ -36,22 +39,55 @@ def score_in_chunks(
     """
     for part in energies:
         for start in range(0, len(part), CHUNK):
-            yield _score(variant, part.rows(slice(start, start + CHUNK)))
+            yield _score(variant, part.rows(slice(start, start + CHUNK)), reference)
 
 
-def _score(variant: Variant, energies: Energies) -> tuple[Tensor | None, Tensor]:
+def _score(
+    variant: Variant, energies: Energies, reference: Reference | None
+) -> tuple[Tensor | None, Tensor]:
     own = energies.images if variant.image_score == "own" else None
     if not energies.taps:
         assert own is not None, "a method without maps has image scores of its own"
         return None, own
-    maps = anomaly_maps(
+    maps = _maps(variant, energies, reference, variant.tap_scale)
+    if own is not None:
+        return maps, own
+    judged = maps
+    if variant.image_tap_scale not in ("same", variant.tap_scale):
+        judged = _maps(variant, energies, reference, variant.image_tap_scale)
+    scores = image_scores(
+        judged,
+        image_score=variant.image_score,
+        top_k=variant.top_k,
+        image_centring=variant.image_centring,
+    )
+    return maps, scores
+
+
+def _maps(
+    variant: Variant, energies: Energies, reference: Reference | None, tap_scale: str
+) -> Tensor:
+    return anomaly_maps(
         energies.taps,
         size=variant.image_size,
         score_map=variant.score_map,
         scale_aggregation=variant.scale_aggregation,
         smoothing=variant.smoothing,
         align_corners=variant.align_corners,
+        tap_scale=tap_scale,
+        tap_position=variant.tap_position,
+        p_floor=variant.p_floor,
+        tap_weights=variant.tap_weights,
+        centring=variant.centring,
+        reference=reference,
     ).cpu()
-    if own is not None:
-        return maps, own
-    return maps, image_scores(maps, image_score=variant.image_score, top_k=variant.top_k)
+
+
+def needs_reference(variant: Variant) -> bool:
+    """Tell whether the variant's score rule reads tables of good images.
+
+    >>> from harness.experiment.variant import Variant
+    >>> needs_reference(Variant(tap_scale="quantile")), needs_reference(Variant())
+    (True, False)
+    """
+    return variant.tap_scale != "none" or variant.image_tap_scale not in ("same", "none")

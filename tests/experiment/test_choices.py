@@ -6,14 +6,14 @@ import pytest
 
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
-from harness.methods import fastflow
+from harness.methods import fastflow, norms
 from harness.methods.flow import step
-from harness.run import train
+from harness.run import energies, train
 from harness.score import images as image_rules
-from harness.score import maps, select_epoch
+from harness.score import maps, reference, select_epoch
 
 TABLES = {
-    "norm": fastflow.NORMS,
+    "norm": norms.NORMS,
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,
     "permutation": step.PERMUTATIONS,
@@ -24,6 +24,12 @@ TABLES = {
     "precision": train.PRECISIONS,
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,
+    "tap_scale": maps.SCALES,
+    "image_tap_scale": {"same": None, **maps.SCALES},
+    "tap_position": reference.POSITIONS,
+    "tap_reference": dict.fromkeys(energies.REFERENCES),
+    "centring": maps.LEVELS,
+    "image_centring": maps.LEVELS,
     "image_score": {**image_rules.RULES, "own": None},
     "epoch_selection": select_epoch.RULES,
 }

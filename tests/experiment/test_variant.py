@@ -41,11 +41,15 @@ def test_digest_depends_on_every_field():
         "smoothing": 1.0, "image_score": "mean", "top_k": 0.5, "epoch_selection": "best-on-test",
         "drop_last": True, "init_gain": 0.5, "patience": 3, "views": 2, "coreset": 0.5,
         "neighbours": 3, "channels": 50, "align_corners": True,
-        "resize": "crop", "mask_resize": "covered", "leaks": "allow",
+        "resize": "crop", "mask_resize": "covered", "leaks": "allow", "tap_scale": "quantile",
+        "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0),
+        "centring": "border", "image_centring": "median", "p_floor": 0.1,
+        "image_tap_scale": "none",
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
     made["patience"] |= {"epoch_selection": "best-on-test", "eval_every": 1}
+    made["tap_reference"] |= {"holdout": 0.2}
     bases = {method: Variant().replace(method=method) for method in METHODS}
     digests = {base.digest for base in bases.values()}
     for name, changes in made.items():
@@ -86,7 +90,10 @@ def test_digest_depends_on_every_field():
             {"patience": 3, "epoch_selection": "best-on-test"},
             "patience: .* eval_every above 0; got best-on-test and 0",
         ),
-        ({"norm": None}, "norm: expected one of none, layer, layer-affine, batch; got None"),
+        (
+            {"norm": None},
+            "norm: expected one of none, layer, layer-affine, batch, standard, whiten; got None",
+        ),
         ({"epoch_selection": "label-free"}, "expected holdout above 0; got 0"),
     ],
 )

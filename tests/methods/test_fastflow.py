@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Normal
 
 from harness.experiment.variant import Variant
-from harness.methods.fastflow import NORMS, FastFlow, LayerNorm, _HalfSquares
+from harness.methods.fastflow import FastFlow, _HalfSquares
+from harness.methods.norms import NORMS, LayerNorm
 from harness.run.model import make_model
 
 SHAPES = ((4, 3, 2), (6, 2, 1))

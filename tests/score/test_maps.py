@@ -11,10 +11,12 @@ from scipy.ndimage import gaussian_filter
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.score.images import image_scores
-from harness.score.maps import JOINS, MAPS, anomaly_maps, gaussian
+from harness.score.maps import JOINS, LEVELS, MAPS, anomaly_maps, centred
 from harness.score.rule import CHUNK, score, score_in_chunks
+from harness.score.smooth import gaussian
 
 RULE = {"score_map": "nll", "scale_aggregation": "mean", "smoothing": 0.0}
+NLL = ("nll", "nll-log-det", "nll-both")
 every_map = pytest.mark.parametrize("score_map", MAPS)
 every_join = pytest.mark.parametrize("join", JOINS)
 
@@ -33,6 +35,7 @@ def taps(images=2, sizes=(8, 4)):
         ("exp-mean", [-1.0, -0.5, -0.25, -exp(-3.0)]),
         ("nll", [0.0, np.log(2), np.log(4), 3.0]),
         ("nll-log-det", [-1.0, np.log(2), np.log(4) + 0.5, 1.0]),
+        ("nll-both", [-0.5, np.log(2), np.log(4) + 0.25, 2.0]),
         ("likelihood", [-exp(1.0), -0.5, -0.25 * exp(-0.5), -exp(-1.0)]),
     ],
 )
@@ -96,7 +99,8 @@ def test_a_lower_log_det_is_more_anomalous_where_it_counts(score_map):
     energy, log_det = taps()[0]
     rule = RULE | {"score_map": score_map}
     before, after = (anomaly_maps([(energy, j)], size=8, **rule) for j in (log_det, log_det - 1.0))
-    rise = {"nll-log-det": torch.ones(2, 8, 8), "likelihood": before * (exp(-1.0) - 1)}
+    rise = {"nll-log-det": torch.ones(2, 8, 8), "nll-both": torch.full((2, 8, 8), 0.5)}
+    rise |= {"likelihood": before * (exp(-1.0) - 1)}
     torch.testing.assert_close(after - before, rise.get(score_map, torch.zeros(2, 8, 8)))
 
 
@@ -184,3 +188,60 @@ def test_image_scores_by_pencil(image_score, top_k, expected):
     maps = torch.stack([pixels, torch.zeros(10)]).view(2, 2, 5)
     scores = image_scores(maps, image_score=image_score, top_k=top_k)
     assert scores.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_centred_map_has_its_level_at_zero_whatever_was_added(level):
+    maps = draw(3, 9, 9)
+    offset = torch.tensor([0.0, 5.0, -2.0]).view(3, 1, 1)
+    again = centred(centred(maps, level), level)
+    torch.testing.assert_close(again, centred(maps, level), atol=1e-6, rtol=0)
+    if level != "none":
+        torch.testing.assert_close(
+            centred(maps + offset, level), centred(maps, level), atol=2e-6, rtol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("level", "value"), [("mean", 5.0), ("median", 5.0), ("tenth", 1.0), ("border", 4.0)]
+)
+def test_levels_by_pencil(level, value):
+    maps = torch.arange(1.0, 10.0).view(1, 3, 3)
+    torch.testing.assert_close(maps - centred(maps, level), torch.full((1, 3, 3), value))
+
+
+def test_a_defect_inside_does_not_move_the_border():
+    maps = draw(1, 9, 9)
+    defect = maps.clone()
+    defect[:, 2:7, 2:7] += 100
+    assert LEVELS["border"](defect) == LEVELS["border"](maps)
+    assert LEVELS["median"](defect) <= maps.max()
+    assert LEVELS["mean"](defect) > maps.max()
+
+
+def test_both_is_the_mean_of_with_and_without_the_log_determinant():
+    each = [anomaly_maps(taps(), size=16, **RULE | {"score_map": m}) for m in NLL]
+    torch.testing.assert_close(each[2], (each[0] + each[1]) / 2)
+
+
+@pytest.mark.parametrize("weights", [(2, 2), (1, 0), (0, 3)])
+def test_weights_are_proportions(weights):
+    energies = taps()
+    got = anomaly_maps(energies, size=16, **RULE, tap_weights=weights)
+    each = [anomaly_maps([tap], size=16, **RULE) for tap in energies]
+    total = sum(weights)
+    expected = sum(w / total * m for w, m in zip(weights, each, strict=True))
+    torch.testing.assert_close(got, expected)
+
+
+def test_std_and_joined_by_pencil():
+    maps = torch.tensor([[[0.0, 0.0], [0.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    std = image_scores(maps, image_score="std", top_k=0.25)
+    assert std.tolist() == pytest.approx([3**0.5, 0.0])
+    joined = image_scores(maps, image_score="joined", top_k=0.25)
+    assert joined.tolist() == pytest.approx([(3 * 3 * 3**0.5) ** (1 / 3), 0.0])
+    for rule in ("std", "joined"):
+        torch.testing.assert_close(
+            image_scores(maps + 7, image_score=rule, top_k=0.25),
+            image_scores(maps, image_score=rule, top_k=0.25),
+        )

@@ -51,6 +51,13 @@ Taps = Annotated[
         lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in pairwise(v)),
     ),
 ]
+Weights = Annotated[
+    tuple[float, ...],
+    Rule(
+        "numbers of at least 0, not all 0, as in (1, 1, 0.5)",
+        lambda v: not v or (all(0 <= w < float("inf") for w in v) and any(v)),
+    ),
+]
 Kernels = Annotated[
     tuple[int, ...],
     Rule("odd sizes, as in (3, 1)", lambda v: bool(v) and all(k > 0 and k % 2 for k in v)),

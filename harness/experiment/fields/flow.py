@@ -19,8 +19,11 @@ from harness.experiment.fields.declare import (
 class Flow:
     """Choose the flow on each tap (paper section 3.2, Fig. 2, Eq. 3)."""
 
-    norm: Literal["none", "layer", "layer-affine", "batch"] = flow(
-        "layer", "norm of the features before the flow", "nothing"
+    norm: Literal["none", "layer", "layer-affine", "batch", "standard", "whiten"] = flow(
+        "layer",
+        "norm of the features before the flow; standard, whiten: of the training images' "
+        "channels, each or all together",
+        "nothing",
     )
     flow_steps: Positive = flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
     kernels: Kernels = flow(

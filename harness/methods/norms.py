@@ -88,7 +88,8 @@ class Surveyed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform x (B, C, H, W); in float32 also where the convolutions are not."""
-        with torch.autocast(x.device.type, enabled=False):
+        kind = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
+        with torch.autocast(kind, enabled=False):
             bias = -(self.matrix @ self.mean)
             return F.conv2d(x, self.matrix[:, :, None, None], bias)
 

@@ -78,3 +78,13 @@ def test_a_norm_of_all_images_is_kept_and_counted():
     for norm, feature in zip(again.norms, x, strict=True):
         assert rows(norm(feature)).std(1).sub(1).abs().max() < 0.01
     assert isinstance(NORMS["layer-affine"](2, 4, 4), LayerNorm)
+
+
+def test_it_is_float32_under_autocast_and_works_on_the_meta_device():
+    norm = Surveyed(4, correlated=True)
+    norm.survey([correlated().float()])
+    x = correlated(seed=1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(norm(x), norm(x), rtol=0, atol=0)
+        assert norm(x).dtype == torch.float32
+    assert norm.to("meta")(x.to("meta")).shape == x.shape

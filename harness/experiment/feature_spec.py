@@ -1,6 +1,7 @@
 """What decides the features of an image, but for the image itself."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,7 @@ class FeatureSpec:
         resize: how an image becomes a square.
         views: turned copies of an image whose features at three sizes are pooled (DifferNet);
             0: the features of the image as it is.
+        pooling: positions a side of the window over which each feature is averaged; 0: none.
 
     >>> FeatureSpec(backbone="resnet18.tv_in1k").taps
     (1, 2, 3)
@@ -28,3 +30,18 @@ class FeatureSpec:
     dtype: str = "float32"
     resize: str = "square"
     views: int = 0
+    pooling: int = 0
+
+    def about(self) -> dict[str, Any]:
+        """List what decides the features, without later additions that are at rest.
+
+        What is left out was not there when the first entries were made, so those stay valid.
+
+        >>> "pooling" in FeatureSpec(backbone="resnet18.tv_in1k").about()
+        False
+        """
+        about = asdict(self)
+        for name in ("views", "pooling"):
+            if not about[name]:
+                del about[name]
+        return about

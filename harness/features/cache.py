@@ -96,11 +96,8 @@ class FeatureKey:
 
     def about(self) -> dict[str, Any]:
         """Give the key as it is written beside the entry."""
-        fields = asdict(self)
-        spec = fields.pop("spec")
-        del spec["resize"]  # in the transform
-        if not spec["views"]:
-            del spec["views"]  # what entries were before there were any
+        fields, spec = asdict(self), self.spec.about()
+        del fields["spec"], spec["resize"]  # the latter is in the transform
         return {**spec, **fields, "transform": self.transform}
 
 

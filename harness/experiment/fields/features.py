@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from harness.experiment.fields.declare import Count, Tagged, Taps, at_least, feature, own
+from harness.experiment.fields.declare import Count, Tagged, Taps, Window, at_least, feature, own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,4 +34,10 @@ class Features:
     )
     views: Count = own(
         0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
+    )
+    feature_pooling: Window = feature(
+        0,
+        "each feature is the mean over a window of so many positions a side, stride 1; 0: none. "
+        "What a method pools itself comes after it",
+        kind="map",
     )

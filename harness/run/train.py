@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
-from harness.methods.batches import batches, read_batch
+from harness.methods.batches import Rows, batches, read_batch
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import REFERENCES, History
 from harness.run.process import draws_apart
@@ -43,6 +43,7 @@ def train(
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
     enough: Callable[[History], bool] = lambda history: False,
     history: History | None = None,
+    augmented: Arrays = (),
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -57,6 +58,8 @@ def train(
         progress: called after every epoch with its number, from 1, and its mean loss.
         enough: called after every evaluation; true ends it.
         history: filled on the way; None: one in memory.
+        augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
+            row: every epoch trains on one of each image's in its place; empty: on the images.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
@@ -66,10 +69,7 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
     if not model.trained:
-        _finite(good)
-        _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, variant, device)
-        progress(1, math.nan)
-        return history
+        return _fit(model, history, good, test, variant, device, progress)
     kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
     model.survey(x for _, x in batches(good, np.sort(kept), device=device))
@@ -77,10 +77,11 @@ def train(
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
     epochs = epochs_of(variant, len(good[0]))
+    source, drawn = _drawn(augmented, good, seed)
     for epoch in range(1, epochs + 1):
-        order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
+        order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
         try:
-            loss = _epoch(model, good, order, optimiser, schedule, variant, device)
+            loss = _epoch(model, source, order, optimiser, schedule, variant, device)
         except ArithmeticError as error:
             raise _diverged(error, epoch, epochs, history) from None
         history.loss.append(loss)
@@ -112,6 +113,22 @@ def epochs_of(variant: Variant, images: int) -> int:
 def _steps(images: int, variant: Variant) -> int:
     """Optimiser steps of an epoch of so many images; of one step a batch."""
     return math.ceil(images / variant.batch_size)
+
+
+def _fit(
+    model: Method,
+    history: History,
+    good: Arrays,
+    test: Arrays,
+    variant: Variant,
+    device: str,
+    progress: Callable[[int, float], object],
+) -> History:
+    """Learn by a fit, which is the only epoch."""
+    _finite(good)
+    _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, variant, device)
+    progress(1, math.nan)
+    return history
 
 
 def _finite(good: Arrays) -> None:
@@ -271,6 +288,18 @@ def _split(
             f"{images} images"
         )
     return rows[held:], rows[:held]
+
+
+def _drawn(augmented: Arrays, good: Arrays, seed: int) -> tuple[Arrays, Callable[[Rows], Rows]]:
+    """What an epoch reads, and which of its rows stand for images: one of each image's copies.
+
+    The draws have a generator of their own, so that they change neither batches nor weights.
+    """
+    if not augmented:
+        return good, lambda order: order
+    each = len(augmented[0]) // len(good[0])
+    generator = np.random.default_rng([seed, each])
+    return augmented, lambda order: order * each + generator.integers(each, size=len(order))
 
 
 def _used(images: int, variant: Variant) -> int:

@@ -46,6 +46,7 @@ def test_digest_depends_on_every_field():
         "centring": "border", "image_centring": "median", "p_floor": 0.1,
         "image_tap_scale": "none",
         "feature_pooling": 3,
+        "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
@@ -188,7 +189,8 @@ def test_another_method_brings_its_own_settings(method):
 def test_a_method_has_no_choice_of_what_is_not_its_own(method):
     variant = Variant().replace(method=method)
     others = {
-        "epochs": 3, "flow_steps": 3, "coreset": 0.5, "neighbours": 3, "channels": 7, "views": 3, "feature_pooling": 3,
+        "epochs": 3, "flow_steps": 3, "coreset": 0.5, "neighbours": 3, "channels": 7, "views": 3,
+        "feature_pooling": 3, "augmentation": "flips",
         "smoothing": 1.5, "score_map": "nll-log-det", "norm": "none", "image_score": "mean",
     }  # fmt: skip
     assert all(ABOUT[name]["kind"] != "every" for name in others)

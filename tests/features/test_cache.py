@@ -14,6 +14,7 @@ from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
+from harness.features.augmentation import augmented
 from harness.features.cache import FeatureCache, FeatureKey, ahead, entry_bytes
 from harness.features.extractor import Extractor, normalise
 from harness.features.views import pooled
@@ -74,11 +75,17 @@ def test_any_change_is_another_entry(loaded, category):
         "weights_sha256": "x", "mean": (0.0,), "std": (1.0,), "dataset": "x", "category": "x",
         "data_digest": "x", "arithmetic": "cuda tf32",
     }  # fmt: skip
-    assert set(recipe) == set(FeatureSpec.__dataclass_fields__)
+    copies = {
+        "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
+    }  # fmt: skip
+    assert {*recipe, *copies} == set(FeatureSpec.__dataclass_fields__)
     assert {"spec", *changes} == set(FeatureKey.__dataclass_fields__)
     digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
     digests |= {replace(key, spec=replace(SPEC, **{k: v})).digest for k, v in recipe.items()}
-    assert len(digests | {key.digest}) == len(changes) + len(recipe) + 1
+    flips = replace(SPEC, augmentation="flips")
+    digests |= {replace(key, spec=replace(flips, **{k: v})).digest for k, v in copies.items()}
+    digests |= {key.digest, replace(key, spec=flips).digest}
+    assert len(digests) == len(changes) + len(recipe) + len(copies) + 2
 
 
 def test_features_of_another_arithmetic_are_not_taken_up(tmp_path, loaded, category):
@@ -211,6 +218,12 @@ def test_what_is_at_rest_is_no_part_of_a_key(loaded, category, change):
     assert other.about() == {**key.about(), **change}
 
 
+def test_how_copies_would_be_drawn_is_no_part_of_the_key_of_an_entry_without(loaded, category):
+    other = of(loaded, augmentation_degrees=5.0, augmentation_copies=3)
+    assert key_of(other, category) != key_of(loaded, category)
+    assert key_of(other, category).digest == key_of(loaded, category).digest
+
+
 def test_an_entrys_name_is_what_it_was():
     """Written before there was any pooling or augmentation: such entries are still found."""
     key = FeatureKey(
@@ -218,6 +231,35 @@ def test_an_entrys_name_is_what_it_was():
         dataset="surfaces", category="grass", data_digest="d",
     )  # fmt: skip
     assert key.digest == "49a4503d96553f11"
+
+
+# --- augmented copies ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [3, 20])  # fewer than a batch, and more
+def test_copies_are_cached_beside_the_images(tmp_path, loaded, category, copies):
+    changes = {"augmentation": "paper", "augmentation_copies": copies, "dtype": "float16"}
+    cache, other = FeatureCache(tmp_path / "cache"), of(loaded, **changes)
+    half, told = of(loaded, dtype="float16"), []
+    plain = cache.ensure(key_of(half, category), half, category)
+    assert plain.augmented == []
+    before = cache.passes
+    found = cache.ensure(key_of(other, category), other, category, progress=told.append)
+    images = other.spec.images(8, 8)
+    assert cache.passes - before == sum(told) == images == 8 * (1 + copies) + 8
+    for split in ("train", "test"):
+        for ours, theirs in zip(getattr(found, split), getattr(plain, split), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert [f.shape for f in found.augmented] == [(8 * copies, 24, 16, 16), (8 * copies, 40, 8, 8)]
+    assert {f.dtype for f in found.augmented} == {np.dtype("float16")}
+    each = [augmented(read_image(s, SIZE), other.spec) for s in category.train[:2]]
+    with torch.inference_mode():
+        wanted = other.extract(np.concatenate(each))
+    for ours, theirs in zip(found.augmented, wanted, strict=True):
+        np.testing.assert_allclose(ours[: 2 * copies], theirs, rtol=1e-3, atol=1e-3)
+    entry = tmp_path / "cache" / key_of(other, category).digest
+    counted = sum(np.load(f, mmap_mode="r").nbytes for f in entry.glob("*.npy"))
+    assert entry_bytes(other.shapes, images, "float16") == counted
 
 
 # --- pooling ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
-from harness.methods.batches import Rows, batches, read_batch
+from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import REFERENCES, History
 from harness.run.process import draws_apart
@@ -52,8 +52,7 @@ def train(
         good: features of the good images, (N, C, H, W) per tap.
         test: features of the test images; only scored, never trained on.
         variant: its training fields are used.
-        seed: of the batches' order and the held-out images; independent of the model's
-            initialisation, so that variants with one seed see the same batches.
+        seed: of batches, held-out images and copies, whatever the model: variants share them.
         device: as in torch.
         progress: called after every epoch with its number, from 1, and its mean loss.
         enough: called after every evaluation; true ends it.
@@ -62,8 +61,7 @@ def train(
             row: every epoch trains on one of each image's in its place; empty: on the images.
 
     Raises:
-        RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
-            says at which epoch and the last good loss.
+        RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
@@ -77,7 +75,7 @@ def train(
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
     epochs = epochs_of(variant, len(good[0]))
-    source, drawn = _drawn(augmented, good, seed)
+    source, drawn = one_copy_each(augmented, good, seed)
     for epoch in range(1, epochs + 1):
         order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
         try:
@@ -288,18 +286,6 @@ def _split(
             f"{images} images"
         )
     return rows[held:], rows[:held]
-
-
-def _drawn(augmented: Arrays, good: Arrays, seed: int) -> tuple[Arrays, Callable[[Rows], Rows]]:
-    """What an epoch reads, and which of its rows stand for images: one of each image's copies.
-
-    The draws have a generator of their own, so that they change neither batches nor weights.
-    """
-    if not augmented:
-        return good, lambda order: order
-    each = len(augmented[0]) // len(good[0])
-    generator = np.random.default_rng([seed, each])
-    return augmented, lambda order: order * each + generator.integers(each, size=len(order))
 
 
 def _used(images: int, variant: Variant) -> int:

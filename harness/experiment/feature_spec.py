@@ -1,6 +1,7 @@
 """What decides the features of an image, but for the image itself."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,10 @@ class FeatureSpec:
         resize: how an image becomes a square.
         views: turned copies of an image whose features at three sizes are pooled (DifferNet);
             0: the features of the image as it is.
+        pooling: positions a side of the window over which each feature is averaged; 0: none.
+        augmentation: how copies of the training images are drawn; ``none``: there are none.
+        augmentation_degrees: the largest angle of a copy.
+        augmentation_copies: copies of a training image.
 
     >>> FeatureSpec(backbone="resnet18.tv_in1k").taps
     (1, 2, 3)
@@ -28,3 +33,37 @@ class FeatureSpec:
     dtype: str = "float32"
     resize: str = "square"
     views: int = 0
+    pooling: int = 0
+    augmentation: str = "none"
+    augmentation_degrees: float = 180.0
+    augmentation_copies: int = 8
+
+    @property
+    def copies(self) -> int:
+        """Count the copies of a training image that are cached beside it."""
+        return 0 if self.augmentation == "none" else self.augmentation_copies
+
+    def images(self, train: int, test: int) -> int:
+        """Count the images that pass the backbone, copies among them.
+
+        >>> FeatureSpec(backbone="resnet18.tv_in1k", augmentation="flips").images(10, 5)
+        95
+        """
+        return train * (1 + self.copies) + test
+
+    def about(self) -> dict[str, Any]:
+        """List what decides the features, without later additions that are at rest.
+
+        What is left out was not there when the first entries were made, so those stay valid.
+
+        >>> "pooling" in FeatureSpec(backbone="resnet18.tv_in1k").about()
+        False
+        """
+        about = asdict(self)
+        for name in ("views", "pooling"):
+            if not about[name]:
+                del about[name]
+        if not self.copies:
+            for name in ("augmentation", "augmentation_degrees", "augmentation_copies"):
+                del about[name]
+        return about

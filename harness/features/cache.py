@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from harness.data.contract import Category, Sample, read_image
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
+from harness.features.augmentation import augmented
 from harness.features.extractor import Extractor
 from harness.features.views import Shapes
 from harness.files import is_alive
@@ -96,11 +97,8 @@ class FeatureKey:
 
     def about(self) -> dict[str, Any]:
         """Give the key as it is written beside the entry."""
-        fields = asdict(self)
-        spec = fields.pop("spec")
-        del spec["resize"]  # in the transform
-        if not spec["views"]:
-            del spec["views"]  # what entries were before there were any
+        fields, spec = asdict(self), self.spec.about()
+        del fields["spec"], spec["resize"]  # the latter is in the transform
         return {**spec, **fields, "transform": self.transform}
 
 
@@ -109,12 +107,14 @@ class Features:
     """Hold an entry, memory-mapped.
 
     ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse; of views,
-    (N, 3C, V, 1), the first as the image is. Masks and labels
-    are no part of it: they are read when a run is scored.
+    (N, 3C, V, 1), the first as the image is. ``augmented`` hold (N·K, C, H, W) of the training
+    images' K augmented copies, those of one image in a row; nothing where there are none. Masks
+    and labels are no part of it: they are read when a run is scored.
     """
 
     train: list[NDArray[np.floating]]
     test: list[NDArray[np.floating]]
+    augmented: list[NDArray[np.floating]] = field(default_factory=list)
 
 
 @dataclass
@@ -160,7 +160,7 @@ class FeatureCache:
             device: where the backbone runs, in the key's arithmetic.
             progress: called with the number of images just done.
         """
-        images = len(category.train) + len(category.test)
+        images = key.spec.images(len(category.train), len(category.test))
         if (features := self.open(key)) is not None:
             self.reused += images
             progress(images)
@@ -171,9 +171,9 @@ class FeatureCache:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            for split, samples in (("train", category.train), ("test", category.test)):
-                _extract(temporary, split, samples, extractor, device, progress)
-                self.passes += len(samples)
+            for split in _splits(category, key.spec):
+                _extract(temporary, split, extractor, device, progress)
+                self.passes += len(split.samples) * split.each
             meta = {"key": key.about(), "images": images}
             (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
             _publish(temporary, self.folder / key.digest)
@@ -227,37 +227,64 @@ def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Itera
 
 
 def entry_bytes(shapes: Shapes, images: int, dtype: str) -> int:
-    """Count the bytes of an entry of ``images`` images with these (C, H, W) at the taps."""
+    """Count the bytes of an entry of ``images`` images with these (C, H, W) at the taps.
+
+    Copies count as images; see :meth:`FeatureSpec.images`.
+    """
     return images * sum(c * h * w for c, h, w in shapes) * np.dtype(dtype).itemsize
+
+
+class _Split(NamedTuple):
+    """Which images pass, and what of each: of an image (S, S, 3) its ``each`` copies."""
+
+    name: str
+    samples: Sequence[Sample]
+    each: int
+    copies: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+def _splits(category: Category, spec: FeatureSpec) -> Iterator[_Split]:
+    yield _Split("train", category.train, 1, lambda image: image[None])
+    yield _Split("test", category.test, 1, lambda image: image[None])
+    if spec.copies:
+        yield _Split(
+            "augmented", category.train, spec.copies, lambda image: augmented(image, spec)
+        )
 
 
 def _extract(
     folder: Path,
-    split: str,
-    samples: Sequence[Sample],
+    split: _Split,
     extractor: Extractor,
     device: str,
     progress: Callable[[int], object],
 ) -> None:
-    spec = extractor.spec
+    spec, total = extractor.spec, len(split.samples) * split.each
     outputs = [
         np.lib.format.open_memmap(
-            folder / f"{split}-{i}.npy", "w+", np.dtype(spec.dtype), (len(samples), *shape)
+            folder / f"{split.name}-{i}.npy", "w+", np.dtype(spec.dtype), (total, *shape)
         )
         for i, shape in enumerate(extractor.shapes)
     ]
+    together = max(1, BATCH // split.each)  # an image is read once, for all of its copies
+
+    def copies(sample: Sample) -> NDArray[np.uint8]:
+        return split.copies(read_image(sample, spec.image_size, spec.resize))
+
     with ThreadPoolExecutor(4) as pool, torch.inference_mode():
 
         def read(start: int) -> tuple[int, NDArray[np.uint8]]:
-            batch = samples[start : start + BATCH]
-            images = pool.map(lambda s: read_image(s, spec.image_size, spec.resize), batch)
-            return start, np.stack(list(images))
+            images = pool.map(copies, split.samples[start : start + together])
+            return start * split.each, np.concatenate(list(images))
 
-        for start, images in ahead(read, range(0, len(samples), BATCH)):
-            features = extractor.extract(images, device)
-            for output, feature in zip(outputs, features, strict=True):
-                output[start : start + len(images)] = feature.contiguous().cpu().numpy()
-            progress(len(images))
+        for first, images in ahead(read, range(0, len(split.samples), together)):
+            for start in range(0, len(images), BATCH):
+                batch = images[start : start + BATCH]
+                features = extractor.extract(batch, device)
+                for output, feature in zip(outputs, features, strict=True):
+                    rows = slice(first + start, first + start + len(batch))
+                    output[rows] = feature.contiguous().cpu().numpy()
+                progress(len(batch))
     for output in outputs:
         output.flush()
 
@@ -267,7 +294,7 @@ def _open_entry(entry: Path) -> Features:
         files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
         return [np.load(f, mmap_mode="r") for f in files]
 
-    return Features(train=arrays("train"), test=arrays("test"))
+    return Features(train=arrays("train"), test=arrays("test"), augmented=arrays("augmented"))
 
 
 def _meta(entry: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Extractor:
     @cached_property
     def recipe(self) -> Recipe:
         """Choose how images become features."""
-        return recipe_of(self.spec.views)
+        return recipe_of(self.spec)
 
     @cached_property
     def shapes(self) -> Shapes:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.errors import InputError
+from harness.experiment.feature_spec import FeatureSpec
 from harness.features.backbone import Backbone
 
 SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: S, S/2 and S/4
@@ -48,11 +49,17 @@ class Recipe(Protocol):
 class Plain:
     """Take the features at the taps of the image as it is.
 
+    Args:
+        pooling: see :func:`pooled`.
+
     >>> list(Plain().copies(np.zeros((1, 2, 2, 3), np.uint8)))[0].shape
     (1, 2, 2, 3)
     """
 
     count = 1
+
+    def __init__(self, pooling: int = 0) -> None:
+        self.pooling = pooling
 
     def copies(self, images: Bytes) -> Iterator[Bytes]:
         """See :class:`Recipe`."""
@@ -60,7 +67,7 @@ class Plain:
 
     def take(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
         """See :class:`Recipe`."""
-        return list(backbone(images))
+        return [pooled(tap, self.pooling) for tap in backbone(images)]
 
     def join(self, copies: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """See :class:`Recipe`."""
@@ -123,9 +130,27 @@ class TurnedViews:
         return tuple((f.shape[1], self.count, 1) for f in taps)
 
 
-def recipe_of(views: int) -> Recipe:
-    """Choose the recipe: of so many turned views; 0: the image as it is."""
-    return TurnedViews(views) if views else Plain()
+def pooled(features: Tensor, window: int) -> Tensor:
+    """Average each feature over the positions around it (PatchCore, section 3.1).
+
+    PatchCore, MSFlow and PatchFlow average 3×3 positions; MSFlow keeps every second of them. At
+    the border the mean is over the positions that are there, so that no zero enters it.
+
+    Args:
+        features: (B, C, H, W).
+        window: positions a side, odd; 0: the features as they are.
+
+    >>> pooled(torch.tensor([[[[0.0, 3.0, 6.0]]]]), 3)
+    tensor([[[[1.5000, 3.0000, 4.5000]]]])
+    """
+    if not window:
+        return features
+    return F.avg_pool2d(features, window, 1, window // 2, count_include_pad=False)
+
+
+def recipe_of(spec: FeatureSpec) -> Recipe:
+    """Choose the recipe: of turned views where the spec has any; else of the image as it is."""
+    return TurnedViews(spec.views) if spec.views else Plain(spec.pooling)
 
 
 def _turned(images: Bytes, degrees: float) -> Bytes:

@@ -1,6 +1,6 @@
 """Cached features, read in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -46,3 +46,28 @@ def read_batch(arrays: Arrays, rows: Rows, device: str) -> list[Tensor]:
     """Read these images' features (B, C, H, W) per tap, float32, channels-last."""
     tensors = (torch.from_numpy(np.ascontiguousarray(a[rows], np.float32)) for a in arrays)
     return [t.to(device).contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def one_copy_each(
+    augmented: Arrays, good: Arrays, seed: int
+) -> tuple[Arrays, Callable[[Rows], Rows]]:
+    """Say what an epoch reads, and which of its rows stand for images: a copy of each, drawn anew.
+
+    The draws have a generator of their own, so that they change neither batches nor weights.
+
+    Args:
+        augmented: features of K copies of each image, (N·K, C, H, W) per tap, an image's in a
+            row; empty: the images stand for themselves.
+        good: features of the N images.
+        seed: of the draws.
+
+    >>> good, augmented = [np.zeros((2, 1, 1, 1))], [np.zeros((6, 1, 1, 1))]
+    >>> _, drawn = one_copy_each(augmented, good, seed=0)
+    >>> (drawn(np.array([1, 0])) // 3).tolist()
+    [1, 0]
+    """
+    if not augmented:
+        return good, lambda order: order
+    each = len(augmented[0]) // len(good[0])
+    generator = np.random.default_rng([seed, each])
+    return augmented, lambda order: order * each + generator.integers(each, size=len(order))

@@ -87,7 +87,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0
     for variant, category in _passes(missing):
-        images = sum(plan.sizes[category])
+        images = variant.feature_spec.images(*plan.sizes[category])
         backbone += costs[variant].macs.backbone * images * rates.infer
         cache += entry_bytes(costs[variant].shapes, images, variant.feature_dtype)
     return {

@@ -145,6 +145,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
                 progress=progress,
                 enough=patience(job.variant, labels, masks),
                 history=history,
+                augmented=features.augmented,
             )
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)

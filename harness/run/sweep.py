@@ -164,8 +164,9 @@ def _fitting(
     group: list[str] = []
     total = 0
     for name in dict.fromkeys(c.category for c in cells):
-        images = sum(plan.sizes[name])
-        size = sum(entry_bytes(extractors[s].shapes, images, s.dtype) for s in specs)
+        size = sum(
+            entry_bytes(extractors[s].shapes, s.images(*plan.sizes[name]), s.dtype) for s in specs
+        )
         if group and total + size > limit:
             yield group
             group, total = [], 0
@@ -189,7 +190,7 @@ def _features(
         for spec, name in wanted
     }
     cache.evict(keep=[k.digest for k in keys.values()])
-    total = sum(sum(plan.sizes[name]) for _, name in wanted)
+    total = sum(spec.images(*plan.sizes[name]) for spec, name in wanted)
     with progress("features", total, unit="images") as bar:
         for (spec, name), key in keys.items():
             bar.note(f"{name} × {spec.backbone}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
-from harness.methods.batches import batches, read_batch
+from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import REFERENCES, History
 from harness.run.process import draws_apart
@@ -43,6 +43,7 @@ def train(
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
     enough: Callable[[History], bool] = lambda history: False,
     history: History | None = None,
+    augmented: Arrays = (),
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -51,25 +52,22 @@ def train(
         good: features of the good images, (N, C, H, W) per tap.
         test: features of the test images; only scored, never trained on.
         variant: its training fields are used.
-        seed: of the batches' order and the held-out images; independent of the model's
-            initialisation, so that variants with one seed see the same batches.
+        seed: of batches, held-out images and copies, whatever the model: variants share them.
         device: as in torch.
         progress: called after every epoch with its number, from 1, and its mean loss.
         enough: called after every evaluation; true ends it.
         history: filled on the way; None: one in memory.
+        augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
+            row: every epoch trains on one of each image's in its place; empty: on the images.
 
     Raises:
-        RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
-            says at which epoch and the last good loss.
+        RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
     if not model.trained:
-        _finite(good)
-        _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, variant, device)
-        progress(1, math.nan)
-        return history
+        return _fit(model, history, good, test, variant, device, progress)
     kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
     model.survey(x for _, x in batches(good, np.sort(kept), device=device))
@@ -77,10 +75,11 @@ def train(
     optimiser = _optimiser(model, variant)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
     epochs = epochs_of(variant, len(good[0]))
+    source, drawn = one_copy_each(augmented, good, seed)
     for epoch in range(1, epochs + 1):
-        order = kept[torch.randperm(len(kept), generator=generator).numpy()][:used]
+        order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
         try:
-            loss = _epoch(model, good, order, optimiser, schedule, variant, device)
+            loss = _epoch(model, source, order, optimiser, schedule, variant, device)
         except ArithmeticError as error:
             raise _diverged(error, epoch, epochs, history) from None
         history.loss.append(loss)
@@ -112,6 +111,22 @@ def epochs_of(variant: Variant, images: int) -> int:
 def _steps(images: int, variant: Variant) -> int:
     """Optimiser steps of an epoch of so many images; of one step a batch."""
     return math.ceil(images / variant.batch_size)
+
+
+def _fit(
+    model: Method,
+    history: History,
+    good: Arrays,
+    test: Arrays,
+    variant: Variant,
+    device: str,
+    progress: Callable[[int, float], object],
+) -> History:
+    """Learn by a fit, which is the only epoch."""
+    _finite(good)
+    _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, variant, device)
+    progress(1, math.nan)
+    return history
 
 
 def _finite(good: Arrays) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from harness.detect.inference import fused
+from harness.features.views import pooled
 from harness.methods.fastflow import FastFlow
 from harness.run.process import arithmetic_inside
 
@@ -19,6 +20,16 @@ def test_energies_equal_the_plain_path(backbone, precision, error):
                                         strict=True):  # fmt: skip
         torch.testing.assert_close(e_fast, e, rtol=error, atol=error)
         torch.testing.assert_close(j_fast, j, rtol=error, atol=error)
+
+
+def test_pooled_features_are_pooled_here_too(backbone):
+    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
+    model = FastFlow(shapes, norm="layer", flow_steps=1, kernels=(3,)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        plain = model.energies([pooled(tap, 3) for tap in backbone(images)]).taps
+    for (e, _), (fast, _) in zip(plain, fused(backbone, model, pooling=3)(images), strict=True):
+        torch.testing.assert_close(fast, e, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])

@@ -6,6 +6,7 @@ import pytest
 
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
+from harness.features import augmentation
 from harness.methods import fastflow, norms
 from harness.methods.flow import step
 from harness.run import energies, train
@@ -13,6 +14,7 @@ from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
 
 TABLES = {
+    "augmentation": augmentation.AUGMENTATIONS,
     "norm": norms.NORMS,
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,

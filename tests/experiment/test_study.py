@@ -177,8 +177,8 @@ MIRRORS = {
     "methods": 6, "table1": 13, "table2": 9, "table3": 9, "table4": 7, "kernels": 2,
     "kernels_by_backbone": 8, "hidden_width": 4, "flow_steps": 7, "coupling": 3, "block_index": 14,
     "disturbed": 4, "norm": 4, "permutation": 3, "actnorm": 3, "score_rule": 9,
-    "epoch_selection": 5,
-    "reproductions": 16,
+    "epoch_selection": 5, "augmentation": 5,
+    "reproductions": 22,
 }  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def test_the_studies_are_those_and_the_embedded_one():
 
 def test_the_reference_of_an_ablation_is_the_papers_setting():
     for name in ("kernels", "flow_steps", "coupling", "norm", "permutation", "actnorm",
-                 "score_rule"):  # fmt: skip
+                 "score_rule", "augmentation"):  # fmt: skip
         assert STUDIES[name].variants[0] == PAPER["ResNet18"], name
     assert STUDIES["hidden_width"].variants[0] == PAPER["Wide-ResNet50-2"]
     assert set(STUDIES["kernels_by_backbone"].variants) > set(PAPER.values())
@@ -255,7 +255,10 @@ REPRODUCTIONS = {
         "patience": 3, "epoch_selection": "best-pixel-on-test", "kernels": (3, 1),
     },
     "anomalib, ResNet18": {"kernels": (3,), "patience": 3, "norm": "layer-affine"},
-    "anomalib 2, ResNet18": {"kernels": (3, 1), "patience": 0},
+    "anomalib 2 and IM-IAD, ResNet18": {
+        "kernels": (3, 1), "patience": 0, "epoch_selection": "last", "epochs": 500,
+    },
+    "anomalib 2023, DeiT": {"patience": 10, "epoch_selection": "best-pixel-on-test"},
     "lelexx, ResNet18": {
         "coupling": "two-sided", "flow_steps": 4, "hidden_ratio": 1.06, "norm": "batch",
         "gradient_clip": 0.9, "smoothing": 6.0, "loss": "mean", "patience": 30,
@@ -264,6 +267,18 @@ REPRODUCTIONS = {
         "coupling": "two-sided", "flow_steps": 20, "hidden_channels": 128, "actnorm": "data",
         "clamp": "atan", "clamp_value": 0.15, "learning_rate": 2e-4, "norm": "none",
         "score_map": "nll-log-det",
+    },
+    "AlessioGalluccio, ResNet18": {
+        "taps": (1,), "flow_steps": 4, "coupling": "one-sided", "clamp_value": 1.2,
+        "hidden_channels": 128, "learning_rate": 2e-4, "batch_size": 24, "norm": "none",
+        "augmentation": "all-turned", "augmentation_degrees": 180.0, "score_map": "nll",
+        "image_score": "mean",
+    },
+    "wuzujiong, Wide-ResNet50-2": {
+        "kernels": (3, 1), "flow_steps": 8, "coupling": "one-sided", "clamp_value": 2.5,
+        "hidden_ratio": 2.0, "loss": "mean", "gradient_clip": 1.0, "epochs": 50,
+        "augmentation": "paper", "augmentation_degrees": 180.0, "score_map": "nll",
+        "image_score": "mean", "norm": "none", "batch_size": 32,
     },
     "HTCho1, CaiT": {
         "kernels": (1, 3), "smoothing": 4.0, "epoch_selection": "best-on-test", "eval_every": 1,
@@ -282,7 +297,9 @@ def test_every_reproduction_has_the_papers_backbones():
     names = set(STUDIES["reproductions"].named.values())
     assert {f"gathierry, {b}" for b in PAPER} | {f"anomalib, {b}" for b in PAPER} < names
     backbones = {v.backbone for v in PAPER.values()}
-    assert {v.backbone for v in STUDIES["reproductions"].variants} == backbones
+    assert {v.backbone for v in STUDIES["reproductions"].variants} == backbones | {
+        "wide_resnet50_2.tv_in1k"  # torchvision's, where the recipe names it
+    }
 
 
 def test_names_stay_when_settings_are_changed_and_variants_chosen():

@@ -45,6 +45,8 @@ def test_digest_depends_on_every_field():
         "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0),
         "centring": "border", "image_centring": "median", "p_floor": 0.1,
         "image_tap_scale": "none",
+        "feature_pooling": 3,
+        "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
@@ -74,6 +76,8 @@ def test_digest_depends_on_every_field():
         ({"learning_rate": float("inf")}, "learning_rate: expected a number above 0; got inf"),
         ({"holdout": 1.0}, r"holdout: expected a share in \[0, 1\); got 1.0"),
         ({"top_k": 0}, r"top_k: expected a share in \(0, 1\]; got 0"),
+        ({"feature_pooling": 2}, "feature_pooling: expected an odd size, as 3, or 0"),
+        ({"feature_pooling": -1}, "feature_pooling: expected an odd size, as 3, or 0"),
         ({"taps": (3, 1)}, "taps: expected strictly increasing"),
         ({"taps": (-1,)}, "taps: expected strictly increasing"),
         ({"backbone": "resnet18"}, "backbone: expected a timm model with its weights tag"),
@@ -186,6 +190,7 @@ def test_a_method_has_no_choice_of_what_is_not_its_own(method):
     variant = Variant().replace(method=method)
     others = {
         "epochs": 3, "flow_steps": 3, "coreset": 0.5, "neighbours": 3, "channels": 7, "views": 3,
+        "feature_pooling": 3, "augmentation": "flips",
         "smoothing": 1.5, "score_map": "nll-log-det", "norm": "none", "image_score": "mean",
     }  # fmt: skip
     assert all(ABOUT[name]["kind"] != "every" for name in others)

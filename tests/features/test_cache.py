@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
+from harness.features.augmentation import augmented
 from harness.features.cache import FeatureCache, FeatureKey, ahead, entry_bytes
 from harness.features.extractor import Extractor, normalise
+from harness.features.views import pooled
 
 SIZE = 64
 SPEC = FeatureSpec(backbone="tf_efficientnet_lite0.pypi_in1k", taps=(1, 2), image_size=SIZE)
@@ -66,17 +69,23 @@ def test_any_change_is_another_entry(loaded, category):
     key = key_of(loaded, category)
     recipe = {
         "backbone": "x", "weights": "random", "taps": (1,), "image_size": 32, "dtype": "float16",
-        "resize": "crop", "views": 4,
+        "resize": "crop", "views": 4, "pooling": 3,
     }  # fmt: skip
     changes = {
         "weights_sha256": "x", "mean": (0.0,), "std": (1.0,), "dataset": "x", "category": "x",
         "data_digest": "x", "arithmetic": "cuda tf32",
     }  # fmt: skip
-    assert set(recipe) == set(FeatureSpec.__dataclass_fields__)
+    copies = {
+        "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
+    }  # fmt: skip
+    assert {*recipe, *copies} == set(FeatureSpec.__dataclass_fields__)
     assert {"spec", *changes} == set(FeatureKey.__dataclass_fields__)
     digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
     digests |= {replace(key, spec=replace(SPEC, **{k: v})).digest for k, v in recipe.items()}
-    assert len(digests | {key.digest}) == len(changes) + len(recipe) + 1
+    flips = replace(SPEC, augmentation="flips")
+    digests |= {replace(key, spec=replace(flips, **{k: v})).digest for k, v in copies.items()}
+    digests |= {key.digest, replace(key, spec=flips).digest}
+    assert len(digests) == len(changes) + len(recipe) + len(copies) + 2
 
 
 def test_features_of_another_arithmetic_are_not_taken_up(tmp_path, loaded, category):
@@ -199,10 +208,95 @@ def test_what_turns_in_is_black(loaded, category, monkeypatch):
     assert torch.equal(seen[2], white)
 
 
-def test_without_views_the_digest_is_what_it_was(loaded, category):
-    key, four = key_of(loaded, category), key_of(of(loaded, views=4), category)
-    assert "views" not in key.about()
-    assert four.about() == {**key.about(), "views": 4}
+@pytest.mark.parametrize("change", [{"views": 4}, {"pooling": 3}])
+def test_what_is_at_rest_is_no_part_of_a_key(loaded, category, change):
+    key, other = key_of(loaded, category), key_of(of(loaded, **change), category)
+    assert set(key.about()) == {
+        "backbone", "weights", "image_size", "taps", "dtype", "weights_sha256", "mean", "std",
+        "dataset", "category", "data_digest", "arithmetic", "transform",
+    }  # fmt: skip
+    assert other.about() == {**key.about(), **change}
+
+
+def test_how_copies_would_be_drawn_is_no_part_of_the_key_of_an_entry_without(loaded, category):
+    other = of(loaded, augmentation_degrees=5.0, augmentation_copies=3)
+    assert key_of(other, category) != key_of(loaded, category)
+    assert key_of(other, category).digest == key_of(loaded, category).digest
+
+
+def test_an_entrys_name_is_what_it_was():
+    """Written before there was any pooling or augmentation: such entries are still found."""
+    key = FeatureKey(
+        spec=FeatureSpec(backbone="resnet18.tv_in1k"), weights_sha256="w", mean=(0.5,), std=(0.5,),
+        dataset="surfaces", category="grass", data_digest="d",
+    )  # fmt: skip
+    assert key.digest == "49a4503d96553f11"
+
+
+# --- augmented copies ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [3, 20])  # fewer than a batch, and more
+def test_copies_are_cached_beside_the_images(tmp_path, loaded, category, copies):
+    changes = {"augmentation": "paper", "augmentation_copies": copies, "dtype": "float16"}
+    cache, other = FeatureCache(tmp_path / "cache"), of(loaded, **changes)
+    half, told = of(loaded, dtype="float16"), []
+    plain = cache.ensure(key_of(half, category), half, category)
+    assert plain.augmented == []
+    before = cache.passes
+    found = cache.ensure(key_of(other, category), other, category, progress=told.append)
+    images = other.spec.images(8, 8)
+    assert cache.passes - before == sum(told) == images == 8 * (1 + copies) + 8
+    for split in ("train", "test"):
+        for ours, theirs in zip(getattr(found, split), getattr(plain, split), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert [f.shape for f in found.augmented] == [(8 * copies, 24, 16, 16), (8 * copies, 40, 8, 8)]
+    assert {f.dtype for f in found.augmented} == {np.dtype("float16")}
+    each = [augmented(read_image(s, SIZE), other.spec) for s in category.train[:2]]
+    with torch.inference_mode():
+        wanted = other.extract(np.concatenate(each))
+    for ours, theirs in zip(found.augmented, wanted, strict=True):
+        np.testing.assert_allclose(ours[: 2 * copies], theirs, rtol=1e-3, atol=1e-3)
+    entry = tmp_path / "cache" / key_of(other, category).digest
+    counted = sum(np.load(f, mmap_mode="r").nbytes for f in entry.glob("*.npy"))
+    assert entry_bytes(other.shapes, images, "float16") == counted
+
+
+# --- pooling ------------------------------------------------------------------------------------
+
+
+def test_pooling_by_pencil():
+    x = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 18]], dtype=torch.float64)
+    wanted = [[3, 3.5, 4], [4.5, 6, 7], [6, 8, 37 / 4]]  # corners of 4, sides of 6, middle of 9
+    found = pooled(x[None, None], 3)[0, 0]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
+    assert pooled(x, 0) is x
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_pooling_is_a_sum_over_a_count(window):
+    generator = torch.Generator().manual_seed(window)
+    x = torch.randn(2, 3, 7, 4, dtype=torch.float64, generator=generator)
+    sums, counts = (
+        F.avg_pool2d(v, window, 1, window // 2, divisor_override=1)
+        for v in (x, torch.ones_like(x))
+    )
+    torch.testing.assert_close(pooled(x, window), sums / counts)
+
+
+def test_pooled_features_are_cached_and_timed(tmp_path, loaded, category):
+    cache, other = FeatureCache(tmp_path / "cache"), of(loaded, pooling=3)
+    plain = cache.ensure(key_of(loaded, category), loaded, category)
+    found = cache.ensure(key_of(other, category), other, category)
+    assert other.shapes == loaded.shapes
+    for ours, whole in zip(found.test, plain.test, strict=True):
+        wanted = F.avg_pool2d(torch.tensor(whole), 3, 1, 1, count_include_pad=False)
+        torch.testing.assert_close(torch.tensor(ours), wanted, atol=1e-5, rtol=1e-5)
+    images = np.stack([read_image(s.path, SIZE) for s in category.test])
+    with torch.inference_mode():
+        looked = other.look(normalise(images, other.backbone))
+    for ours, timed in zip(found.test, looked, strict=True):
+        np.testing.assert_allclose(ours, timed, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_tiny_patch16_224"])

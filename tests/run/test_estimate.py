@@ -63,6 +63,17 @@ def test_by_pencil(tmp_path):
     assert got["rates"] == "a probe"
 
 
+def test_augmented_copies_pass_and_are_stored(tmp_path):
+    plain, flips = (
+        cost(study(), tmp_path),
+        cost(study(TINY.replace(augmentation="flips")), tmp_path),
+    )
+    for key in ("backbone_seconds", "cache_bytes"):
+        assert flips[key] == pytest.approx(plain[key] * (100 * 9 + 50) / 150)
+    for key in ("train_seconds", "results_bytes", "memory_bytes"):
+        assert flips[key] == plain[key]
+
+
 @pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (1, 10), (3, 4), (5, 2), (20, 1)])
 def test_energies_of_every_evaluated_epoch_are_kept(tmp_path, every, evaluations):
     got = cost(study(TINY.replace(eval_every=every)), tmp_path)

@@ -97,6 +97,24 @@ def test_a_whole_study(study, settings):
     assert (again.recorded, again.already, again.passes) == (0, 12, 0)
 
 
+def test_a_training_on_augmented_copies(study, settings, in_process, monkeypatch):
+    trained = []
+    original = job.train
+    monkeypatch.setattr(job, "train", lambda *a, **k: trained.append((a, k)) or original(*a, **k))
+    base = TINY.replace(augmentation="flips", augmentation_copies=2)
+    flips = replace(study, bases={"flips": base, "plain": TINY}, vary=({},), seeds=(0,))
+    settings = replace(settings, categories=("left",), speed=False)
+    outcome = run_study(make_plan(flips, settings), settings, quiet)
+    assert outcome.failed == []
+    assert outcome.passes == 8 * (1 + 2) + 8 + 8 + 8
+    (_, drawn), (_, plain) = trained
+    assert [len(a) for a in drawn["augmented"]] == [16, 16]
+    assert plain["augmented"] == []
+    losses = [read_record(p).loss for p in settings.results.rglob("seed-0.json")]
+    assert len(losses) == 2
+    assert losses[0] != losses[1]
+
+
 def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):
     fits = []
     original = job.train

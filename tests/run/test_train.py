@@ -11,6 +11,7 @@ from harness.experiment.choices import METHODS
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.methods.fastflow import FastFlow
+from harness.run import train as core
 from harness.run.model import make_model
 from harness.run.train import _factor, epochs_of
 from harness.run.train import train as fit
@@ -175,6 +176,40 @@ def test_holdout_is_left_out_of_training_and_measured():
 def test_a_holdout_that_leaves_nothing_is_refused():
     with pytest.raises(RunFailed, match="expected a share that leaves images on both sides"):
         train(BASE.replace(holdout=0.01))
+
+
+def test_copies_like_their_images_change_nothing():
+    """Bit for bit: drawing among copies moves neither the batches nor the weights."""
+    variant = BASE.replace(holdout=0.2, eval_every=2)
+    _, plain = train(variant)
+    _, drawn = train(variant, augmented=[np.repeat(a, 3, axis=0) for a in arrays(10)])
+    assert drawn.loss == plain.loss
+    assert drawn.holdout == plain.holdout
+    for (e, j), (e_, j_) in zip(drawn.energies[4].taps, plain.energies[4].taps, strict=True):
+        assert torch.equal(e, e_)
+        assert torch.equal(j, j_)
+
+
+def test_an_epoch_takes_one_copy_of_every_image_that_is_not_held_out(monkeypatch):
+    epochs, each = [], 5
+    copies = [np.repeat(a, each, axis=0) for a in arrays(10)]
+    monkeypatch.setattr(
+        core, "_epoch", lambda model, source, order, *rest: epochs.append((source, order)) or 0.0
+    )
+    train(BASE.replace(epochs=200, holdout=0.2), augmented=copies)
+    assert all(source is copies for source, _ in epochs)
+    images = [sorted(order // each) for _, order in epochs]
+    assert len(images[0]) == len(set(images[0])) == 8  # the other two are held out
+    assert all(i == images[0] for i in images)
+    counts = np.bincount(np.concatenate([order % each for _, order in epochs]), minlength=each)
+    assert len(counts) == each
+    assert counts.min() > 250  # of 320 each; four deviations are 64
+
+
+def test_draws_of_copies_follow_the_seed():
+    copies = arrays(30, 2)
+    (_, a), (_, b), (_, c) = (train(BASE, seed=s, augmented=copies) for s in (0, 0, 1))
+    assert a.loss == b.loss != c.loss
 
 
 def test_non_finite_loss_stops_with_epoch_and_last_good_loss():

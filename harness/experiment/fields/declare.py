@@ -58,6 +58,9 @@ Weights = Annotated[
         lambda v: not v or (all(0 <= w < float("inf") for w in v) and any(v)),
     ),
 ]
+Window = Annotated[
+    int, Rule("an odd size, as 3, or 0 for none", lambda v: v == 0 or (v > 0 and v % 2 == 1))
+]
 Kernels = Annotated[
     tuple[int, ...],
     Rule("odd sizes, as in (3, 1)", lambda v: bool(v) and all(k > 0 and k % 2 for k in v)),

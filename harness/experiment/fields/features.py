@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from harness.experiment.fields.declare import Count, Tagged, Taps, at_least, feature, own
+from harness.experiment.fields.declare import (
+    Count,
+    Factor,
+    Positive,
+    Tagged,
+    Taps,
+    Window,
+    at_least,
+    feature,
+    own,
+    trained,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +46,21 @@ class Features:
     views: Count = own(
         0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
     )
+    feature_pooling: Window = feature(
+        0,
+        "each feature is the mean over a window of so many positions a side, stride 1; 0: none. "
+        "What a method pools itself comes after it",
+        kind="map",
+    )
+    augmentation: Literal["none", "flips", "turns", "all-turned", "paper"] = trained(
+        "none",
+        "mirrored and turned copies of the training images, cached: an epoch takes one of each "
+        "image's copies. flips: left and right with p 0.5, upside down with 0.3; turns: turned "
+        "with p 0.7, or each (all-turned); paper: flips and turns",
+        "hflip 0.5, vflip 0.3, rotation 0.7 (6.2), by another's account; no angle",
+        stage="features",
+    )
+    augmentation_degrees: Factor = trained(
+        180.0, "largest angle of a turned copy, drawn evenly from ± this", stage="features"
+    )
+    augmentation_copies: Positive = trained(8, "cached copies an image", stage="features")

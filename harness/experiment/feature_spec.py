@@ -21,6 +21,7 @@ class FeatureSpec:
         augmentation: how copies of the training images are drawn; ``none``: there are none.
         augmentation_degrees: the largest angle of a copy.
         augmentation_copies: copies of a training image.
+        test_turns: evenly turned copies of a test image, itself among them; 0: itself alone.
 
     >>> FeatureSpec(backbone="resnet18.tv_in1k").taps
     (1, 2, 3)
@@ -37,11 +38,17 @@ class FeatureSpec:
     augmentation: str = "none"
     augmentation_degrees: float = 180.0
     augmentation_copies: int = 8
+    test_turns: int = 0
 
     @property
     def copies(self) -> int:
         """Count the copies of a training image that are cached beside it."""
         return 0 if self.augmentation == "none" else self.augmentation_copies
+
+    @property
+    def turned(self) -> int:
+        """Count the turned copies of a test image that are cached beside it."""
+        return max(0, self.test_turns - 1)
 
     def images(self, train: int, test: int) -> int:
         """Count the images that pass the backbone, copies among them.
@@ -49,7 +56,7 @@ class FeatureSpec:
         >>> FeatureSpec(backbone="resnet18.tv_in1k", augmentation="flips").images(10, 5)
         95
         """
-        return train * (1 + self.copies) + test
+        return train * (1 + self.copies) + test * (1 + self.turned)
 
     def about(self) -> dict[str, Any]:
         """List what decides the features, without later additions that are at rest.
@@ -60,7 +67,7 @@ class FeatureSpec:
         False
         """
         about = asdict(self)
-        for name in ("views", "pooling"):
+        for name in ("views", "pooling", "test_turns"):
             if not about[name]:
                 del about[name]
         if not self.copies:

@@ -72,5 +72,15 @@ def augmented(image: Square, spec: FeatureSpec) -> Square:
     return np.stack(copies)
 
 
+def evenly_turned(image: Square, turns: int) -> Square:
+    """Make the copies (turns - 1, S, S, 3) that, with the image, are turned by 360°/turns more.
+
+    >>> evenly_turned(np.zeros((32, 32, 3), np.uint8), 4).shape
+    (3, 32, 32, 3)
+    """
+    still = Image.fromarray(image)
+    return np.stack([np.asarray(_turned(still, k * 360 / turns)) for k in range(1, turns)])
+
+
 def _turned(image: Image.Image, degrees: float) -> Image.Image:
     return Motion(degrees, 1.0, right=0.0, down=0.0).move(image, Image.Resampling.BILINEAR)

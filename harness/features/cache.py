@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from harness.data.contract import Category, Sample, read_image
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
-from harness.features.augmentation import augmented
+from harness.features.augmentation import augmented, evenly_turned
 from harness.features.extractor import Extractor
 from harness.features.views import Shapes
 from harness.files import is_alive
@@ -108,13 +109,15 @@ class Features:
 
     ``train`` and ``test`` hold one array (N, C, H, W) per tap, fine to coarse; of views,
     (N, 3C, V, 1), the first as the image is. ``augmented`` hold (N·K, C, H, W) of the training
-    images' K augmented copies, those of one image in a row; nothing where there are none. Masks
-    and labels are no part of it: they are read when a run is scored.
+    images' K augmented copies, those of one image in a row; nothing where there are none.
+    ``turned`` hold those of the test images' turned copies, likewise. Masks and labels are no
+    part of it: they are read when a run is scored.
     """
 
     train: list[NDArray[np.floating]]
     test: list[NDArray[np.floating]]
     augmented: list[NDArray[np.floating]] = field(default_factory=list)
+    turned: list[NDArray[np.floating]] = field(default_factory=list)
 
 
 @dataclass
@@ -250,6 +253,9 @@ def _splits(category: Category, spec: FeatureSpec) -> Iterator[_Split]:
         yield _Split(
             "augmented", category.train, spec.copies, lambda image: augmented(image, spec)
         )
+    if spec.turned:
+        turns = partial(evenly_turned, turns=spec.test_turns)
+        yield _Split("turned", category.test, spec.turned, turns)
 
 
 def _extract(
@@ -294,7 +300,8 @@ def _open_entry(entry: Path) -> Features:
         files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
         return [np.load(f, mmap_mode="r") for f in files]
 
-    return Features(train=arrays("train"), test=arrays("test"), augmented=arrays("augmented"))
+    splits = ("train", "test", "augmented", "turned")
+    return Features(**{split: arrays(split) for split in splits})
 
 
 def _meta(entry: Path) -> dict[str, Any]:

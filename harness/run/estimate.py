@@ -76,6 +76,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     results = len(missing) * RECORD_BYTES
     for variant, category, _ in _trainings(missing):
         images, test = plan.sizes[category]
+        test *= 1 + variant.feature_spec.turned
         macs, shapes = costs[variant].macs, costs[variant].shapes
         epochs = epochs_of(variant, images) if METHODS[variant.method].trained else 1
         if METHODS[variant.method].trained:
@@ -117,7 +118,8 @@ def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
         if r.environment.arithmetic not in ("", computed):
             continue
         if fps := r.measured.speed.fps:
-            infer.append(1 / (fps * (r.macs.flow + r.macs.backbone)))
+            turns = max(1, r.variant.get("test_turns", 0))  # absent from older records
+            infer.append(1 / (fps * turns * (r.macs.flow + r.macs.backbone)))
         if r.measured.fit_seconds and r.loss:  # trained, not fitted
             work = r.macs.training * r.data.train * len(r.loss)
             train.append(r.measured.fit_seconds / work)

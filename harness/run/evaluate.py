@@ -114,7 +114,7 @@ def evaluate_epoch(
     """Score one evaluated epoch."""
     scored = _Scored(variant, history, epoch, len(labels), masks)
     pixels = scored.localisation()
-    metrics = image_metrics(scored.scores, labels)
+    metrics = image_metrics(_over_turns(variant, history, epoch, scored.scores), labels)
     if pixels is not None:
         metrics |= measure_pixels(pixels)
     return Epoch(
@@ -131,10 +131,24 @@ def per_image(
     """Measure what each test image got at one evaluated epoch; the maps are made anew."""
     scored = _Scored(variant, history, epoch, len(labels), masks)
     pixels = scored.localisation()
+    scores = _over_turns(variant, history, epoch, scored.scores)
     if pixels is None:
         none = np.full(len(labels), np.nan)
-        return PerImage(scored.scores, none, none, np.zeros(len(labels), np.int64))
-    return PerImage(scored.scores, pixels.found(), pixels.clear(scored), pixels.defect_pixels)
+        return PerImage(scores, none, none, np.zeros(len(labels), np.int64))
+    return PerImage(scores, pixels.found(), pixels.clear(scored), pixels.defect_pixels)
+
+
+def _over_turns(
+    variant: Variant, history: History, epoch: int, scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Average image scores (N,) with those of the images' turned copies, if there are any."""
+    if not variant.test_turns:
+        return scores
+    chunks = history.energies.part("turned").chunks(epoch)
+    parts = score_in_chunks(variant, chunks, reference_of(variant, history, epoch))
+    turned = np.concatenate([s.numpy() for _, s in parts]).reshape(len(scores), -1)
+    means = np.column_stack([scores, turned]).mean(1, dtype=np.float64)
+    return np.asarray(means, np.float32)
 
 
 class _Scored:

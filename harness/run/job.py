@@ -146,6 +146,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
                 enough=patience(job.variant, labels, masks),
                 history=history,
                 augmented=features.augmented,
+                turned=features.turned,
             )
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)

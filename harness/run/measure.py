@@ -195,11 +195,14 @@ def _image_to_map(variant: Variant, extractor: Extractor, kept: int, device: str
         few = extractor.look(torch.zeros(1, 3, size, size, device=device))
         reference = make_reference([model.energies(few).cpu()])
 
-    def path(images: Tensor) -> object:
+    def look(images: Tensor) -> object:
         features = extractor.look(images)
         with precision(variant, device):
             energies = model.energies(features)
         return score(variant, energies, reference)
+
+    def path(images: Tensor) -> object:
+        return [look(images) for _ in range(1 + variant.feature_spec.turned)]
 
     return path
 

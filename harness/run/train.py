@@ -44,6 +44,7 @@ def train(
     enough: Callable[[History], bool] = lambda history: False,
     history: History | None = None,
     augmented: Arrays = (),
+    turned: Arrays = (),
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -59,6 +60,7 @@ def train(
         history: filled on the way; None: one in memory.
         augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
             row: every epoch trains on one of each image's in its place; empty: on the images.
+        turned: of the test images' turned copies, likewise; scored beside them.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
@@ -67,13 +69,10 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
     if not model.trained:
-        return _fit(model, history, good, test, variant, device, progress)
+        return _fit(model, history, good, test, turned, variant, device, progress)
     kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
-    model.survey(x for _, x in batches(good, np.sort(kept), device=device))
-    model.initialise(read_batch(good, kept[: variant.batch_size], device))
-    optimiser = _optimiser(model, variant)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
+    optimiser, schedule = _ready(model, good, kept, used, variant, device)
     epochs = epochs_of(variant, len(good[0]))
     source, drawn = one_copy_each(augmented, good, seed)
     for epoch in range(1, epochs + 1):
@@ -86,7 +85,7 @@ def train(
         evaluated = variant.eval_every and epoch % variant.eval_every == 0
         if evaluated or epoch == epochs:
             with draws_apart(model, seed=seed, device=device):
-                _evaluate(model, history, epoch, good, (kept, held), test, variant, device)
+                _evaluate(model, history, epoch, good, (kept, held), test, turned, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
@@ -118,13 +117,14 @@ def _fit(
     history: History,
     good: Arrays,
     test: Arrays,
+    turned: Arrays,
     variant: Variant,
     device: str,
     progress: Callable[[int, float], object],
 ) -> History:
     """Learn by a fit, which is the only epoch."""
     _finite(good)
-    _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, variant, device)
+    _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, turned, variant, device)
     progress(1, math.nan)
     return history
 
@@ -186,6 +186,7 @@ def _evaluate(
     good: Arrays,
     split: tuple[NDArray[np.int64], NDArray[np.int64]],
     test: Arrays,
+    turned: Arrays,
     variant: Variant,
     device: str,
 ) -> None:
@@ -195,9 +196,10 @@ def _evaluate(
     with precision(variant, device):
         model.fit(good, device=device)
     with torch.inference_mode():
-        history.energies.save(
-            epoch, _finite_energies(model, history, epoch, test, variant, device)
-        )
+        for saved, images in (("", test), ("turned", turned)):
+            if images:
+                energies = _finite_energies(model, history, epoch, images, variant, device)
+                (history.energies.part(saved) if saved else history.energies).save(epoch, energies)
         if "tap_scale" in variant.choices:
             for name, rows in zip(REFERENCES, split, strict=True):
                 _save_reference(model, history, epoch, name, good, rows, variant, device)
@@ -256,6 +258,16 @@ def energies_in_batches(
         with precision(variant, device):
             energies = model.energies(features).cpu()
         yield energies
+
+
+def _ready(
+    model: Method, good: Arrays, kept: NDArray[np.int64], used: int, variant: Variant, device: str
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Initialise the model from data; give the optimiser and its schedule."""
+    model.survey(x for _, x in batches(good, np.sort(kept), device=device))
+    model.initialise(read_batch(good, kept[: variant.batch_size], device))
+    optimiser = _optimiser(model, variant)
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
 
 
 def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:

@@ -45,7 +45,7 @@ def test_digest_depends_on_every_field():
         "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0),
         "centring": "border", "image_centring": "median", "p_floor": 0.1,
         "image_tap_scale": "none",
-        "feature_pooling": 3,
+        "feature_pooling": 3, "test_turns": 8,
         "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
@@ -77,6 +77,7 @@ def test_digest_depends_on_every_field():
         ({"holdout": 1.0}, r"holdout: expected a share in \[0, 1\); got 1.0"),
         ({"top_k": 0}, r"top_k: expected a share in \(0, 1\]; got 0"),
         ({"feature_pooling": 2}, "feature_pooling: expected an odd size, as 3, or 0"),
+        ({"test_turns": 1}, "test_turns: expected a number of at least 2, or 0 for none; got 1"),
         ({"feature_pooling": -1}, "feature_pooling: expected an odd size, as 3, or 0"),
         ({"taps": (3, 1)}, "taps: expected strictly increasing"),
         ({"taps": (-1,)}, "taps: expected strictly increasing"),
@@ -190,7 +191,7 @@ def test_a_method_has_no_choice_of_what_is_not_its_own(method):
     variant = Variant().replace(method=method)
     others = {
         "epochs": 3, "flow_steps": 3, "coreset": 0.5, "neighbours": 3, "channels": 7, "views": 3,
-        "feature_pooling": 3, "augmentation": "flips",
+        "feature_pooling": 3, "augmentation": "flips", "test_turns": 4,
         "smoothing": 1.5, "score_map": "nll-log-det", "norm": "none", "image_score": "mean",
     }  # fmt: skip
     assert all(ABOUT[name]["kind"] != "every" for name in others)

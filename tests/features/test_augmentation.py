@@ -7,7 +7,7 @@ import pytest
 
 from harness.experiment.feature_spec import FeatureSpec
 from harness.features import augmentation
-from harness.features.augmentation import AUGMENTATIONS, augmented
+from harness.features.augmentation import AUGMENTATIONS, augmented, evenly_turned
 
 SPEC = FeatureSpec(backbone="x.y", augmentation="paper", augmentation_copies=6)
 
@@ -75,3 +75,12 @@ def test_what_comes_into_view_is_the_image_mirrored():
     spec = replace(SPEC, augmentation="all-turned")
     white = np.full((16, 16, 3), 255, np.uint8)
     assert (augmented(white, spec) == 255).all()
+
+
+def test_turned_copies_divide_the_circle():
+    image = noise(0, size=16)
+    eighths = evenly_turned(image, 8)
+    assert eighths.shape == (7, 16, 16, 3)
+    for k in (1, 2, 3):  # by quarters, counter-clockwise; Pillow rounds by one at the most
+        quarter = np.rot90(image, k).astype(int)
+        assert np.abs(eighths[2 * k - 1].astype(int) - quarter).max() <= 1

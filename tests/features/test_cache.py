@@ -14,7 +14,7 @@ from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
-from harness.features.augmentation import augmented
+from harness.features.augmentation import augmented, evenly_turned
 from harness.features.cache import FeatureCache, FeatureKey, ahead, entry_bytes
 from harness.features.extractor import Extractor, normalise
 from harness.features.views import pooled
@@ -69,7 +69,7 @@ def test_any_change_is_another_entry(loaded, category):
     key = key_of(loaded, category)
     recipe = {
         "backbone": "x", "weights": "random", "taps": (1,), "image_size": 32, "dtype": "float16",
-        "resize": "crop", "views": 4, "pooling": 3,
+        "resize": "crop", "views": 4, "pooling": 3, "test_turns": 8,
     }  # fmt: skip
     changes = {
         "weights_sha256": "x", "mean": (0.0,), "std": (1.0,), "dataset": "x", "category": "x",
@@ -208,7 +208,7 @@ def test_what_turns_in_is_black(loaded, category, monkeypatch):
     assert torch.equal(seen[2], white)
 
 
-@pytest.mark.parametrize("change", [{"views": 4}, {"pooling": 3}])
+@pytest.mark.parametrize("change", [{"views": 4}, {"pooling": 3}, {"test_turns": 4}])
 def test_what_is_at_rest_is_no_part_of_a_key(loaded, category, change):
     key, other = key_of(loaded, category), key_of(of(loaded, **change), category)
     assert set(key.about()) == {
@@ -260,6 +260,18 @@ def test_copies_are_cached_beside_the_images(tmp_path, loaded, category, copies)
     entry = tmp_path / "cache" / key_of(other, category).digest
     counted = sum(np.load(f, mmap_mode="r").nbytes for f in entry.glob("*.npy"))
     assert entry_bytes(other.shapes, images, "float16") == counted
+
+
+def test_turned_test_images_are_cached_beside_them(tmp_path, loaded, category):
+    cache, four = FeatureCache(tmp_path / "cache"), of(loaded, test_turns=4)
+    found = cache.ensure(key_of(four, category), four, category)
+    assert cache.passes == four.spec.images(8, 8) == 8 + 4 * 8
+    assert [f.shape for f in found.turned] == [(24, 24, 16, 16), (24, 40, 8, 8)]
+    image = read_image(category.test[3], SIZE)
+    with torch.inference_mode():
+        wanted = four.extract(evenly_turned(image, 4))
+    for ours, theirs in zip(found.turned, wanted, strict=True):
+        np.testing.assert_allclose(ours[9:12], theirs, atol=1e-4)
 
 
 # --- pooling ------------------------------------------------------------------------------------

@@ -74,6 +74,14 @@ def test_augmented_copies_pass_and_are_stored(tmp_path):
         assert flips[key] == plain[key]
 
 
+def test_turned_test_images_pass_and_leave_energies(tmp_path):
+    plain, turned = cost(study(), tmp_path), cost(study(TINY.replace(test_turns=4)), tmp_path)
+    for key in ("backbone_seconds", "cache_bytes"):
+        assert turned[key] == pytest.approx(plain[key] * (100 + 50 * 4) / 150)
+    assert turned["results_bytes"] == module.RECORD_BYTES + 4 * 50 * 2 * 4 * MAP
+    assert turned["train_seconds"] == plain["train_seconds"]
+
+
 @pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (1, 10), (3, 4), (5, 2), (20, 1)])
 def test_energies_of_every_evaluated_epoch_are_kept(tmp_path, every, evaluations):
     got = cost(study(TINY.replace(eval_every=every)), tmp_path)

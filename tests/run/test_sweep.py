@@ -20,6 +20,7 @@ from tiny import TINY, Here
 from harness.errors import InputError, RunFailed
 from harness.experiment import record as blocks
 from harness.experiment.measured import Macs, Speed
+from harness.experiment.place import Place
 from harness.experiment.record import Epoch, finite, read_record, read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
@@ -30,7 +31,7 @@ from harness.methods.contract import Energies
 from harness.report import sentences, tables
 from harness.report.selection import Selection
 from harness.run import job, sweep
-from harness.run.energies import History
+from harness.run.energies import History, SavedEnergies
 from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
 from harness.run.executors.local import LocalPool
@@ -113,6 +114,35 @@ def test_a_training_on_augmented_copies(study, settings, in_process, monkeypatch
     losses = [read_record(p).loss for p in settings.results.rglob("seed-0.json")]
     assert len(losses) == 2
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("method", ["fastflow", "patchcore"])
+def test_image_scores_are_means_over_turned_copies(study, settings, in_process, method):
+    turning = TINY.replace(method=method).replace(
+        test_turns=4, backbone=TINY.backbone, taps=TINY.taps, smoothing=0.0
+    )
+    plain = turning.replace(test_turns=0)
+    both = replace(study, bases={"4": turning, "1": plain}, vary=({},), seeds=(0,))
+    settings = replace(settings, categories=("left",), speed=False)
+    plan = make_plan(both, settings)
+    outcome = run_study(plan, settings, quiet)
+    assert outcome.failed == []
+    with_turns, without = (read_record(plan.place(c).record) for c in plan.cells)
+    for name in ("pixel_auroc", "aupro"):
+        assert with_turns.metrics[name] == without.metrics[name]
+    place = plan.place(plan.cells[0])
+    energies = SavedEnergies(Place.of(
+        settings.results, turning.training, plan.dataset, "left", 0
+    ).energies, "r")  # fmt: skip
+    last = max(energies)
+    assert list(energies) == list(energies.part("turned"))
+    _, own = score(turning, energies[last])
+    _, turned = score(turning, energies.part("turned")[last])
+    wanted = torch.cat((own[:, None], turned.reshape(8, 3)), 1).mean(1)
+    np.testing.assert_allclose(with_turns.images.score, wanted, rtol=1e-5)
+    assert not np.allclose(with_turns.images.score, without.images.score)
+    with np.load(place.gallery) as gallery:
+        assert set(gallery["scores"]) <= set(np.float32(with_turns.images.score))
 
 
 def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):

@@ -58,6 +58,7 @@ Weights = Annotated[
         lambda v: not v or (all(0 <= w < float("inf") for w in v) and any(v)),
     ),
 ]
+Turns = Annotated[int, Rule("a number of at least 2, or 0 for none", lambda v: v == 0 or v >= 2)]
 Window = Annotated[
     int, Rule("an odd size, as 3, or 0 for none", lambda v: v == 0 or (v > 0 and v % 2 == 1))
 ]

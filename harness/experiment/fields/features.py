@@ -9,6 +9,7 @@ from harness.experiment.fields.declare import (
     Positive,
     Tagged,
     Taps,
+    Turns,
     Window,
     at_least,
     feature,
@@ -64,3 +65,9 @@ class Features:
         180.0, "largest angle of a turned copy, drawn evenly from ± this", stage="features"
     )
     augmentation_copies: Positive = trained(8, "cached copies an image", stage="features")
+    test_turns: Turns = feature(
+        0,
+        "an image's score is the mean over so many evenly turned copies of it, the first as it "
+        "is; maps stay those of the image as it is",
+        kind="map",
+    )

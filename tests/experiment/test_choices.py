@@ -16,6 +16,7 @@ TABLES = {
     "norm": norms.NORMS,
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,
+    "coupling_function": step.COUPLING_FUNCTIONS,
     "permutation": step.PERMUTATIONS,
     "actnorm": step.AFFINES,
     "clamp": step.CLAMPS,

@@ -44,7 +44,7 @@ def test_digest_depends_on_every_field():
         "resize": "crop", "mask_resize": "covered", "leaks": "allow", "tap_scale": "quantile",
         "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0),
         "centring": "border", "image_centring": "median", "p_floor": 0.1,
-        "image_tap_scale": "none",
+        "image_tap_scale": "none", "coupling_function": "additive",
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}

@@ -33,6 +33,7 @@ def train(variant, seed=0, images=10, **options):
 VARIANTS = {
     "base": {},
     "two-sided": {"coupling": "two-sided"},
+    "additive": {"coupling_function": "additive"},
     "data actnorm": {"actnorm": "data"},
     "no norm": {"norm": "none"},
     "affine norm": {"norm": "layer-affine"},

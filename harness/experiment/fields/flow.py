@@ -38,6 +38,12 @@ class Flow:
         "halves that a step transforms; nothing else changes with it",
         "both readings exist (Eq. 3, Fig. 2)",
     )
+    coupling_function: Literal["affine", "additive"] = flow(
+        "affine",
+        "what a coupling does with a half: scale and shift it; additive: shift it alone, which "
+        "keeps the volume",
+        "scale and shift (Eq. 3)",
+    )
     permutation: Literal["none", "random", "reverse"] = flow(
         "random", "of the channels", "“channel permute”"
     )

@@ -100,7 +100,7 @@ class Other(FlowStep):
         return x, x.new_zeros(len(x), *x.shape[2:])
 
 
-@pytest.mark.parametrize("change", ["clamp", "subclass", "affine"])
+@pytest.mark.parametrize("change", ["clamp", "subclass", "affine", "additive"])
 def test_what_it_does_not_know_takes_the_plain_steps(change, monkeypatch):
     model, x = make("one-sided", "affine", "tanh", ("random", (3,), 6), torch.float64)
     steps = list(model.flows[0])
@@ -109,6 +109,9 @@ def test_what_it_does_not_know_takes_the_plain_steps(change, monkeypatch):
         steps[1].clamp = "softsign"
     elif change == "subclass":
         steps[1].__class__ = Other
+    elif change == "additive":
+        settings = {"hidden_channels": 3, "coupling_function": "additive"}
+        model.flows[0].module_list[1] = steps[1] = FlowStep([(6, 4, 3)], **settings).double()
     else:
         shifted = type("Shifted", (GlobalAffine,), {"coefficients": lambda self: (
             torch.ones(1, 6, 1, 1), torch.ones(1, 6, 1, 1), torch.zeros(1, 6, 1, 1)

@@ -196,12 +196,12 @@ every_flow = pytest.mark.parametrize(
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def build(shape, coupling, actnorm, permutation, clamp, kernels):
+def build(shape, coupling, actnorm, permutation, clamp, kernels, **step):
     """A flow of two steps with generic weights, its ActNorms initialised."""
     flow = make_flow(
         *shape, flow_steps=2, kernels=kernels, coupling=coupling, actnorm=actnorm,
         permutation=permutation, clamp=clamp, clamp_value=1.5, subnet_scale=0.2,
-        hidden_channels=6, generator=generator(),
+        hidden_channels=6, generator=generator(), **step,
     ).double()  # fmt: skip
     randomise(flow, 0.3)
     x = 2 * draw(16, *shape, seed=1) + 1
@@ -234,6 +234,26 @@ def test_flow_is_invertible_and_its_log_det_is_the_jacobians(
     truth = torch.linalg.slogdet(jacobians(lambda x: flow(x)[0], x)).logabsdet
     torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
     assert log_det.std() > 1e-3  # it depends on the sample
+
+
+@every_shape
+@pytest.mark.parametrize(("coupling", "actnorm"), list(product(COUPLINGS, ACTNORMS)))
+def test_additive_coupling_is_invertible_and_keeps_the_volume(shape, coupling, actnorm):
+    flow = build(shape, coupling, actnorm, "random", "none", (3, 1), coupling_function="additive")
+    x = draw(BATCH, *shape)
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow(z, rev=True)[0], x, rtol=0, atol=1e-9)
+    truth = torch.linalg.slogdet(jacobians(lambda x: flow(x)[0], x)).logabsdet
+    torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
+    assert log_det.std() < 1e-12  # it is the affines' alone, the same for every sample
+
+
+def test_additive_coupling_by_pencil():
+    step = FlowStep([(4, 2, 2)], kernel=1, coupling_function="additive", **BARE).double()
+    assert step.subnet[-1].out_channels == 2  # the shift of one half alone
+    x = draw(BATCH, 4, 2, 2)
+    y, _ = step.transform(x)
+    torch.testing.assert_close(y, torch.cat((x[:, :2], x[:, 2:] + step.subnet(x[:, :2])), 1))
 
 
 @every_flow

@@ -8,7 +8,7 @@ from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.methods import fastflow, norms
 from harness.methods.flow import step
-from harness.run import energies, train
+from harness.run import energies, schedule, train
 from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
 
@@ -21,7 +21,7 @@ TABLES = {
     "actnorm": step.AFFINES,
     "clamp": step.CLAMPS,
     "optimiser": train.OPTIMISERS,
-    "schedule": train.SCHEDULES,
+    "schedule": schedule.SCHEDULES,
     "precision": train.PRECISIONS,
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,

@@ -7,7 +7,7 @@ import pytest
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.methods import fastflow, norms
-from harness.methods.flow import step
+from harness.methods.flow import step, subnet
 from harness.run import energies, schedule, train
 from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
@@ -17,6 +17,7 @@ TABLES = {
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,
     "coupling_function": step.COUPLING_FUNCTIONS,
+    "subnet_norm": subnet.SUBNET_NORMS,
     "permutation": step.PERMUTATIONS,
     "actnorm": step.AFFINES,
     "clamp": step.CLAMPS,

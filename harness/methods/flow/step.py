@@ -137,6 +137,8 @@ class FlowStep(InvertibleModule):
         clamp_value: the bound of abs(s).
         subnet_scale: factor on the subnet's output (0.1 in AllInOneBlock, 1 in GLOW).
         init_gain: see :func:`make_subnet`.
+        subnet_norm: see ``norm`` there.
+        zero_last: see :func:`make_subnet`.
         generator: draws the permutation; None: torch's default generator.
 
     >>> step = FlowStep([(4, 8, 8)])
@@ -166,6 +168,8 @@ class FlowStep(InvertibleModule):
         clamp_value: float = 2.0,
         subnet_scale: float = 0.1,
         init_gain: float = 0.0,
+        subnet_norm: str = "none",
+        zero_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(dims_in, dims_c)
@@ -182,7 +186,8 @@ class FlowStep(InvertibleModule):
             hidden = hidden_channels or max(1, int(hidden_ratio * given))
             return make_subnet(
                 given, self.predicted * changed, kernel=kernel, hidden=hidden,
-                hidden_layers=hidden_layers, init_gain=init_gain,
+                hidden_layers=hidden_layers, init_gain=init_gain, norm=subnet_norm,
+                zero_last=zero_last,
             )  # fmt: skip
 
         first, second = self.halves

@@ -11,6 +11,7 @@ from FrEIA.modules import AffineCouplingOneSided, AllInOneBlock, GLOWCouplingBlo
 from torch import nn
 
 from harness.methods.flow.step import CLAMPS, ActNorm, FlowStep, _Permute, make_flow
+from harness.methods.flow.subnet import make_subnet
 
 BATCH = 3
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -472,3 +473,37 @@ def test_init_gain_bounds_the_subnets_first_weights():
         fans = 9 * (conv.in_channels + conv.out_channels)
         bound = 0.02 * (6 / fans) ** 0.5  # Glorot and Bengio 2010, Eq. 16
         assert 0.5 * bound < conv.weight.abs().max() <= bound
+
+
+def test_a_last_layer_of_zero_leaves_what_the_coupling_is_given():
+    for coupling in COUPLINGS:
+        settings = {**BARE, "coupling": coupling, "zero_last": True, "init_gain": 1.0}
+        step = FlowStep([(6, 3, 3)], **settings).double()
+        assert step.subnet[0].weight.any()
+        x = draw(BATCH, 6, 3, 3)
+        y, log_det = step.transform(x)
+        assert torch.equal(y, x)
+        assert not log_det.any()
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_norm_before_the_relu_keeps_the_flow_exact(norm):
+    """Evaluated, so that a batch norm goes by its moments; those of a batch before."""
+    flow = build(SHAPES[1], "two-sided", "affine", "random", "tanh", (3, 1), subnet_norm=norm)
+    assert [type(m) for m in flow[0].subnet[2:]] == [nn.ReLU, nn.Conv2d]
+    flow.eval()
+    x = draw(BATCH, *SHAPES[1])
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow(z, rev=True)[0], x, rtol=0, atol=1e-9)
+    truth = torch.linalg.slogdet(jacobians(lambda x: flow(x)[0], x)).logabsdet
+    torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("norm", "over"), [("layer", (1, 2, 3)), ("batch", (0, 2, 3))])
+def test_a_subnets_norm_by_pencil(norm, over):
+    subnet = make_subnet(4, 2, kernel=1, hidden=6, norm=norm).double()
+    x = draw(BATCH, 4, 3, 3)
+    a = subnet[0](x)
+    variance, mean = torch.var_mean(a, dim=over, correction=0, keepdim=True)
+    wanted = subnet[-1](((a - mean) / (variance + 1e-5).sqrt()).relu())
+    torch.testing.assert_close(subnet(x), wanted, **EXACT)

@@ -64,6 +64,13 @@ class Variant(Scoring, Training, Flow, Features, _Method):
                 f"0; got {self.epoch_selection} and {self.eval_every}"
             )
 
+        for name, other in (("warmup_steps", "warmup_epochs"), ("eval_steps", "eval_every")):
+            if (value := getattr(self, name)) and (of_other := getattr(self, other)):
+                raise InputError(
+                    f"{name}: expected 0 beside {other} above 0, which says the same in epochs; "
+                    f"got {value} and {of_other}; set one of the two to 0"
+                )
+
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401
         """Copy it with some fields changed; an unknown field is an error.
 

@@ -30,7 +30,7 @@ from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import make_model
 from harness.run.plan import Plan
 from harness.run.process import set_arithmetic
-from harness.run.train import epochs_of
+from harness.run.schedule import epochs_of, evaluations_of
 
 RECORD_BYTES = 20_000  # a record and its gallery's overhead
 PROBE = Variant(flow_steps=2, image_size=128, kernels=(3, 1))
@@ -83,8 +83,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
             train += macs.training * images * epochs * rates.train
         else:  # fitted: what scoring takes; the fit itself is not known
             train += macs.flow * test * rates.infer * cores() / parallel
-        # The last epoch is always evaluated.
-        evaluations = -(-epochs // variant.eval_every) if variant.eval_every else 1
+        evaluations = evaluations_of(variant, images) if METHODS[variant.method].trained else 1
         results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0
     for variant, category in _passes(missing):

@@ -139,7 +139,8 @@ def _training(variant: Variant, shapes: Shapes, images: int, batch: int) -> tupl
     buffers = sum(b.nbytes for b in model.buffers())
     if not METHODS[variant.method].trained:
         return parameters + buffers, model.fit_bytes(images)
-    return 4 * parameters + buffers, saved_bytes(model, features)
+    copies = 5 if variant.ema else 4  # weights, gradients, Adam's two moments, their average
+    return copies * parameters + buffers, saved_bytes(model, features)
 
 
 def saved_bytes(model: Method, features: list[Tensor]) -> int:

@@ -20,7 +20,7 @@ from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
 from harness.run.plan import Plan
 from harness.run.process import give_back_memory, set_arithmetic
-from harness.run.train import epochs_of
+from harness.run.schedule import epochs_of
 
 Say = Callable[[str], object]
 Extractors = Mapping[FeatureSpec, Extractor]

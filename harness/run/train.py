@@ -14,8 +14,11 @@ from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Energies, Method
+from harness.run.averaging import WeightAverage
 from harness.run.energies import REFERENCES, History
+from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
+from harness.run.schedule import epochs_of, factor_of, is_due, steps_of
 from harness.score.reference import IMAGES, make_reference
 
 NOBODY = np.arange(0)  # no images
@@ -24,10 +27,6 @@ CHUNK = 32  # images read at a time where all are looked at
 OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
-}
-SCHEDULES: dict[str, Callable[[int, int], float]] = {  # of the steps done, and of all
-    "constant": lambda done, total: 1.0,
-    "cosine": lambda done, total: 0.5 * (1 + math.cos(math.pi * done / total)),
 }
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -73,43 +72,26 @@ def train(
     kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
     optimiser, schedule = _ready(model, good, kept, used, variant, device)
+    average = WeightAverage(model, optimiser, variant.ema)
+    noise = FeatureNoise(variant.feature_noise, seed)
     epochs = epochs_of(variant, len(good[0]))
     source, drawn = one_copy_each(augmented, good, seed)
     for epoch in range(1, epochs + 1):
         order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
         try:
-            loss = _epoch(model, source, order, optimiser, schedule, variant, device)
+            loss = _epoch(model, source, order, optimiser, schedule, variant, device, noise)
         except ArithmeticError as error:
             raise _diverged(error, epoch, epochs, history) from None
         history.loss.append(loss)
-        evaluated = variant.eval_every and epoch % variant.eval_every == 0
+        evaluated = is_due(variant, epoch, steps_of(variant, used))
         if evaluated or epoch == epochs:
-            with draws_apart(model, seed=seed, device=device):
+            with draws_apart(model, seed=seed, device=device), average.applied():
                 _evaluate(model, history, epoch, good, (kept, held), test, turned, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
+    average.swap()  # the model leaves as it was evaluated
     return history
-
-
-def epochs_of(variant: Variant, images: int) -> int:
-    """Count the epochs of a training: the variant's, or as many as its ``min_steps`` take.
-
-    Args:
-        variant: any that is trained.
-        images: good ones, those held out among them.
-
-    >>> epochs_of(Variant(epochs=20, batch_size=4, min_steps=240), images=9)
-    80
-    """
-    kept = images - round(variant.holdout * images)
-    steps = kept // variant.batch_size if variant.drop_last else _steps(kept, variant)
-    return max(variant.epochs, math.ceil(variant.min_steps / max(1, steps)))
-
-
-def _steps(images: int, variant: Variant) -> int:
-    """Optimiser steps of an epoch of so many images; of one step a batch."""
-    return math.ceil(images / variant.batch_size)
 
 
 def _fit(
@@ -155,6 +137,7 @@ def _epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     variant: Variant,
     device: str,
+    noise: FeatureNoise,
 ) -> float:
     """One pass over the images in this order; the mean loss.
 
@@ -165,7 +148,7 @@ def _epoch(
     total = 0.0
     for rows, features in batches(good, order, size=variant.batch_size, device=device):
         values = []
-        for loss in _losses(model, features, variant):
+        for loss in _losses(model, noise(features), variant):
             if not math.isfinite(value := loss.item()):
                 raise ArithmeticError(value)
             optimiser.zero_grad()
@@ -267,7 +250,7 @@ def _ready(
     model.survey(x for _, x in batches(good, np.sort(kept), device=device))
     model.initialise(read_batch(good, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(variant, used))
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor_of(variant, used))
 
 
 def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:
@@ -316,21 +299,6 @@ def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
     kind: Any = OPTIMISERS[variant.optimiser]
     rate, decay = variant.learning_rate, variant.weight_decay
     optimiser: torch.optim.Optimizer = kind(
-        model.parameters(), lr=rate, weight_decay=decay, fused=True
+        model.parameters(), lr=rate, weight_decay=decay, eps=variant.adam_epsilon, fused=True
     )
     return optimiser
-
-
-def _factor(variant: Variant, images: int) -> Callable[[int], float]:
-    """The learning rate's factor at optimiser step n: linear warm-up, then the schedule."""
-    per_epoch = _steps(images, variant)
-    epochs = max(variant.epochs, math.ceil(variant.min_steps / per_epoch))
-    warmup, total = variant.warmup_epochs * per_epoch, epochs * per_epoch
-    schedule = SCHEDULES[variant.schedule]
-
-    def factor(n: int) -> float:
-        if n < warmup:
-            return (n + 1) / warmup
-        return schedule(n - warmup, max(1, total - warmup))
-
-    return factor

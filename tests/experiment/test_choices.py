@@ -8,8 +8,8 @@ from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.features import augmentation
 from harness.methods import fastflow, norms
-from harness.methods.flow import step
-from harness.run import energies, train
+from harness.methods.flow import step, subnet
+from harness.run import energies, schedule, train
 from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
 
@@ -18,11 +18,13 @@ TABLES = {
     "norm": norms.NORMS,
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,
+    "coupling_function": step.COUPLING_FUNCTIONS,
+    "subnet_norm": subnet.SUBNET_NORMS,
     "permutation": step.PERMUTATIONS,
     "actnorm": step.AFFINES,
     "clamp": step.CLAMPS,
     "optimiser": train.OPTIMISERS,
-    "schedule": train.SCHEDULES,
+    "schedule": schedule.SCHEDULES,
     "precision": train.PRECISIONS,
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,

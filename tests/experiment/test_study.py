@@ -7,6 +7,7 @@ from harness.experiment.study import Cell, Study, grid, one_factor
 from harness.experiment.variant import Variant
 from harness.studies import STUDIES, get_study
 from harness.studies.paper import PAPER
+from harness.studies.recipe import FASTFLOW
 
 BASE = Variant()
 
@@ -178,7 +179,8 @@ MIRRORS = {
     "kernels_by_backbone": 8, "hidden_width": 4, "flow_steps": 7, "coupling": 3, "block_index": 14,
     "disturbed": 4, "norm": 4, "permutation": 3, "actnorm": 3, "score_rule": 9,
     "epoch_selection": 5, "augmentation": 5,
-    "reproductions": 22,
+    "reproductions": 22, "recipe": 3, "around": 11, "image_score": 14, "centring": 5,
+    "tap_scale": 15, "steps": 6,
 }  # fmt: skip
 
 
@@ -210,6 +212,16 @@ def test_the_reference_of_an_ablation_is_the_papers_setting():
         assert STUDIES[name].variants[0] == PAPER["ResNet18"], name
     assert STUDIES["hidden_width"].variants[0] == PAPER["Wide-ResNet50-2"]
     assert set(STUDIES["kernels_by_backbone"].variants) > set(PAPER.values())
+
+
+def test_the_recipe_is_what_others_are_measured_against():
+    for name in ("image_score", "centring", "tap_scale", "steps"):
+        assert STUDIES[name].variants[0] == FASTFLOW, name
+    for name in ("image_score", "centring", "tap_scale"):  # nothing is trained anew
+        assert {v.training for v in STUDIES[name].variants} == {FASTFLOW.training}
+    assert STUDIES["around"].variants[0] == FASTFLOW.replace(min_steps=60)
+    assert FASTFLOW.epoch_selection == "last"
+    assert FASTFLOW.holdout == 0
 
 
 def test_tables_share_their_cells():

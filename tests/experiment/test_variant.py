@@ -44,9 +44,11 @@ def test_digest_depends_on_every_field():
         "resize": "crop", "mask_resize": "covered", "leaks": "allow", "tap_scale": "quantile",
         "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0),
         "centring": "border", "image_centring": "median", "p_floor": 0.1,
-        "image_tap_scale": "none",
         "feature_pooling": 3, "test_turns": 8,
         "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
+        "image_tap_scale": "none", "coupling_function": "additive",
+        "adam_epsilon": 1e-4, "warmup_steps": 5, "eval_steps": 5, "ema": 0.9,
+        "feature_noise": 0.1, "zero_last": True, "subnet_norm": "layer",
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
@@ -98,6 +100,14 @@ def test_digest_depends_on_every_field():
         (
             {"norm": None},
             "norm: expected one of none, layer, layer-affine, batch, standard, whiten; got None",
+        ),
+        (
+            {"warmup_steps": 5, "warmup_epochs": 2},
+            "warmup_steps: expected 0 beside warmup_epochs above 0.*; got 5 and 2",
+        ),
+        (
+            {"eval_steps": 5, "eval_every": 2},
+            "eval_steps: expected 0 beside eval_every above 0.*; got 5 and 2",
         ),
         ({"epoch_selection": "label-free"}, "expected holdout above 0; got 0"),
     ],

@@ -4,7 +4,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.methods.differnet import DifferNet
-from harness.methods.flow.step import make_subnet
+from harness.methods.flow.subnet import make_subnet
 
 SHAPES = ((6, 8, 1), (9, 8, 1))
 SMALL = {"flow_steps": 2, "hidden_channels": 7}

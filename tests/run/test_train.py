@@ -13,7 +13,8 @@ from harness.methods.contract import Energies
 from harness.methods.fastflow import FastFlow
 from harness.run import train as core
 from harness.run.model import make_model
-from harness.run.train import _factor, epochs_of
+from harness.run.noise import FeatureNoise
+from harness.run.schedule import epochs_of, evaluations_of, factor_of
 from harness.run.train import train as fit
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
@@ -34,12 +35,17 @@ def train(variant, seed=0, images=10, **options):
 VARIANTS = {
     "base": {},
     "two-sided": {"coupling": "two-sided"},
+    "additive": {"coupling_function": "additive"},
     "data actnorm": {"actnorm": "data"},
     "no norm": {"norm": "none"},
     "affine norm": {"norm": "layer-affine"},
     "batch norm": {"norm": "batch"},
     "mean loss": {"loss": "mean"},
     "adamw, cosine, warm-up": {"optimiser": "adamw", "schedule": "cosine", "warmup_epochs": 1},
+    "epsilon, average, noise": {"adam_epsilon": 1e-4, "ema": 0.5, "feature_noise": 0.1},
+    "zero last": {"zero_last": True},
+    "subnets' layer norm": {"subnet_norm": "layer"},
+    "subnets' batch norm": {"subnet_norm": "batch"},
     "clipped": {"gradient_clip": 1.0},
     "bfloat16": {"precision": "bfloat16"},
     "holdout": {"holdout": 0.2, "eval_every": 2},
@@ -308,5 +314,73 @@ def test_few_images_are_passed_more_often(changes, images, epochs):
 
 def test_a_falling_rate_ends_with_the_last_of_the_steps():
     variant = BASE.replace(min_steps=60, schedule="cosine", warmup_epochs=1)
-    factor = _factor(variant, 10)
+    factor = factor_of(variant, 10)
     assert [round(factor(n), 3) for n in (0, 2, 3, 59)] == [0.333, 1.0, 1.0, 0.001]
+
+
+@pytest.mark.parametrize("every", [1, 4, 5, 7, 100])
+def test_evaluations_by_steps(every):
+    """10 images in batches of 4: three steps an epoch."""
+    variant = BASE.replace(eval_steps=every, epochs=6)
+    _, history = train(variant)
+    reached = [math.ceil(n * every / 3) for n in range(1, 18 // every + 1)]
+    assert list(history.energies) == sorted({*reached, 6})
+    assert evaluations_of(variant, 10) == len(history.energies)
+
+
+def test_a_warm_up_in_steps_is_one_in_epochs():
+    steps, epochs = BASE.replace(warmup_steps=6), BASE.replace(warmup_epochs=2)
+    assert train(steps)[1].loss == train(epochs)[1].loss != train(BASE)[1].loss
+
+
+def test_adams_epsilon_holds_steps_down():
+    """Where it is far above every gradient, Adam's step is at most the rate by their ratio."""
+    variant = BASE.replace(adam_epsilon=1e9, weight_decay=0.0)
+    before = make_model(variant, SHAPES, 0).state_dict()
+    after = train(variant)[0].state_dict()
+    assert all((after[k] - before[k]).abs().max() < 1e-6 for k in before)
+
+
+def test_an_average_is_evaluated_and_the_training_goes_on_without_it():
+    """The weights after every step are those of a run without it, averaged here by hand."""
+    weights = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *arguments, **named):
+        held = [p.detach().double() for p in self.param_groups[0]["params"]]
+        if not weights:
+            weights.append(held)
+        done = step(self, *arguments, **named)
+        weights.append([p.detach().double() for p in self.param_groups[0]["params"]])
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", spy)
+        _, plain = train(BASE)
+    model, history = train(BASE.replace(ema=0.2, eval_every=1))
+    assert history.loss == plain.loss
+    average = weights[0]
+    for n, now in enumerate(weights[1:]):
+        kept = min(0.2, (1 + n) / (10 + n))
+        average = [kept * a + (1 - kept) * w for a, w in zip(average, now, strict=True)]
+    for got, wanted in zip(model.parameters(), average, strict=True):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(history.energies[4].taps[0][0], plain.energies[4].taps[0][0])
+    features = [torch.from_numpy(a) for a in arrays(3, 1)]
+    found = model.eval().energies(features).taps[0][0]
+    torch.testing.assert_close(history.energies[4].taps[0][0], found)
+
+
+def test_noise_is_a_share_of_the_taps_deviation_and_its_own_draw():
+    generator = torch.Generator().manual_seed(1)
+    taps = [scale * torch.randn(8, 6, 9, 9, dtype=torch.float64, generator=generator) + 5
+            for scale in (1.0, 40.0)]  # fmt: skip
+    state = torch.get_rng_state()
+    noisy = FeatureNoise(0.1, seed=3)(taps)
+    assert torch.equal(torch.get_rng_state(), state)
+    for x, y in zip(taps, noisy, strict=True):
+        assert (y - x).std().item() == pytest.approx(0.1 * x.std().item(), rel=0.05)
+        assert abs((y - x).mean()) < 0.01 * x.std()
+    assert all(torch.equal(a, b) for a, b in zip(noisy, FeatureNoise(0.1, 3)(taps), strict=True))
+    loss = train(BASE.replace(feature_noise=0.1))[1].loss
+    assert loss == train(BASE.replace(feature_noise=0.1))[1].loss != train(BASE)[1].loss

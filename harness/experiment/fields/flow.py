@@ -38,6 +38,12 @@ class Flow:
         "halves that a step transforms; nothing else changes with it",
         "both readings exist (Eq. 3, Fig. 2)",
     )
+    coupling_function: Literal["affine", "additive"] = flow(
+        "affine",
+        "what a coupling does with a half: scale and shift it; additive: shift it alone, which "
+        "keeps the volume",
+        "scale and shift (Eq. 3)",
+    )
     permutation: Literal["none", "random", "reverse"] = flow(
         "random", "of the channels", "“channel permute”"
     )
@@ -52,6 +58,13 @@ class Flow:
     clamp_value: Factor = flow(2.0, "the bound of the log-scale")
     subnet_scale: Factor = flow(0.1, "factor on a subnet's output")
     init_gain: Amount = flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
+    zero_last: bool = flow(
+        default=False,
+        says="the subnets' last convolution starts at zero: couplings start as the identity",
+    )
+    subnet_norm: Literal["none", "layer", "batch"] = flow(
+        "none", "norm before the subnets' ReLU", "none in Fig. 2"
+    )
     # The compared methods' own.
     coreset: Share = own(0.1, "share of the patches in the bank")
     neighbours: Positive = own(9, "nearest neighbours")

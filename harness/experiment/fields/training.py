@@ -23,8 +23,12 @@ class Training:
     optimiser: Literal["adam", "adamw"] = trained("adam", "the optimiser", "Adam")
     learning_rate: Factor = trained(1e-3, "learning rate", "1e-3")
     weight_decay: Amount = trained(1e-5, "weight decay", "1e-5")
+    adam_epsilon: Factor = trained(1e-8, "what Adam adds to its denominator")
     schedule: Literal["constant", "cosine"] = trained("constant", "of the learning rate")
     warmup_epochs: Count = trained(0, "epochs of linear warm-up")
+    warmup_steps: Count = trained(
+        0, "optimiser steps of linear warm-up, in place of warmup_epochs"
+    )
     epochs: Positive = trained(500, "passes over the training images", "500")
     min_steps: Count = trained(
         0, "optimiser steps at the least: with few images, epochs go up to reach them"
@@ -35,7 +39,16 @@ class Training:
     precision: Literal["float32", "bfloat16"] = trained(
         "float32", "arithmetic of the convolutions"
     )
+    ema: Part = trained(
+        0.0, "decay of a moving average of the weights, which alone is evaluated; 0: none"
+    )
+    feature_noise: Amount = trained(
+        0.0, "deviation of Gaussian noise on training features, as a share of their tap's"
+    )
     holdout: Part = trained(0.0, "share of the good images held out")
     eval_every: Count = trained(0, "epochs between evaluations; 0: the last alone")
+    eval_steps: Count = trained(
+        0, "optimiser steps between evaluations, at an epoch's end; in place of eval_every"
+    )
     patience: Count = trained(0, "evaluations without a better epoch to stop after; 0: never")
     smoke: bool = choice(default=False, says="a smoke run, never a result")

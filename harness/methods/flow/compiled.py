@@ -97,8 +97,8 @@ def can_run_compiled(steps: Iterable[FlowStep], x: Tensor) -> bool:
     """Tell whether the compiled pass takes x (B, C, H, W) through these steps.
 
     It does by number type and device, where there is a compiler, and only through the steps that
-    it was written for: a subclass, or another clamp, is for the plain steps. There is no least
-    size: measured from 256 numbers up, it was never slower than plain steps.
+    it was written for: a subclass, another clamp or an additive coupling is for the plain steps.
+    There is no least size: measured from 256 numbers up, it was never slower than plain steps.
     """
     fits = x.device.type == "cpu" and (x.dtype, _subnet_dtype(x)) in SUFFIXES
     return fits and library() is not None and all(map(_is_known, steps))
@@ -106,7 +106,8 @@ def can_run_compiled(steps: Iterable[FlowStep], x: Tensor) -> bool:
 
 def _is_known(step: FlowStep) -> bool:
     affine = step.affine is None or type(step.affine) in (ActNorm, GlobalAffine)
-    return type(step) is FlowStep and step.clamp in CODES and affine
+    coupling = step.predicted == 2 and step.clamp in CODES  # log-scale and shift of a channel
+    return type(step) is FlowStep and coupling and affine
 
 
 def run_chain_compiled(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:

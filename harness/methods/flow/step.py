@@ -7,7 +7,6 @@ from the other, J the log-determinant of the Jacobian, c a condition that the su
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,8 @@ import torch.nn.functional as F
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import InvertibleModule
 from torch import Tensor, nn
+
+from harness.methods.flow.subnet import make_subnet
 
 CLAMPS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "none": lambda a, c: a,
@@ -24,31 +25,6 @@ CLAMPS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "atan-unit": lambda a, c: c * 0.636 * torch.atan(a / c),  # the same before 0.2; DifferNet
     "sigmoid": lambda a, c: c * (2 * torch.sigmoid(a) - 1),
 }
-
-
-def make_subnet(
-    channels_in: int,
-    channels_out: int,
-    *,
-    kernel: int,
-    hidden: int,
-    hidden_layers: int = 1,
-    init_gain: float = 0.0,
-) -> nn.Sequential:
-    """Make a Conv–ReLU–Conv that keeps the spatial size (paper Fig. 2 b).
-
-    ``hidden_layers``: Conv–ReLUs before the last Conv. ``init_gain``: Xavier-uniform weights
-    with this gain; 0: torch's own initialisation.
-    """
-    widths = [channels_in, *[hidden] * hidden_layers, channels_out]
-    subnet = nn.Sequential()  # a ReLU may work in place: no convolution keeps its output
-    for given, out in pairwise(widths):
-        subnet.extend((nn.Conv2d(given, out, kernel, padding=kernel // 2), nn.ReLU(inplace=True)))
-    subnet.pop(-1)
-    if init_gain:
-        for conv in subnet[::2]:
-            nn.init.xavier_uniform_(cast(Tensor, conv.weight), gain=init_gain)
-    return subnet
 
 
 class _Permute(torch.autograd.Function):
@@ -130,12 +106,16 @@ PERMUTATIONS: dict[str, Callable[[int, torch.Generator | None], Tensor]] = {
     "reverse": lambda channels, generator: torch.arange(channels).flip(0),
 }
 COUPLINGS = {"one-sided": 1, "two-sided": 2}  # halves that a step transforms
+COUPLING_FUNCTIONS = {"affine": 2, "additive": 1}  # numbers that a subnet predicts per channel
 
 
 class FlowStep(InvertibleModule):
-    r"""Take one flow step: affine coupling, per-channel affine, fixed channel permutation.
+    r"""Take one flow step: coupling, per-channel affine, fixed channel permutation.
 
     .. math:: y_2 = x_2 \odot \exp(s(x_1)) + t(x_1), \quad y_1 = x_1
+
+    An additive coupling has s = 0: it keeps the volume, and its subnet predicts t alone
+    (NICE, arXiv 1410.8516; for the detection of anomalies arXiv 2510.09452).
 
     A two-sided step transforms the first half from the second before that, with a subnet of
     its own. With ``actnorm="data"`` the affine and the permutation come before the coupling
@@ -150,12 +130,15 @@ class FlowStep(InvertibleModule):
         hidden_channels: hidden channels; takes the place of the ratio.
         hidden_layers: see :func:`make_subnet`.
         coupling: ``one-sided`` or ``two-sided``.
+        coupling_function: ``affine`` or ``additive``, for which the clamp means nothing.
         permutation: ``none``, ``random`` (drawn from ``generator``) or ``reverse``.
         actnorm: ``none``, ``affine`` (learned) or ``data`` (initialised from a batch).
         clamp: how s is bounded, a key of :data:`CLAMPS`.
         clamp_value: the bound of abs(s).
         subnet_scale: factor on the subnet's output (0.1 in AllInOneBlock, 1 in GLOW).
         init_gain: see :func:`make_subnet`.
+        subnet_norm: see ``norm`` there.
+        zero_last: see :func:`make_subnet`.
         generator: draws the permutation; None: torch's default generator.
 
     >>> step = FlowStep([(4, 8, 8)])
@@ -178,12 +161,15 @@ class FlowStep(InvertibleModule):
         hidden_channels: int | None = None,
         hidden_layers: int = 1,
         coupling: str = "one-sided",
+        coupling_function: str = "affine",
         permutation: str = "random",
         actnorm: str = "affine",
         clamp: str = "tanh",
         clamp_value: float = 2.0,
         subnet_scale: float = 0.1,
         init_gain: float = 0.0,
+        subnet_norm: str = "none",
+        zero_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(dims_in, dims_c)
@@ -193,13 +179,15 @@ class FlowStep(InvertibleModule):
         self.halves = (channels - channels // 2, channels // 2)
         self.clamp, self.clamp_value, self.subnet_scale = clamp, clamp_value, subnet_scale
         self.affine_first = actnorm == "data"
+        self.predicted = COUPLING_FUNCTIONS[coupling_function]
 
         def subnet(given: int, changed: int) -> nn.Sequential:
             given += sum(c[0] for c in dims_c)
             hidden = hidden_channels or max(1, int(hidden_ratio * given))
             return make_subnet(
-                given, 2 * changed, kernel=kernel, hidden=hidden, hidden_layers=hidden_layers,
-                init_gain=init_gain,
+                given, self.predicted * changed, kernel=kernel, hidden=hidden,
+                hidden_layers=hidden_layers, init_gain=init_gain, norm=subnet_norm,
+                zero_last=zero_last,
             )  # fmt: skip
 
         first, second = self.halves
@@ -263,6 +251,9 @@ class FlowStep(InvertibleModule):
         self, subnet: nn.Module, given: Tensor, changed: Tensor, c: Tensor | None, *, rev: bool
     ) -> tuple[Tensor, Tensor]:
         a = subnet(given if c is None else torch.cat((given, c), dim=1)) * self.subnet_scale
+        if self.predicted == 1:
+            unchanged = changed.new_zeros(changed.shape[0], *changed.shape[2:])
+            return (changed - a if rev else changed + a), unchanged
         s, t = a.split(changed.shape[1], dim=1)
         s = CLAMPS[self.clamp](s, self.clamp_value)
         if rev:

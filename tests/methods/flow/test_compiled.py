@@ -21,13 +21,13 @@ TABLE = list(
 )  # fmt: skip
 
 
-def make(coupling, actnorm, clamp, rest, dtype):
+def make(coupling, actnorm, clamp, rest, dtype, **step):
     """A generic model of three steps, and features of odd size."""
     permutation, kernels, channels = rest
     torch.manual_seed(0)
     model = FastFlow(
         [(channels, 4, 3)], norm="layer-affine", flow_steps=3, kernels=kernels, coupling=coupling,
-        permutation=permutation, actnorm=actnorm, clamp=clamp,
+        permutation=permutation, actnorm=actnorm, clamp=clamp, **step,
     ).to(dtype)  # fmt: skip
     for parameter in model.parameters():
         wide = parameter.dim() == 4 and channels > 8  # else what wide sums give explodes
@@ -90,6 +90,20 @@ def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeyp
         assert (got - wanted).norm() <= 0.15 * wanted.norm()
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_subnet_with_a_norm_equals_the_plain_steps(norm, monkeypatch):
+    rest = ("random", (3, 1), 6)
+    model, x = make("two-sided", "affine", "tanh", rest, torch.float64, subnet_norm=norm)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    for i in (0, 2):
+        torch.testing.assert_close(compiled[i], plain[i], rtol=1e-10, atol=1e-10)
+    with torch.autocast("cpu", torch.bfloat16):  # its subnets' output has bfloat16's own pass
+        (z, *_), _, _ = results(model.float(), x.detach().float().requires_grad_(), monkeypatch,
+                                compiled=True)  # fmt: skip
+    assert (z - plain[0][0]).norm() <= 0.05 * plain[0][0].norm()
+
+
 def test_every_clamp_has_its_number():
     """All of step.py's in the tests above are equal to the plain ones."""
     assert list(compiled.CODES) == list(CLAMPS)
@@ -100,7 +114,7 @@ class Other(FlowStep):
         return x, x.new_zeros(len(x), *x.shape[2:])
 
 
-@pytest.mark.parametrize("change", ["clamp", "subclass", "affine"])
+@pytest.mark.parametrize("change", ["clamp", "subclass", "affine", "additive"])
 def test_what_it_does_not_know_takes_the_plain_steps(change, monkeypatch):
     model, x = make("one-sided", "affine", "tanh", ("random", (3,), 6), torch.float64)
     steps = list(model.flows[0])
@@ -109,6 +123,9 @@ def test_what_it_does_not_know_takes_the_plain_steps(change, monkeypatch):
         steps[1].clamp = "softsign"
     elif change == "subclass":
         steps[1].__class__ = Other
+    elif change == "additive":
+        settings = {"hidden_channels": 3, "coupling_function": "additive"}
+        model.flows[0].module_list[1] = steps[1] = FlowStep([(6, 4, 3)], **settings).double()
     else:
         shifted = type("Shifted", (GlobalAffine,), {"coefficients": lambda self: (
             torch.ones(1, 6, 1, 1), torch.ones(1, 6, 1, 1), torch.zeros(1, 6, 1, 1)

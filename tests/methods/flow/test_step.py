@@ -11,6 +11,7 @@ from FrEIA.modules import AffineCouplingOneSided, AllInOneBlock, GLOWCouplingBlo
 from torch import nn
 
 from harness.methods.flow.step import CLAMPS, ActNorm, FlowStep, _Permute, make_flow
+from harness.methods.flow.subnet import make_subnet
 
 BATCH = 3
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -196,12 +197,12 @@ every_flow = pytest.mark.parametrize(
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def build(shape, coupling, actnorm, permutation, clamp, kernels):
+def build(shape, coupling, actnorm, permutation, clamp, kernels, **step):
     """A flow of two steps with generic weights, its ActNorms initialised."""
     flow = make_flow(
         *shape, flow_steps=2, kernels=kernels, coupling=coupling, actnorm=actnorm,
         permutation=permutation, clamp=clamp, clamp_value=1.5, subnet_scale=0.2,
-        hidden_channels=6, generator=generator(),
+        hidden_channels=6, generator=generator(), **step,
     ).double()  # fmt: skip
     randomise(flow, 0.3)
     x = 2 * draw(16, *shape, seed=1) + 1
@@ -234,6 +235,26 @@ def test_flow_is_invertible_and_its_log_det_is_the_jacobians(
     truth = torch.linalg.slogdet(jacobians(lambda x: flow(x)[0], x)).logabsdet
     torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
     assert log_det.std() > 1e-3  # it depends on the sample
+
+
+@every_shape
+@pytest.mark.parametrize(("coupling", "actnorm"), list(product(COUPLINGS, ACTNORMS)))
+def test_additive_coupling_is_invertible_and_keeps_the_volume(shape, coupling, actnorm):
+    flow = build(shape, coupling, actnorm, "random", "none", (3, 1), coupling_function="additive")
+    x = draw(BATCH, *shape)
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow(z, rev=True)[0], x, rtol=0, atol=1e-9)
+    truth = torch.linalg.slogdet(jacobians(lambda x: flow(x)[0], x)).logabsdet
+    torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
+    assert log_det.std() < 1e-12  # it is the affines' alone, the same for every sample
+
+
+def test_additive_coupling_by_pencil():
+    step = FlowStep([(4, 2, 2)], kernel=1, coupling_function="additive", **BARE).double()
+    assert step.subnet[-1].out_channels == 2  # the shift of one half alone
+    x = draw(BATCH, 4, 2, 2)
+    y, _ = step.transform(x)
+    torch.testing.assert_close(y, torch.cat((x[:, :2], x[:, 2:] + step.subnet(x[:, :2])), 1))
 
 
 @every_flow
@@ -452,3 +473,37 @@ def test_init_gain_bounds_the_subnets_first_weights():
         fans = 9 * (conv.in_channels + conv.out_channels)
         bound = 0.02 * (6 / fans) ** 0.5  # Glorot and Bengio 2010, Eq. 16
         assert 0.5 * bound < conv.weight.abs().max() <= bound
+
+
+def test_a_last_layer_of_zero_leaves_what_the_coupling_is_given():
+    for coupling in COUPLINGS:
+        settings = {**BARE, "coupling": coupling, "zero_last": True, "init_gain": 1.0}
+        step = FlowStep([(6, 3, 3)], **settings).double()
+        assert step.subnet[0].weight.any()
+        x = draw(BATCH, 6, 3, 3)
+        y, log_det = step.transform(x)
+        assert torch.equal(y, x)
+        assert not log_det.any()
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_norm_before_the_relu_keeps_the_flow_exact(norm):
+    """Evaluated, so that a batch norm goes by its moments; those of a batch before."""
+    flow = build(SHAPES[1], "two-sided", "affine", "random", "tanh", (3, 1), subnet_norm=norm)
+    assert [type(m) for m in flow[0].subnet[2:]] == [nn.ReLU, nn.Conv2d]
+    flow.eval()
+    x = draw(BATCH, *SHAPES[1])
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow(z, rev=True)[0], x, rtol=0, atol=1e-9)
+    truth = torch.linalg.slogdet(jacobians(lambda x: flow(x)[0], x)).logabsdet
+    torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("norm", "over"), [("layer", (1, 2, 3)), ("batch", (0, 2, 3))])
+def test_a_subnets_norm_by_pencil(norm, over):
+    subnet = make_subnet(4, 2, kernel=1, hidden=6, norm=norm).double()
+    x = draw(BATCH, 4, 3, 3)
+    a = subnet[0](x)
+    variance, mean = torch.var_mean(a, dim=over, correction=0, keepdim=True)
+    wanted = subnet[-1](((a - mean) / (variance + 1e-5).sqrt()).relu())
+    torch.testing.assert_close(subnet(x), wanted, **EXACT)

@@ -80,6 +80,14 @@ def notebooks(session: nox.Session) -> None:
     session.run("harness", "report", *session.posargs)
 
 
+@nox.session(default=False)
+def findings(session: nox.Session) -> None:
+    """Write docs/findings.md anew from its template and the records of results/reference."""
+    install(session)
+    files = ("docs/findings.md", "docs/findings.in", "results/reference")
+    session.run("python", "-m", "harness.report.findings", *files)
+
+
 # Of the embedded study, what is trained anew for the regression check: both couplings and both
 # forms of the affine, on every category with every seed.
 REGRESSION = ("base", "coupling=two-sided", "actnorm=affine")

@@ -5,6 +5,7 @@ and what is shown of its records, and the page is rendered from the committed on
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -24,8 +25,8 @@ MISSING = "not run"
 def render(template: str, results: Path) -> str:
     """Fill a template's tags from the records in a folder.
 
-    Tags, each of a study and a data set: ``table`` and ``runs`` of some categories; ``figure`` of a
-    category, metric and variant; ``fall`` of the same (best epoch minus last one, the mean over
+    Tags, each of a study and a data set: ``table`` and ``runs`` of some categories; ``figure`` of
+    a category, metric and variant; ``fall`` of the same (best epoch minus last one, the mean over
     seeds, in points); ``minutes`` that the trainings took.
 
     Raises:
@@ -145,3 +146,8 @@ def _words(arguments: str, count: int) -> list[str]:
     if len(words) != count:
         raise InputError(f"a tag: expected {count} words; got '{arguments}'")
     return words
+
+
+if __name__ == "__main__":
+    into, template, records = (Path(argument) for argument in sys.argv[1:])
+    into.write_text(render(template.read_text(), records))

@@ -151,7 +151,8 @@ def test_every_study_has_a_question_and_a_smoke_twin(name):
     study, twin = STUDIES[name], get_study(name, smoke=True)
     assert study.asks.endswith("?")
     assert twin.name == f"{name}-smoke"
-    assert len(twin.variants) == len(study.variants)
+    # what differs in the number of steps alone is one smoke run
+    assert len(twin.variants) == len({v.replace(min_steps=0) for v in study.variants})
     assert not {v.digest for v in twin.variants} & {v.digest for v in study.variants}
     assert {v.epochs for v in twin.variants} == {1}
     assert len(twin.seeds) == 1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from harness.methods.contract import Energies, Method
+from harness.methods.flow.base import BASES
 from harness.methods.flow.compiled import can_run_compiled, run_chain_compiled
 from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
 from harness.methods.norms import NORMS, Surveyed, survey
@@ -32,6 +33,9 @@ class FastFlow(Method):
             ``layer-affine`` (gathierry's reproduction), ``batch``; ``standard`` and ``whiten``
             (channels of the training images: each standardised; uncorrelated too).
         loss: the reduction of :meth:`nll` that :meth:`losses` gives.
+        base: of every flow: the ``standard`` normal distribution, or one with a mean and a
+            deviation of every channel, ``learned`` at a rate of ``base_learning_rate``.
+        base_learning_rate: see there.
         flow: the keywords of :func:`harness.methods.flow.step.make_flow`.
 
     >>> model = FastFlow([(4, 8, 8)], norm="layer", flow_steps=2, kernels=(3, 1))
@@ -47,18 +51,24 @@ class FastFlow(Method):
         *,
         norm: str,
         loss: str = "sum",
+        base: str = "standard",
+        base_learning_rate: float = 0.05,
         **flow: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.base_learning_rate = loss, base_learning_rate
         self.norms = nn.ModuleList(NORMS[norm](*shape) for shape in shapes)
         self.flows = nn.ModuleList(make_flow(*shape, **flow) for shape in shapes)
+        self.bases = nn.ModuleList(BASES[base](shape[0]) for shape in shapes)
 
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Give ``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
+        """Give ``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W).
+
+        With a learned base z is standardised by it, and log_det has its deviations.
+        """
+        taps = zip(self.norms, self.flows, self.bases, features, strict=True)
         return [
-            _run(cast(Iterable[FlowStep], flow), norm(x))
-            for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
+            base(*_run(cast(Iterable[FlowStep], flow), norm(x))) for norm, flow, base, x in taps
         ]
 
     def nll(self, features: Sequence[Tensor], *, reduction: str) -> Tensor:
@@ -90,6 +100,14 @@ class FastFlow(Method):
                 for z, log_det in self(features)
             ]
         )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See :class:`Method`: a learned base has a rate of its own."""
+        if not (own := list(self.bases.parameters())):
+            return super().parameter_groups()
+        of_base = set(map(id, own))
+        others = [p for p in self.parameters() if id(p) not in of_base]
+        return [{"params": others}, {"params": own, "lr": self.base_learning_rate}]
 
     def before_flow(self) -> nn.Module:
         """See :class:`Method`."""

@@ -7,7 +7,7 @@ import pytest
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.methods import fastflow, norms
-from harness.methods.flow import step, subnet
+from harness.methods.flow import base, step, subnet
 from harness.run import energies, schedule, train
 from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
@@ -18,6 +18,7 @@ TABLES = {
     "coupling": step.COUPLINGS,
     "coupling_function": step.COUPLING_FUNCTIONS,
     "subnet_norm": subnet.SUBNET_NORMS,
+    "base": base.BASES,
     "permutation": step.PERMUTATIONS,
     "actnorm": step.AFFINES,
     "clamp": step.CLAMPS,

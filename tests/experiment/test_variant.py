@@ -47,6 +47,7 @@ def test_digest_depends_on_every_field():
         "image_tap_scale": "none", "coupling_function": "additive",
         "adam_epsilon": 1e-4, "warmup_steps": 5, "eval_steps": 5, "ema": 0.9,
         "feature_noise": 0.1, "zero_last": True, "subnet_norm": "layer",
+        "base": "learned", "base_learning_rate": 0.1,
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}

@@ -57,6 +57,40 @@ def test_nll_is_the_change_of_variables(norm, coupling, reduction):
     torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_a_learned_base_is_a_normal_distribution_of_every_channel():
+    """−log N(z; μ, σ) − log|det dz/dx|, z of the flow alone; energy − log_det is its mean."""
+    model = make(base="learned", coupling="two-sided").double().eval()
+    for i, parameter in enumerate(model.bases.parameters()):
+        parameter.data += 0.5 * draw(*parameter.shape, seed=i).double()
+    xs = [x.double() for x in features()]
+    total = torch.zeros(3, dtype=torch.float64)
+    taps = model.energies(xs).taps
+    for flow, base, x, (energy, share) in zip(model.flows, model.bases, xs, taps, strict=True):
+        z, log_det = flow(x)
+        law = Normal(base.mean[:, None, None], base.log_sigma.exp()[:, None, None])
+        log_p = law.log_prob(z) + 0.5 * math.log(2 * math.pi)
+        nll = -log_p.sum((1, 2, 3)) - log_det
+        total += nll.detach()
+        dims = x.shape[1]
+        torch.testing.assert_close(
+            ((energy - share).double() * dims).sum((1, 2)), nll, rtol=1e-5, atol=1e-5
+        )
+        wanted = 0.5 * ((z - law.mean) / law.stddev).square().mean(1)
+        torch.testing.assert_close(energy.double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.nll(xs, reduction="sum").double(), total, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_learned_base_starts_as_the_standard_one():
+    one, other = make(), make(base="learned")
+    assert torch.equal(
+        one.nll(features(), reduction="sum"), other.nll(features(), reduction="sum")
+    )
+    added = other.count_parameters()["flow"] - one.count_parameters()["flow"]
+    assert added == 2 * sum(channels for channels, _, _ in SHAPES)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_forward_is_freias_chain(norm):
     """The same z as FrEIA's own forward, and its log-determinant spread over the positions."""

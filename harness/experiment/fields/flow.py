@@ -65,6 +65,13 @@ class Flow:
     subnet_norm: Literal["none", "layer", "batch"] = flow(
         "none", "norm before the subnets' ReLU", "none in Fig. 2"
     )
+    base: Literal["standard", "learned"] = flow(
+        "standard",
+        "the flows' base distribution: standard normal, or mean and deviation of every channel "
+        "learned (AltUB)",
+        "standard normal (Eq. 1)",
+    )
+    base_learning_rate: Factor = flow(0.05, "learning rate of a learned base")
     # The compared methods' own.
     coreset: Share = own(0.1, "share of the patches in the bank")
     neighbours: Positive = own(9, "nearest neighbours")

@@ -45,6 +45,7 @@ VARIANTS = {
     "zero last": {"zero_last": True},
     "subnets' layer norm": {"subnet_norm": "layer"},
     "subnets' batch norm": {"subnet_norm": "batch"},
+    "position": {"position_channels": 8, "actnorm": "data"},
     "learned base": {"base": "learned"},
     "clipped": {"gradient_clip": 1.0},
     "bfloat16": {"precision": "bfloat16"},

@@ -6,6 +6,7 @@ from typing import Literal
 from harness.experiment.fields.declare import (
     Amount,
     Factor,
+    Fours,
     Kernels,
     Positive,
     Share,
@@ -72,6 +73,9 @@ class Flow:
         "standard normal (Eq. 1)",
     )
     base_learning_rate: Factor = flow(0.05, "learning rate of a learned base")
+    position_channels: Fours = flow(
+        0, "channels of a code of the position that every subnet sees too, as in CFLOW-AD; 0: none"
+    )
     # The compared methods' own.
     coreset: Share = own(0.1, "share of the patches in the bank")
     neighbours: Positive = own(9, "nearest neighbours")

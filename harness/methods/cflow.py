@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from harness.methods.batches import batches
 from harness.methods.contract import Arrays, Energies, Method
+from harness.methods.flow.position import positional_encoding
 from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 
@@ -111,25 +112,6 @@ class CFLOW(Method):
     def _taps(self) -> Iterator[tuple[Iterable[FlowStep], Tensor]]:
         for i, flow in enumerate(self.flows):
             yield cast(Iterable[FlowStep], flow), self.get_buffer(f"encoding_{i}")
-
-
-def positional_encoding(channels: int, height: int, width: int) -> Tensor:
-    """Make the 2-D sinusoidal encoding of the authors' code, (1, channels, H, W).
-
-    The first half of the channels tells the column, the second the row, each by sines and
-    cosines in turn, of wavelengths from 2π to 10,000·2π positions.
-    """
-    assert channels % 4 == 0, f"sines and cosines of two axes need a multiple of 4; got {channels}"
-    half = channels // 2
-    rates = torch.exp(torch.arange(0.0, half, 2) * -(math.log(1e4) / half))
-
-    def axis(size: int) -> Tensor:
-        angles = rates[:, None] * torch.arange(float(size))
-        return torch.stack((angles.sin(), angles.cos()), dim=1).flatten(0, 1)
-
-    columns = axis(width)[:, None, :].expand(-1, height, -1)
-    rows = axis(height)[:, :, None].expand(-1, -1, width)
-    return torch.cat((columns, rows))[None].contiguous(memory_format=torch.channels_last)
 
 
 def _row(vectors: Tensor) -> Tensor:

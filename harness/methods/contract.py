@@ -7,7 +7,7 @@ scores features. It is *trained* by gradient in the shared training core (``loss
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -93,6 +93,13 @@ class Method(nn.Module):
         The parameters are updated between two of them, so each is computed when it is asked for.
         """
         raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Give the parameters in groups as torch's optimisers take them.
+
+        A group without ``lr`` learns at the training's rate; the schedule is every group's.
+        """
+        return [{"params": list(self.parameters())}]
 
     def step_share(self, features: Sequence[Tensor]) -> float:
         """Tell what a training step looks at, as a share of what scoring these features does."""

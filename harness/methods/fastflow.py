@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from harness.methods.contract import Energies, Method
+from harness.methods.flow.base import BASES
 from harness.methods.flow.compiled import can_run_compiled, run_chain_compiled
+from harness.methods.flow.position import positional_encoding
 from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
 from harness.methods.norms import NORMS, Surveyed, survey
 
@@ -32,6 +34,11 @@ class FastFlow(Method):
             ``layer-affine`` (gathierry's reproduction), ``batch``; ``standard`` and ``whiten``
             (channels of the training images: each standardised; uncorrelated too).
         loss: the reduction of :meth:`nll` that :meth:`losses` gives.
+        base: of every flow: the ``standard`` normal distribution, or one with a mean and a
+            deviation of every channel, ``learned`` at a rate of ``base_learning_rate``.
+        base_learning_rate: see there.
+        position_channels: of a sinusoidal code of the position, which every subnet sees beside
+            the features, as in CFLOW-AD; a multiple of 4; 0: none.
         flow: the keywords of :func:`harness.methods.flow.step.make_flow`.
 
     >>> model = FastFlow([(4, 8, 8)], norm="layer", flow_steps=2, kernels=(3, 1))
@@ -47,18 +54,31 @@ class FastFlow(Method):
         *,
         norm: str,
         loss: str = "sum",
+        base: str = "standard",
+        base_learning_rate: float = 0.05,
+        position_channels: int = 0,
         **flow: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.base_learning_rate = loss, base_learning_rate
         self.norms = nn.ModuleList(NORMS[norm](*shape) for shape in shapes)
-        self.flows = nn.ModuleList(make_flow(*shape, **flow) for shape in shapes)
+        self.flows = nn.ModuleList(
+            make_flow(*shape, condition=position_channels, **flow) for shape in shapes
+        )
+        for i, (_, *size) in enumerate(shapes if position_channels else ()):
+            code = positional_encoding(position_channels, *size)
+            self.register_buffer(f"position_{i}", code, persistent=False)
+        self.bases = nn.ModuleList(BASES[base](shape[0]) for shape in shapes)
 
     def forward(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Give ``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W)."""
+        """Give ``(z, log_det)`` of every tap: (B, C, H, W), and per position (B, H, W).
+
+        With a learned base z is standardised by it, and log_det has its deviations.
+        """
+        taps = zip(self.norms, self.flows, self.bases, features, strict=True)
         return [
-            _run(cast(Iterable[FlowStep], flow), norm(x))
-            for norm, flow, x in zip(self.norms, self.flows, features, strict=True)
+            base(*_run(cast(Iterable[FlowStep], flow), norm(x), self._position(i, x)))
+            for i, (norm, flow, base, x) in enumerate(taps)
         ]
 
     def nll(self, features: Sequence[Tensor], *, reduction: str) -> Tensor:
@@ -91,6 +111,14 @@ class FastFlow(Method):
             ]
         )
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See :class:`Method`: a learned base has a rate of its own."""
+        if not (own := list(self.bases.parameters())):
+            return super().parameter_groups()
+        of_base = set(map(id, own))
+        others = [p for p in self.parameters() if id(p) not in of_base]
+        return [{"params": others}, {"params": own, "lr": self.base_learning_rate}]
+
     def before_flow(self) -> nn.Module:
         """See :class:`Method`."""
         return self.norms
@@ -109,10 +137,17 @@ class FastFlow(Method):
         """Initialise data-dependent ActNorms from a batch, step after step."""
         if not any(isinstance(m, ActNorm) for m in self.modules()):
             return
-        for norm, flow, feature in zip(self.norms, self.flows, features, strict=True):
-            x = norm(feature)
+        for i, (norm, flow, feature) in enumerate(
+            zip(self.norms, self.flows, features, strict=True)
+        ):
+            x, position = norm(feature), self._position(i, feature)
             for step in cast(Iterable[FlowStep], flow):
-                x = step.initialise(x)
+                x = step.initialise(x, position)
+
+    def _position(self, tap: int, x: Tensor) -> Tensor | None:
+        """The code of a tap's positions for a batch x, (B, P, H, W), if there is one."""
+        code = dict(self.named_buffers(recurse=False)).get(f"position_{tap}")
+        return None if code is None else code.to(x.dtype).expand(len(x), -1, -1, -1)
 
 
 class _HalfSquares(torch.autograd.Function):
@@ -131,6 +166,7 @@ class _HalfSquares(torch.autograd.Function):
         return grad[:, None] * cast(Tensor, z)
 
 
-def _run(flow: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
+def _run(flow: Iterable[FlowStep], x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
     """The chain with its log-determinant per position, compiled where that can be."""
-    return run_chain_compiled(flow, x) if can_run_compiled(flow, x) else run_chain(flow, x)
+    compiled = can_run_compiled(flow, x)
+    return run_chain_compiled(flow, x, c) if compiled else run_chain(flow, x, c)

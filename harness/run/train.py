@@ -299,6 +299,6 @@ def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
     kind: Any = OPTIMISERS[variant.optimiser]
     rate, decay = variant.learning_rate, variant.weight_decay
     optimiser: torch.optim.Optimizer = kind(
-        model.parameters(), lr=rate, weight_decay=decay, eps=variant.adam_epsilon, fused=True
+        model.parameter_groups(), lr=rate, weight_decay=decay, eps=variant.adam_epsilon, fused=True
     )
     return optimiser

@@ -8,7 +8,7 @@ from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.features import augmentation
 from harness.methods import fastflow, norms
-from harness.methods.flow import step, subnet
+from harness.methods.flow import base, step, subnet
 from harness.run import energies, schedule, train
 from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
@@ -20,6 +20,7 @@ TABLES = {
     "coupling": step.COUPLINGS,
     "coupling_function": step.COUPLING_FUNCTIONS,
     "subnet_norm": subnet.SUBNET_NORMS,
+    "base": base.BASES,
     "permutation": step.PERMUTATIONS,
     "actnorm": step.AFFINES,
     "clamp": step.CLAMPS,

@@ -49,6 +49,7 @@ def test_digest_depends_on_every_field():
         "image_tap_scale": "none", "coupling_function": "additive",
         "adam_epsilon": 1e-4, "warmup_steps": 5, "eval_steps": 5, "ema": 0.9,
         "feature_noise": 0.1, "zero_last": True, "subnet_norm": "layer",
+        "base": "learned", "base_learning_rate": 0.1, "position_channels": 8,
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
@@ -70,6 +71,7 @@ def test_digest_depends_on_every_field():
         ({"kernels": (-1,)}, "kernels: expected odd sizes"),
         ({"kernels": ()}, "kernels: expected odd sizes"),
         ({"kernels": "3"}, "kernels: expected whole numbers, as in 3,1; got '3'"),
+        ({"position_channels": 6}, "position_channels: expected a multiple of 4, or 0; got 6"),
         ({"epochs": 0}, "epochs: expected a number of at least 1; got 0"),
         ({"epochs": 2.5}, "epochs: expected a whole number; got 2.5"),
         ({"epochs": True}, "epochs: expected a whole number; got True"),

@@ -12,7 +12,8 @@ from FrEIA.modules import AllInOneBlock
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.methods.cflow import CFLOW, positional_encoding
+from harness.methods.cflow import CFLOW
+from harness.methods.flow.position import positional_encoding
 from harness.methods.flow.step import FlowStep, make_flow, run_chain
 
 SHAPES = ((4, 4, 6), (6, 2, 3))

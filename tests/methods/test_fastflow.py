@@ -8,6 +8,8 @@ from torch.distributions import Normal
 
 from harness.experiment.variant import Variant
 from harness.methods.fastflow import FastFlow, _HalfSquares
+from harness.methods.flow.position import positional_encoding
+from harness.methods.flow.step import run_chain
 from harness.methods.norms import NORMS, LayerNorm
 from harness.run.model import make_model
 
@@ -55,6 +57,67 @@ def test_nll_is_the_change_of_variables(norm, coupling, reduction):
     actual = model.nll(xs, reduction=reduction)
     assert actual.shape == (3,)
     torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_learned_base_is_a_normal_distribution_of_every_channel():
+    """−log N(z; μ, σ) − log|det dz/dx|, z of the flow alone; energy − log_det is its mean."""
+    model = make(base="learned", coupling="two-sided").double().eval()
+    for i, parameter in enumerate(model.bases.parameters()):
+        parameter.data += 0.5 * draw(*parameter.shape, seed=i).double()
+    xs = [x.double() for x in features()]
+    total = torch.zeros(3, dtype=torch.float64)
+    taps = model.energies(xs).taps
+    for flow, base, x, (energy, share) in zip(model.flows, model.bases, xs, taps, strict=True):
+        z, log_det = flow(x)
+        law = Normal(base.mean[:, None, None], base.log_sigma.exp()[:, None, None])
+        log_p = law.log_prob(z) + 0.5 * math.log(2 * math.pi)
+        nll = -log_p.sum((1, 2, 3)) - log_det
+        total += nll.detach()
+        dims = x.shape[1]
+        torch.testing.assert_close(
+            ((energy - share).double() * dims).sum((1, 2)), nll, rtol=1e-5, atol=1e-5
+        )
+        wanted = 0.5 * ((z - law.mean) / law.stddev).square().mean(1)
+        torch.testing.assert_close(energy.double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.nll(xs, reduction="sum").double(), total, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_every_subnet_sees_where_it_is():
+    """The change of variables holds under the condition, and equal features differ by place."""
+    model = make(position_channels=8, kernels=(1,)).double()
+    seen = []
+    for step in (s for flow in model.flows for s in flow):
+        step.subnet.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    x = [torch.ones(1, *shape, dtype=torch.float64) for shape in SHAPES]
+    plain = [run_chain(f, x_, model._position(i, x_)) for i, (f, x_) in
+              enumerate(zip(model.flows, x, strict=True))]  # fmt: skip
+    for i, given in enumerate(seen):
+        code = positional_encoding(8, *SHAPES[i // 2][1:]).double()
+        assert torch.equal(given[:, -8:], code)
+    for (z, log_det), shape, (z_, log_det_) in zip(plain, SHAPES, model(x), strict=True):
+        assert z[0].flatten(1).std(1).max() > 1e-4, shape  # 1×1 kernels see no border
+        torch.testing.assert_close(z_, z, rtol=0, atol=1e-12)
+        torch.testing.assert_close(log_det_, log_det, rtol=0, atol=1e-12)
+    flow, code = model.flows[0], model._position(0, x[0])
+    sample = draw(*SHAPES[0]).double()
+    _, log_det = run_chain(flow, sample[None], code)
+
+    def z_of(copies):
+        return run_chain(flow, copies, code.expand(len(copies), -1, -1, -1))[0]
+
+    truth = torch.linalg.slogdet(jacobian(z_of, sample)).logabsdet
+    torch.testing.assert_close(log_det.sum(), truth, rtol=1e-9, atol=1e-9)
+
+
+def test_a_learned_base_starts_as_the_standard_one():
+    one, other = make(), make(base="learned")
+    assert torch.equal(
+        one.nll(features(), reduction="sum"), other.nll(features(), reduction="sum")
+    )
+    added = other.count_parameters()["flow"] - one.count_parameters()["flow"]
+    assert added == 2 * sum(channels for channels, _, _ in SHAPES)
 
 
 @pytest.mark.parametrize("norm", NORMS)

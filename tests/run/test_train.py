@@ -46,6 +46,8 @@ VARIANTS = {
     "zero last": {"zero_last": True},
     "subnets' layer norm": {"subnet_norm": "layer"},
     "subnets' batch norm": {"subnet_norm": "batch"},
+    "position": {"position_channels": 8, "actnorm": "data"},
+    "learned base": {"base": "learned"},
     "clipped": {"gradient_clip": 1.0},
     "bfloat16": {"precision": "bfloat16"},
     "holdout": {"holdout": 0.2, "eval_every": 2},
@@ -384,3 +386,20 @@ def test_noise_is_a_share_of_the_taps_deviation_and_its_own_draw():
     assert all(torch.equal(a, b) for a, b in zip(noisy, FeatureNoise(0.1, 3)(taps), strict=True))
     loss = train(BASE.replace(feature_noise=0.1))[1].loss
     assert loss == train(BASE.replace(feature_noise=0.1))[1].loss != train(BASE)[1].loss
+
+
+def test_a_learned_base_has_its_own_rate_under_the_one_schedule(monkeypatch):
+    rates = []
+    variant = BASE.replace(base="learned", base_learning_rate=0.2, warmup_steps=2, epochs=1)
+    step = torch.optim.Adam.step
+
+    def spy(self, *arguments, **named):
+        rates.append([group["lr"] for group in self.param_groups])
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    model, _ = train(variant)
+    assert rates == [[0.005, 0.1], [0.01, 0.2], [0.01, 0.2]]
+    groups = [p for group in model.parameter_groups() for p in group["params"]]
+    assert {id(p) for p in groups} == {id(p) for p in model.parameters()}
+    assert len(groups) == len(list(model.parameters()))

@@ -6,6 +6,7 @@ from typing import Literal
 from harness.experiment.fields.declare import (
     Amount,
     Factor,
+    Fours,
     Kernels,
     Positive,
     Share,
@@ -64,6 +65,16 @@ class Flow:
     )
     subnet_norm: Literal["none", "layer", "batch"] = flow(
         "none", "norm before the subnets' ReLU", "none in Fig. 2"
+    )
+    base: Literal["standard", "learned"] = flow(
+        "standard",
+        "the flows' base distribution: standard normal, or mean and deviation of every channel "
+        "learned (AltUB)",
+        "standard normal (Eq. 1)",
+    )
+    base_learning_rate: Factor = flow(0.05, "learning rate of a learned base")
+    position_channels: Fours = flow(
+        0, "channels of a code of the position that every subnet sees too, as in CFLOW-AD; 0: none"
     )
     # The compared methods' own.
     coreset: Share = own(0.1, "share of the patches in the bank")

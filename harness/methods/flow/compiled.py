@@ -110,8 +110,13 @@ def _is_known(step: FlowStep) -> bool:
     return type(step) is FlowStep and coupling and affine
 
 
-def run_chain_compiled(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the chain z = f(x), (B, C, H, W), with its log-determinant per position, (B, H, W)."""
+def run_chain_compiled(
+    steps: Iterable[FlowStep], x: Tensor, c: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run the chain z = f(x), (B, C, H, W), with its log-determinant per position, (B, H, W).
+
+    Every subnet sees the condition c, (B, P, H, W), beside its half, if there is one.
+    """
     chain = list(couplings(steps))
     log_det = x.new_zeros(x.shape[0], *x.shape[2:])
     if chain[0].step.affine_first:
@@ -122,7 +127,7 @@ def run_chain_compiled(steps: Iterable[FlowStep], x: Tensor) -> tuple[Tensor, Te
     given: Tensor | None = x.narrow(1, start, width).to(_subnet_dtype(x))
     given = cast(Tensor, given).contiguous(memory_format=torch.channels_last)
     for coupling, following in zip(chain, [*chain[1:], None], strict=True):
-        a = _subnet(coupling.subnet, cast(Tensor, given))
+        a = _subnet(coupling.subnet, cast(Tensor, given), c)
         scale, shift, log_scale = _affine(coupling.after, x)
         passed = following.given if following else (0, 0)
         reuse = not torch.is_grad_enabled() and x is not original
@@ -142,7 +147,9 @@ def _affine(step: FlowStep | None, x: Tensor) -> tuple[Tensor, Tensor, Tensor | 
     return scale.flatten(), shift.flatten(), log_scale.sum()
 
 
-def _subnet(subnet: nn.Module, given: Tensor) -> Tensor:
+def _subnet(subnet: nn.Module, given: Tensor, c: Tensor | None) -> Tensor:
+    if c is not None:
+        given = torch.cat((given, c.to(given.dtype)), dim=1)
     return cast(Tensor, subnet(given)).contiguous(memory_format=torch.channels_last)
 
 

@@ -241,11 +241,11 @@ class FlowStep(InvertibleModule):
         return x, cast(Tensor, log_det)
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> Tensor:
+    def initialise(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Initialise a data-dependent affine from the batch x; returns the step's output."""
         if self.affine is not None:
             self.affine.initialise(x)
-        return self.transform(x)[0]
+        return self.transform(x, c)[0]
 
     def _couple(
         self, subnet: nn.Module, given: Tensor, changed: Tensor, c: Tensor | None, *, rev: bool

@@ -90,6 +90,16 @@ def test_bfloat16_is_near_and_its_flow_stays_float32(channels, coupling, monkeyp
         assert (got - wanted).norm() <= 0.15 * wanted.norm()
 
 
+@pytest.mark.parametrize("coupling", ["one-sided", "two-sided"])
+def test_a_condition_equals_the_plain_steps(coupling, monkeypatch):
+    rest = ("random", (3, 1), 6)
+    model, x = make(coupling, "data", "tanh", rest, torch.float64, position_channels=8)
+    plain = results(model, x, monkeypatch, compiled=False)
+    compiled = results(model, x, monkeypatch, compiled=True)
+    for i in (0, 2):
+        torch.testing.assert_close(compiled[i], plain[i], rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_a_subnet_with_a_norm_equals_the_plain_steps(norm, monkeypatch):
     rest = ("random", (3, 1), 6)

@@ -285,7 +285,7 @@ REPRODUCTIONS = {
         "taps": (1,), "flow_steps": 4, "coupling": "one-sided", "clamp_value": 1.2,
         "hidden_channels": 128, "learning_rate": 2e-4, "batch_size": 24, "norm": "none",
         "augmentation": "all-turned", "augmentation_degrees": 180.0, "score_map": "nll",
-        "image_score": "mean",
+        "image_score": "mean", "test_turns": 16,
     },
     "wuzujiong, Wide-ResNet50-2": {
         "kernels": (3, 1), "flow_steps": 8, "coupling": "one-sided", "clamp_value": 2.5,

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.experiment.measured import Parameters
 from harness.experiment.variant import Variant
+from harness.features.extractor import Extractor
 from harness.methods.fastflow import FastFlow
 from harness.run import measure as module
 from harness.run.measure import count_parameters, measure, time_in_turns
@@ -174,3 +175,13 @@ def test_speed_of_a_real_flow_on_a_real_clock():
     (speed,) = time_in_turns(paths, {"flow": torch.rand(2, 3, 8, 8)}, device="cpu").values()
     assert 0 < speed.latency_ms_min <= speed.latency_ms <= speed.latency_ms_max
     assert speed.fps > 0
+
+
+@pytest.mark.parametrize(("turns", "passes"), [(0, 1), (4, 4)])
+def test_turned_copies_are_timed(turns, passes):
+    variant = small(taps=(1,), weights="random", test_turns=turns)
+    extractor, seen = Extractor.load(variant.feature_spec), []
+    extractor.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs))
+    with torch.inference_mode():
+        module._image_to_map(variant, extractor, 0, "cpu")(torch.zeros(1, 3, 64, 64))
+    assert len(seen) == passes

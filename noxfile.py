@@ -85,7 +85,7 @@ def findings(session: nox.Session) -> None:
     """Write docs/findings.md anew from its template and the records of results/reference."""
     install(session)
     files = ("docs/findings.md", "docs/findings.in", "results/reference")
-    session.run("python", "-m", "harness.report.findings", *files)
+    session.run("python", "-m", "harness.paper.findings", *files)
 
 
 # Of the embedded study, what is trained anew for the regression check: both couplings and both

@@ -16,6 +16,7 @@ PARTS = {
     "metrics": "(d) Metrics of a category",
     "memory": "(e) Peak memory",
     "growth": "(f) Growth",
+    "target": "(g) Minutes to a published figure",
     "coreset": "PatchCore's coreset",
     "profile": "Where the time goes",
     "threads": "Side by side",

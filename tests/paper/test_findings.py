@@ -7,7 +7,7 @@ import pytest
 from handmade import write_rows
 
 from harness.errors import InputError
-from harness.report.findings import TAG, render
+from harness.paper.findings import TAG, render
 from harness.studies import STUDIES
 
 ROOT = Path(__file__).parents[2]
@@ -62,9 +62,7 @@ def test_figures_by_pencil(tmp_path):
     assert shown("runs surfaces d grass") == "3 of 27"
     assert shown("minutes surfaces d grass") == "0"
     table = shown("table surfaces d grass").splitlines()
-    assert table[0] == (
-        "| variant | grass: image AUROC | grass: pixel AUROC | grass: AUPRO |"
-    )
+    assert table[0] == ("| variant | grass: image AUROC | grass: pixel AUROC | grass: AUPRO |")
     assert table[2] == "| base | 92.0 ± 2.8 | 90.0 ± 0.0 | not run |"
     assert table[3].endswith("| 91.0 (one seed) | 90.0 (one seed) | not run |")
     assert len(table) == 4

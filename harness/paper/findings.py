@@ -12,7 +12,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from harness.errors import InputError, unknown
+from harness.experiment.choices import METHODS, SUBJECT
 from harness.experiment.record import Record
+from harness.paper.ledger import ledger
 from harness.report.selection import Selection
 from harness.studies import get_study
 
@@ -27,7 +29,8 @@ def render(template: str, results: Path) -> str:
 
     Tags, each of a study and a data set: ``table`` and ``runs`` of some categories; ``figure`` of
     a category, metric and variant; ``fall`` of the same (best epoch minus last one, the mean over
-    seeds, in points); ``minutes`` that the trainings took.
+    seeds, in points); ``minutes`` that the trainings took. ``published`` is a figure of the
+    ledger: by whom, backbone, data set, category, metric and setting (``last``: none).
 
     Raises:
         InputError: a tag that does not exist, or one whose study, variant or metric does not.
@@ -92,7 +95,7 @@ def table(arguments: str, results: Path) -> str:
                 for metric in HEADLINE
             ]
             lines.append(" | ".join([label, *cells]))
-    return "\n".join(f"| {line} |" for line in lines)
+    return "\n".join(f"| {line} |" for line in lines) if len(lines) > 2 else MISSING
 
 
 def figure(arguments: str, results: Path) -> str:
@@ -131,12 +134,24 @@ def minutes(arguments: str, results: Path) -> str:
     return f"{sum(took.values()) / 60:.0f}"
 
 
+def published(arguments: str, results: Path) -> str:
+    """Give a figure of the ledger, in its unit."""
+    by, backbone, dataset, category, metric, setting = _words(arguments, 6)
+    wanted = (by, backbone, dataset, category, metric, "" if setting == "last" else setting)
+    for figure in ledger():
+        of = (figure.by, figure.backbone, figure.dataset, figure.category, figure.metric)
+        if (*of, figure.setting) == wanted and figure.method == METHODS[SUBJECT].name:
+            return f"{figure.value:g}"
+    raise InputError(f"published: expected a figure of the ledger; got '{arguments}'")
+
+
 TAGS: Mapping[str, Callable[[str, Path], str]] = {
     "table": table,
     "figure": figure,
     "fall": fall,
     "runs": runs,
     "minutes": minutes,
+    "published": published,
 }
 
 

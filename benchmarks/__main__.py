@@ -33,8 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "parts", nargs="*", metavar="PART",
-        help=f"{', '.join(render.PARTS)} (default: all but accelerator and target); gpu: those that use an "
-        "accelerator, on cuda; render: only write docs/benchmarks.md from what is measured",
+        help=f"{', '.join(render.PARTS)} (default: all but {', '.join(ASKED)}); gpu: those that "
+        "use an accelerator, on cuda; render: only write docs/benchmarks.md from what is measured",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
     parser.add_argument("--data", type=Path, help="folder of categories in the MVTec AD layout")

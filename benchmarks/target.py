@@ -34,8 +34,8 @@ def measure(options: Options) -> Part:
         protocol=[
             f"{options.data.name}, {options.size} px, one seed; the figure: pixel AUROC "
             f"{100 * figure:.1f}; wall time of a whole fresh process.",
-            "Ours: `harness run` on the recipe of harness/studies/recipe.py, evaluated at its last "
-            "epoch alone; trainings of more and more steps, each on its own, until one reaches it.",
+            "Ours: `harness run` on the recipe of harness/studies/recipe.py, evaluated at its "
+            "last epoch alone; trainings of more and more steps, each on its own, until one does.",
             f"anomalib: its Engine with validation on the test set after every epoch, {cores()} "
             f"loading workers, stopped at the figure or after {LIMIT} minutes.",
         ],

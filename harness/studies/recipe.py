@@ -46,6 +46,7 @@ STUDY = Study(
     name="recipe",
     asks="What reproduces FastFlow's figures at the last epoch, without a look at a test set?",
     mirrors="FastFlow, Table 2, for as long as its recipe is not known",
+    dataset="surfaces",  # with --data, whatever layout is found there: one's own photos too
     bases={
         "fastflow": FASTFLOW,
         "paper": RESNET18,

@@ -203,7 +203,7 @@ def test_the_studies_are_those_and_the_embedded_one():
     data = {name: s.dataset for name, s in STUDIES.items() if s.dataset != "mvtec_ad"}
     assert data == {
         "surfaces": "surfaces", "table3": "btad", "table4": "cifar10",
-        "disturbed": "disturbed-mvtec_ad",
+        "disturbed": "disturbed-mvtec_ad", "recipe": "surfaces",
     }  # fmt: skip
 
 

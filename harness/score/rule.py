@@ -49,12 +49,15 @@ def _score(
     if not energies.taps:
         assert own is not None, "a method without maps has image scores of its own"
         return None, own
-    maps = _maps(variant, energies, reference, variant.tap_scale)
+    rule = (variant.score_map, variant.tap_scale)
+    maps = _maps(variant, energies, reference, rule)
     if own is not None:
         return maps, own
-    judged = maps
-    if variant.image_tap_scale not in ("same", variant.tap_scale):
-        judged = _maps(variant, energies, reference, variant.image_tap_scale)
+    images = (
+        variant.score_map if variant.image_score_map == "same" else variant.image_score_map,
+        variant.tap_scale if variant.image_tap_scale == "same" else variant.image_tap_scale,
+    )
+    judged = maps if images == rule else _maps(variant, energies, reference, images)
     scores = image_scores(
         judged,
         image_score=variant.image_score,
@@ -65,12 +68,14 @@ def _score(
 
 
 def _maps(
-    variant: Variant, energies: Energies, reference: Reference | None, tap_scale: str
+    variant: Variant, energies: Energies, reference: Reference | None, rule: tuple[str, str]
 ) -> Tensor:
+    """The maps by this score_map and tap_scale; the rest as the variant has it."""
+    score_map, tap_scale = rule
     return anomaly_maps(
         energies.taps,
         size=variant.image_size,
-        score_map=variant.score_map,
+        score_map=score_map,
         scale_aggregation=variant.scale_aggregation,
         smoothing=variant.smoothing,
         align_corners=variant.align_corners,

@@ -30,6 +30,7 @@ TABLES = {
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,
     "tap_scale": maps.SCALES,
+    "image_score_map": {"same": None, **maps.MAPS},
     "image_tap_scale": {"same": None, **maps.SCALES},
     "tap_position": reference.POSITIONS,
     "tap_reference": dict.fromkeys(energies.REFERENCES),

@@ -124,3 +124,17 @@ def test_a_variant_reads_its_reference():
     maps, _ = score(variant, energies, reference)
     assert maps.amin() >= 0
     assert maps.amax() <= np.log(good.numel() + 1) + 1e-6
+
+
+def test_images_are_scored_on_a_map_of_their_own():
+    """The pixels' map by p-values of both parts, the images' scores by the deviations of one."""
+    good, seen = draw(16), draw(2, seed=1)
+    log_det = draw(2, seed=2)
+    energies = Energies([(seen, log_det)])
+    reference = make_reference([Energies([(good, torch.zeros_like(good))])])
+    both = Variant(score_map="nll-both", tap_scale="neg-log-p", image_size=32)
+    own = both.replace(image_score_map="nll", image_tap_scale="standardised")
+    plain = both.replace(score_map="nll", tap_scale="standardised")
+    maps, scores = score(own, energies, reference)
+    torch.testing.assert_close(maps, score(both, energies, reference)[0], rtol=0, atol=0)
+    torch.testing.assert_close(scores, score(plain, energies, reference)[1], rtol=0, atol=0)

@@ -56,6 +56,9 @@ class Scoring:
         "nothing",
         kind="map",
     )
+    image_score_map: Literal[
+        "same", "exp-mean", "nll", "nll-log-det", "likelihood", "nll-both"
+    ] = scoring("same", "score_map of the map that the image score is made of", kind="taps")
     image_tap_scale: Literal["same", "none", "standardised", "quantile", "neg-log-p"] = scoring(
         "same", "tap_scale of the map that the image score is made of", kind="taps"
     )

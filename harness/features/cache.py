@@ -167,12 +167,17 @@ class FeatureCache:
             return features
         assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)
+        spec = extractor.spec
+
+        def read(sample: Sample) -> NDArray[np.uint8]:
+            return read_image(sample, spec.image_size, spec.resize)
+
         temporary = self.folder / f"{key.digest}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             for split, samples in (("train", category.train), ("test", category.test)):
-                _extract(temporary, split, samples, extractor, device, progress)
+                _extract(temporary, split, samples, extractor, device, progress, read)
                 self.passes += len(samples)
             meta = {"key": key.about(), "images": images}
             (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
@@ -180,6 +185,42 @@ class FeatureCache:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return _open_entry(self.folder / key.digest)
+
+    def add_split(
+        self,
+        key: FeatureKey,
+        split: str,
+        items: Sequence[_Item],
+        extractor: Extractor,
+        *,
+        read: Callable[[_Item], NDArray[np.uint8]],
+        device: str = "cpu",
+        progress: Callable[[int], object] = lambda images: None,
+    ) -> None:
+        """Add features of further images to an entry that is there, whole or not at all a file.
+
+        Whoever adds them marks by a file of its own, written afterwards, that all are there.
+
+        Args:
+            key: what the entry is of.
+            split: before the tap's number in the files' names.
+            items: what the images are made of.
+            extractor: the recipe with its backbone.
+            read: gives an item's image as the backbone is given it, (S, S, 3).
+            device: where the backbone runs, in the key's arithmetic.
+            progress: called with the number of images just done.
+        """
+        extractor.backbone.to(device)
+        temporary = self.folder / f"{key.digest}.{split}.{os.getpid()}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            _extract(temporary, split, items, extractor, device, progress, read)
+            self.passes += len(items)
+            for file in sorted(temporary.iterdir()):
+                file.rename(self.folder / key.digest / file.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
         """List folder, content and bytes of every entry, least recently used first."""
@@ -234,26 +275,25 @@ def entry_bytes(shapes: Shapes, images: int, dtype: str) -> int:
 def _extract(
     folder: Path,
     split: str,
-    samples: Sequence[Sample],
+    items: Sequence[_Item],
     extractor: Extractor,
     device: str,
     progress: Callable[[int], object],
+    image_of: Callable[[_Item], NDArray[np.uint8]],
 ) -> None:
-    spec = extractor.spec
     outputs = [
         np.lib.format.open_memmap(
-            folder / f"{split}-{i}.npy", "w+", np.dtype(spec.dtype), (len(samples), *shape)
+            folder / f"{split}-{i}.npy", "w+", np.dtype(extractor.spec.dtype), (len(items), *shape)
         )
         for i, shape in enumerate(extractor.shapes)
     ]
     with ThreadPoolExecutor(4) as pool, torch.inference_mode():
 
         def read(start: int) -> tuple[int, NDArray[np.uint8]]:
-            batch = samples[start : start + BATCH]
-            images = pool.map(lambda s: read_image(s, spec.image_size, spec.resize), batch)
+            images = pool.map(image_of, items[start : start + BATCH])
             return start, np.stack(list(images))
 
-        for start, images in ahead(read, range(0, len(samples), BATCH)):
+        for start, images in ahead(read, range(0, len(items), BATCH)):
             features = extractor.extract(images, device)
             for output, feature in zip(outputs, features, strict=True):
                 output[start : start + len(images)] = feature.contiguous().cpu().numpy()
@@ -262,12 +302,14 @@ def _extract(
         output.flush()
 
 
-def _open_entry(entry: Path) -> Features:
-    def arrays(split: str) -> list[NDArray[np.floating]]:
-        files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
-        return [np.load(f, mmap_mode="r") for f in files]
+def open_split(entry: Path, split: str) -> list[NDArray[np.floating]]:
+    """Open the features of one split in an entry's folder, (N, C, H, W) per tap, memory-mapped."""
+    files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
+    return [np.load(f, mmap_mode="r") for f in files]
 
-    return Features(train=arrays("train"), test=arrays("test"))
+
+def _open_entry(entry: Path) -> Features:
+    return Features(train=open_split(entry, "train"), test=open_split(entry, "test"))
 
 
 def _meta(entry: Path) -> dict[str, Any]:

@@ -4,6 +4,9 @@ The file is an ``.npz``, a zip of arrays that are stored as they are, with ``abo
 for every epoch and CHUNK images from the one at ``start`` on, ``<epoch>/<start>/energy-<tap>``,
 ``log_det-<tap>`` and ``images``. In older files an epoch is one chunk, ``<epoch>/energy-<tap>``.
 It grows while its training goes on, and is read chunk by chunk: no epoch is ever held whole.
+Those of other images than the test's have a namespace before the epoch, as ``validation/``:
+held-out good images, then their defective copies, whose masks are ``validation/masks`` (bits, a
+row a copy).
 """
 
 import io
@@ -35,6 +38,8 @@ class SavedEnergies(Mapping[int, Energies]):
     Args:
         file: where; None: in memory.
         mode: as of a file: ``w`` or ``r``.
+        whole: in whose file, in place of a file.
+        name: of the namespace there; empty: the test images'.
 
     >>> saved = SavedEnergies()
     >>> saved.save(5, [Energies(images=torch.ones(200)), Energies(images=torch.zeros(100))])
@@ -42,12 +47,21 @@ class SavedEnergies(Mapping[int, Energies]):
     ([5], 300, [300])
     """
 
-    def __init__(self, file: Path | IO[bytes] | None = None, mode: Any = "w") -> None:  # noqa: ANN401
-        self._zip = ZipFile(io.BytesIO() if file is None else file, mode)
+    def __init__(
+        self,
+        file: Path | IO[bytes] | None = None,
+        mode: Any = "w",  # noqa: ANN401
+        *,
+        whole: "SavedEnergies | None" = None,
+        name: str = "",
+    ) -> None:
+        self._whole = whole  # never itself, nor a part of it: a cycle closes the file too late
+        self._below = f"{name}/" if name else ""
         self._epochs: dict[int, dict[int, list[str]]] = {}
+        if whole is None:
+            self._file = ZipFile(io.BytesIO() if file is None else file, mode)
         for member in self._zip.namelist():
-            if "/" in member:
-                self._note(member)
+            self._note(member)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the evaluated epochs, in the order of training."""
@@ -60,6 +74,20 @@ class SavedEnergies(Mapping[int, Energies]):
     def __getitem__(self, epoch: int) -> Energies:
         """Read an epoch whole."""
         return Energies.join(list(self.chunks(epoch)))
+
+    @property
+    def _zip(self) -> ZipFile:
+        return self._file if self._whole is None else self._whole._file
+
+    def part(self, name: str) -> "SavedEnergies":
+        """Give those of other images, kept in the same file in a namespace of this name.
+
+        >>> saved = SavedEnergies()
+        >>> saved.part("validation").save(5, [Energies(images=torch.ones(3))])
+        >>> list(saved), list(saved.part("validation"))
+        ([], [5])
+        """
+        return SavedEnergies(whole=self, name=name)
 
     def chunks(self, epoch: int) -> Iterator[Energies]:
         """Yield an epoch's energies, at least CHUNK images at a time, in the images' order."""
@@ -111,10 +139,13 @@ class SavedEnergies(Mapping[int, Energies]):
     def reopen(self, file: Path) -> None:
         """Read from a finished file what was written."""
         self.close()
-        self._zip = ZipFile(file)
+        self._file = ZipFile(file)
 
     def _note(self, member: str) -> None:
-        epoch, *start, _ = member.split("/")
+        """Remember an array of an epoch, if it is of these images."""
+        epoch, *start = member.removeprefix(self._below).split("/")[:-1] or [""]
+        if not member.startswith(self._below) or not epoch.isdecimal():
+            return
         chunks = self._epochs.setdefault(int(epoch), {})
         chunks.setdefault(int(start[0]) if start else 0, []).append(member)
 
@@ -127,8 +158,8 @@ class SavedEnergies(Mapping[int, Energies]):
         if energies.images is not None:
             arrays["images"] = energies.images
         for name, tensor in arrays.items():
-            self.write(f"{epoch}/{start}/{name}", tensor.numpy())
-            self._note(f"{epoch}/{start}/{name}.npy")
+            self.write(f"{self._below}{epoch}/{start}/{name}", tensor.numpy())
+            self._note(f"{self._below}{epoch}/{start}/{name}.npy")
         return len(energies)
 
     def _read(self, members: list[str]) -> Energies:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
+from harness.features.copies import Copies
 from harness.methods.batches import batches, read_batch
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import History
@@ -41,6 +43,7 @@ def train(
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
     enough: Callable[[History], bool] = lambda history: False,
     history: History | None = None,
+    copies: Copies | None = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -55,6 +58,7 @@ def train(
         progress: called after every epoch with its number, from 1, and its mean loss.
         enough: called after every evaluation; true ends it.
         history: filled on the way; None: one in memory.
+        copies: of all good images, defective; those of the held-out ones are scored beside them.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one; or the loss is not finite:
@@ -64,10 +68,7 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
     if not model.trained:
-        _finite(good)
-        _evaluate(model, history, 1, good, np.arange(0), test, variant, device)
-        progress(1, math.nan)
-        return history
+        return _fit(model, history, good, test, variant, device, progress)
     kept, held = _split(len(good[0]), variant.holdout, generator)
     used = _used(len(kept), variant)
     model.initialise(read_batch(good, kept[: variant.batch_size], device))
@@ -85,6 +86,7 @@ def train(
         if evaluated or epoch == epochs:
             with draws_apart(model, seed=seed, device=device):
                 _evaluate(model, history, epoch, good, held, test, variant, device)
+                _validate(model, history, epoch, good, copies, held, variant, device)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
@@ -109,6 +111,22 @@ def epochs_of(variant: Variant, images: int) -> int:
 def _steps(images: int, variant: Variant) -> int:
     """Optimiser steps of an epoch of so many images; of one step a batch."""
     return math.ceil(images / variant.batch_size)
+
+
+def _fit(
+    model: Method,
+    history: History,
+    good: Arrays,
+    test: Arrays,
+    variant: Variant,
+    device: str,
+    progress: Callable[[int, float], object],
+) -> History:
+    """Learn by a fit, which is the only epoch."""
+    _finite(good)
+    _evaluate(model, history, 1, good, np.arange(0), test, variant, device)
+    progress(1, math.nan)
+    return history
 
 
 def _finite(good: Arrays) -> None:
@@ -188,13 +206,41 @@ def _evaluate(
         history.holdout[epoch] = sum(losses) / len(held)
 
 
+def _validate(
+    model: Method,
+    history: History,
+    epoch: int,
+    good: Arrays,
+    copies: Copies | None,
+    held: NDArray[np.int64],
+    variant: Variant,
+    device: str,
+) -> None:
+    """Score the held-out images, then their copies, at this epoch; nothing without copies."""
+    if copies is None:
+        return
+    part = history.energies.part("validation")
+    if not part:
+        history.energies.write("validation/masks", copies.masks[held])
+    splits = (good, copies.features)
+    each = (_finite_energies(model, history, epoch, s, variant, device, held) for s in splits)
+    part.save(epoch, chain.from_iterable(each))
+
+
 def _finite_energies(
-    model: Method, history: History, epoch: int, test: Arrays, variant: Variant, device: str
+    model: Method,
+    history: History,
+    epoch: int,
+    images: Arrays,
+    variant: Variant,
+    device: str,
+    rows: NDArray[np.int64] | None = None,
 ) -> Iterator[Energies]:
-    for energies in energies_in_batches(model, test, variant, device):
+    for energies in energies_in_batches(model, images, variant, device, rows):
         if not energies.isfinite():
+            which = "a test" if rows is None else "a validation"
             last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
-            raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
+            raise RunFailed(f"{which} image's energy is not finite at epoch {epoch}{last}")
         yield energies
 
 
@@ -205,10 +251,14 @@ def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cp
 
 @torch.inference_mode()
 def energies_in_batches(
-    model: Method, test: Arrays, variant: Variant, device: str = "cpu"
+    model: Method,
+    test: Arrays,
+    variant: Variant,
+    device: str = "cpu",
+    rows: NDArray[np.int64] | None = None,
 ) -> Iterator[Energies]:
-    """Yield what :func:`energies_of` joins, batch by batch."""
-    for _, features in batches(test, size=variant.batch_size, device=device):
+    """Yield what :func:`energies_of` joins, batch by batch; of these rows alone, if given."""
+    for _, features in batches(test, rows, size=variant.batch_size, device=device):
         with precision(variant, device):
             energies = model.energies(features).cpu()
         yield energies

@@ -4,6 +4,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from harness.data import synthetic
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.methods import fastflow
@@ -22,6 +23,7 @@ TABLES = {
     "optimiser": train.OPTIMISERS,
     "schedule": train.SCHEDULES,
     "precision": train.PRECISIONS,
+    "validation": synthetic.COPIES,
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,
     "image_score": {**image_rules.RULES, "own": None},

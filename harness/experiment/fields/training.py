@@ -36,6 +36,11 @@ class Training:
         "float32", "arithmetic of the convolutions"
     )
     holdout: Part = trained(0.0, "share of the good images held out")
+    validation: Literal["none", "synthetic"] = trained(
+        "none",
+        "what the held-out images are compared with at every evaluation; synthetic: copies of "
+        "them with drawn defects",
+    )
     eval_every: Count = trained(0, "epochs between evaluations; 0: the last alone")
     patience: Count = trained(0, "evaluations without a better epoch to stop after; 0: never")
     smoke: bool = choice(default=False, says="a smoke run, never a result")

@@ -25,12 +25,12 @@ Mask = NDArray[np.bool_]
 VERSION = 1  # raised when any pixel changes: what is cached of an older one is made anew
 SEED = 14  # of all draws, beside the image's own pixels
 STRENGTHS = {  # in the unit that each kind's function states
-    "scratch": (1.5, 6.0),
-    "spot": (2.0, 8.0),
-    "stain": (0.8, 4.0),
-    "cut_paste": (0.4, 1.6),
-    "missing_texture": (0.4, 1.0),
-    "deformation": (0.2, 0.8),
+    "scratch": (2.5, 8.0),
+    "spot": (3.5, 11.0),
+    "stain": (1.6, 5.0),
+    "cut_paste": (0.7, 1.8),
+    "missing_texture": (0.6, 1.0),
+    "deformation": (0.35, 0.9),
 }
 PART = (0.5, 1.0)  # of the image's side: what a defect is drawn on, and sized by
 VISIBLE = 3  # grey levels; a smaller change is left out

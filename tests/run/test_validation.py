@@ -11,13 +11,12 @@ from harness.experiment.choices import METHODS
 from harness.experiment.record import read_record
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study
-from harness.features import cache as caching
+from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies
 from harness.run import job
 from harness.run.energies import History, load_energies
-from harness.run.estimate import estimate
 from harness.run.evaluate import evaluate_epoch
-from harness.run.plan import make_plan
+from harness.run.plan import images_to_pass, make_plan
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
 from harness.score.metrics import image_metrics, pixel_metrics
@@ -33,18 +32,17 @@ def surfaces(tmp_path_factory):
     """A study with and without validation, run once: its plan, settings and outcome."""
     folder = tmp_path_factory.mktemp("surfaces")
     settings = Settings(
-        results=folder / "results", device="cpu", jobs=1, speed=False, categories=("grass",)
+        results=folder / "results", device="cpu", jobs=2, speed=False, categories=("grass",)
     )
     study = Study(
         name="tiny", asks="Which epoch?", dataset="surfaces", bases={"base": VALIDATED},
         vary=({}, {"validation": "none"}, {"epoch_selection": "label-free"}), seeds=(0,),
     )  # fmt: skip
     plan = make_plan(study, settings)
-    costs = estimate(plan, settings)
     torch.set_num_threads(1)
     outcome = run_study(plan, settings, lambda text: None, executor=Here())
     assert outcome.failed == []
-    return plan, settings, costs, outcome
+    return plan, settings, outcome
 
 
 def records(plan):
@@ -52,12 +50,14 @@ def records(plan):
 
 
 def test_the_copies_pass_once_and_are_reckoned_with(surfaces):
-    plan, settings, costs, outcome = surfaces
+    plan, settings, outcome = surfaces
     train, test = plan.sizes["grass"]
+    assert images_to_pass(plan.cells, plan.sizes) == {
+        (HELD.feature_spec, "grass"): 2 * train + test
+    }
     assert outcome.passes == 2 * train + test
-    ((_, _, size),) = caching.FeatureCache(settings.cache / "features").entries()
-    masks = train * HELD.image_size**2 / 8
-    assert costs["cache_bytes"] + masks == pytest.approx(size, rel=0.01)
+    ((folder, _, _),) = FeatureCache(settings.cache / "features").entries()
+    assert len(np.load(folder / "synthetic-0.npy", mmap_mode="r")) == train
 
 
 def test_validation_is_of_the_held_out_images_and_separates_neither_all_nor_none(surfaces):
@@ -67,7 +67,8 @@ def test_validation_is_of_the_held_out_images_and_separates_neither_all_nor_none
     assert [e.epoch for e in validated.epochs] == [1, 2, 3]
     for epoch in validated.epochs:
         assert set(epoch.validation) == {"image_auroc", "pixel_auroc"}
-        assert all(0.5 < value < 1 for value in epoch.validation.values())
+        assert all(0.4 < value < 1 for value in epoch.validation.values())
+    assert validation_score(validated.epochs[-1]) > 0.55
     best = max(chosen.epochs, key=validation_score)
     assert (chosen.selection.rule, chosen.selection.oracle) == ("label-free", False)
     assert (chosen.selection.epoch, chosen.metrics) == (best.epoch, best.metrics)
@@ -104,7 +105,7 @@ def test_its_figures_are_those_of_its_maps(surfaces):
 
 
 def test_other_score_rules_are_validated_without_training(surfaces, tmp_path, monkeypatch):
-    plan, settings, *_ = surfaces
+    plan, settings, _ = surfaces
     rules = ({}, {"smoothing": 2.0}, {"epoch_selection": "label-free", "smoothing": 2.0})
     wider = make_plan(replace(plan.study, vary=rules), settings)
     with monkeypatch.context() as patch:

@@ -28,7 +28,8 @@ from harness.run.energies import History
 from harness.run.machine import arithmetic, has_tf32
 from harness.run.model import make_model
 from harness.run.process import arithmetic_inside, be_deterministic, peak_memory, reset_peak_memory
-from harness.run.train import energies_of, train
+from harness.run.train import train
+from harness.run.watch import energies_of
 
 FLOAT32 = 1e-4  # what float32 may differ by between two devices
 USUAL = {"differnet": {"views": 16}}  # in place of 64

@@ -15,7 +15,7 @@ from harness.experiment.variant import Variant
 from harness.run.measure import flow_macs
 from harness.run.model import make_model
 from harness.run.process import keep_memory
-from harness.run.train import precision
+from harness.run.watch import precision
 
 LAYOUTS = {"3×3 and 1×1": (3, 1), "3×3": (3,)}
 FREIA, PEER = "FrEIA AllInOneBlock", "anomalib"

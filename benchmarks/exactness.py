@@ -29,7 +29,8 @@ from harness.methods.fastflow import FastFlow
 from harness.run.evaluate import truth
 from harness.run.machine import arithmetic
 from harness.run.model import make_model
-from harness.run.train import energies_of, train
+from harness.run.train import train
+from harness.run.watch import energies_of
 from harness.score.metrics import image_metrics, pixel_metrics
 from harness.score.rule import score
 

@@ -18,7 +18,7 @@ from harness.methods.contract import Energies
 from harness.methods.fastflow import FastFlow
 from harness.run.measure import measure as measure_cost
 from harness.run.process import keep_memory
-from harness.run.train import precision
+from harness.run.watch import precision
 from harness.score.rule import score
 
 BATCHES = {1: 40, 8: 10, 32: 5}  # images at a time: rounds

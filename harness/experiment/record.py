@@ -78,6 +78,9 @@ class EpochSelection(Block, kw_only=True, omit_defaults=False):
 class Epoch(Block, kw_only=True):
     """Hold one evaluated epoch; ``loss`` and ``holdout`` are means over images.
 
+    ``validation`` holds ``image_auroc`` and ``pixel_auroc`` of held-out good images and their
+    defective copies, made without a label; None: the run has no validation.
+
     >>> Epoch(epoch=5, metrics={"image_auroc": 0.9}).holdout is None
     True
     """
@@ -86,6 +89,7 @@ class Epoch(Block, kw_only=True):
     loss: float | None = None
     metrics: Metrics
     holdout: float | None = None
+    validation: Metrics | None = None
 
 
 class Images(Block, kw_only=True):

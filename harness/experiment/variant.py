@@ -48,16 +48,12 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         for name in FIELDS:
             object.__setattr__(self, name, checked(name, getattr(self, name), HINTS[name]))
         self._check_method()
-        if self.epoch_selection == "label-free" and self.holdout == 0:
-            raise InputError(
-                "epoch_selection: label-free chooses by the loss of held-out good images; "
-                "expected holdout above 0; got 0"
-            )
         if self.tap_reference == "held-out" and self.holdout == 0:
             raise InputError(
                 "tap_reference: held-out reads the values of held-out good images; expected "
                 "holdout above 0; got 0"
             )
+        self._check_validation()
         if self.patience and (self.epoch_selection == "last" or not self.eval_every):
             raise InputError(
                 "patience: expected an epoch_selection that compares epochs, and eval_every above "
@@ -133,6 +129,25 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         own = {k: v for k, v in METHODS[self.method].recipe.items() if k in scoring}
         return self.replace(**scoring | own)
 
+    def _check_validation(self) -> None:
+        rule = self.epoch_selection
+        if self.validation != "none" and self.holdout == 0:
+            raise InputError(
+                f"validation: {self.validation} needs held-out good images; expected holdout "
+                "above 0; got 0"
+            )
+        if rule == "lowest-holdout-loss" and self.holdout == 0:
+            raise InputError(
+                f"epoch_selection: {rule} chooses by the loss of held-out good images; expected "
+                "holdout above 0; got 0"
+            )
+        if rule == "label-free" and self.validation == "none":
+            raise InputError(
+                f"epoch_selection: {rule} chooses by the AUROC of synthetic defects; expected "
+                "validation=synthetic, with holdout above 0; got validation=none (the loss of "
+                "held-out good images is lowest-holdout-loss)"
+            )
+
     def _check_method(self) -> None:
         method = METHODS[self.method]
         choices = self.choices
@@ -158,7 +173,12 @@ class Variant(Scoring, Training, Flow, Features, _Method):
 
     @classmethod
     def from_fields(cls, settings: Mapping[str, Any]) -> Self:
-        """Make the variant that a record's ``variant`` block describes (lists become tuples)."""
+        """Make the variant that a record's ``variant`` block describes (lists become tuples).
+
+        Before there was a ``validation``, ``label-free`` was what is ``lowest-holdout-loss`` now.
+        """
+        if settings.get("epoch_selection") == "label-free" and "validation" not in settings:
+            settings = {**settings, "epoch_selection": "lowest-holdout-loss"}
         return cls().replace(**settings)
 
 

@@ -9,31 +9,25 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.contract import Category, Sample, read_image
+from harness.data.contract import Category
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
-from harness.features.augmentation import augmented, evenly_turned
 from harness.features.extractor import Extractor
+from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
 from harness.files import is_alive
 
 TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
 ARITHMETIC = "cpu float32"  # where nothing says another
-BATCH = 16
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,15 +168,45 @@ class FeatureCache:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            for split in _splits(category, key.spec):
-                _extract(temporary, split, extractor, device, progress)
-                self.passes += len(split.samples) * split.each
+            for split in splits_of(category, key.spec):
+                self.passes += extract(temporary, split, extractor, device, progress)
             meta = {"key": key.about(), "images": images}
             (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
             _publish(temporary, self.folder / key.digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return _open_entry(self.folder / key.digest)
+
+    def add_split(
+        self,
+        key: FeatureKey,
+        split: Split,
+        extractor: Extractor,
+        *,
+        device: str = "cpu",
+        progress: Callable[[int], object] = lambda images: None,
+    ) -> None:
+        """Add features of further images to an entry that is there, whole or not at all a file.
+
+        Whoever adds them marks by a file of its own, written afterwards, that all are there.
+
+        Args:
+            key: what the entry is of.
+            split: the images, and what passes of each.
+            extractor: the recipe with its backbone.
+            device: where the backbone runs, in the key's arithmetic.
+            progress: called with the number of images just done.
+        """
+        extractor.backbone.to(device)
+        temporary = self.folder / f"{key.digest}.{split.name}.{os.getpid()}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            self.passes += extract(temporary, split, extractor, device, progress)
+            for file in sorted(temporary.iterdir()):
+                file.rename(self.folder / key.digest / file.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
         """List folder, content and bytes of every entry, least recently used first."""
@@ -217,18 +241,6 @@ class FeatureCache:
         return freed
 
 
-def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Yield the function of every item, the next one's made in the background meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: list[Future[_Result]] = []
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 1:
-                yield pending.pop(0).result()
-        for last in pending:
-            yield last.result()
-
-
 def entry_bytes(shapes: Shapes, images: int, dtype: str) -> int:
     """Count the bytes of an entry of ``images`` images with these (C, H, W) at the taps.
 
@@ -237,71 +249,15 @@ def entry_bytes(shapes: Shapes, images: int, dtype: str) -> int:
     return images * sum(c * h * w for c, h, w in shapes) * np.dtype(dtype).itemsize
 
 
-class _Split(NamedTuple):
-    """Which images pass, and what of each: of an image (S, S, 3) its ``each`` copies."""
-
-    name: str
-    samples: Sequence[Sample]
-    each: int
-    copies: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-
-
-def _splits(category: Category, spec: FeatureSpec) -> Iterator[_Split]:
-    yield _Split("train", category.train, 1, lambda image: image[None])
-    yield _Split("test", category.test, 1, lambda image: image[None])
-    if spec.copies:
-        yield _Split(
-            "augmented", category.train, spec.copies, lambda image: augmented(image, spec)
-        )
-    if spec.turned:
-        turns = partial(evenly_turned, turns=spec.test_turns)
-        yield _Split("turned", category.test, spec.turned, turns)
-
-
-def _extract(
-    folder: Path,
-    split: _Split,
-    extractor: Extractor,
-    device: str,
-    progress: Callable[[int], object],
-) -> None:
-    spec, total = extractor.spec, len(split.samples) * split.each
-    outputs = [
-        np.lib.format.open_memmap(
-            folder / f"{split.name}-{i}.npy", "w+", np.dtype(spec.dtype), (total, *shape)
-        )
-        for i, shape in enumerate(extractor.shapes)
-    ]
-    together = max(1, BATCH // split.each)  # an image is read once, for all of its copies
-
-    def copies(sample: Sample) -> NDArray[np.uint8]:
-        return split.copies(read_image(sample, spec.image_size, spec.resize))
-
-    with ThreadPoolExecutor(4) as pool, torch.inference_mode():
-
-        def read(start: int) -> tuple[int, NDArray[np.uint8]]:
-            images = pool.map(copies, split.samples[start : start + together])
-            return start * split.each, np.concatenate(list(images))
-
-        for first, images in ahead(read, range(0, len(split.samples), together)):
-            for start in range(0, len(images), BATCH):
-                batch = images[start : start + BATCH]
-                features = extractor.extract(batch, device)
-                for output, feature in zip(outputs, features, strict=True):
-                    rows = slice(first + start, first + start + len(batch))
-                    output[rows] = feature.contiguous().cpu().numpy()
-                progress(len(batch))
-    for output in outputs:
-        output.flush()
+def open_split(entry: Path, split: str) -> list[NDArray[np.floating]]:
+    """Open the features of one split in an entry's folder, (N, C, H, W) per tap, memory-mapped."""
+    files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
+    return [np.load(f, mmap_mode="r") for f in files]
 
 
 def _open_entry(entry: Path) -> Features:
-    def arrays(split: str) -> list[NDArray[np.floating]]:
-        files = sorted(entry.glob(f"{split}-*.npy"), key=lambda p: int(p.stem.split("-")[1]))
-        return [np.load(f, mmap_mode="r") for f in files]
-
     splits = ("train", "test", "augmented", "turned")
-    return Features(**{split: arrays(split) for split in splits})
+    return Features(**{split: open_split(entry, split) for split in splits})
 
 
 def _meta(entry: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.features.cache import ahead
+from harness.features.passing import ahead
 from harness.methods.contract import Arrays
 
 BATCH = 16  # images read at a time where nothing asks for another number

@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.experiment.place import Place
 from harness.report.differences import Difference
+from harness.report.label_free import LABELS
 from harness.report.ranks import Ranks
 from harness.report.selection import Selection
 from harness.score.metrics import METRICS
@@ -171,6 +172,27 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         sns.move_legend(
             axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=""
         )
+    return _closed(figure)
+
+
+def prediction(paired: pd.DataFrame) -> Figure:
+    """Draw the test's AUROC against that of validation, a dot a variant at an evaluated epoch.
+
+    Args:
+        paired: of :func:`harness.report.label_free.pairs`.
+    """
+    figures = [name for name in LABELS if (paired["figure"] == name).any()]
+    figure, axes = plt.subplots(
+        1, len(figures), figsize=(2 + 3.6 * len(figures), 3.8), squeeze=False, layout="constrained"
+    )
+    shown = paired.assign(validation=100 * paired["validation"], test=100 * paired["test"])
+    for axis, name in zip(axes[0], figures, strict=True):
+        sns.scatterplot(
+            shown[shown["figure"] == name], x="validation", y="test", hue="category",
+            style="category", s=45, alpha=0.8, ax=axis, legend=name == figures[-1],
+        )  # fmt: skip
+        axis.set(title=LABELS[name], xlabel="on synthetic defects (%)", ylabel="on the test (%)")
+    sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _closed(figure)
 
 

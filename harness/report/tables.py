@@ -37,7 +37,8 @@ COST_COLUMNS = {
 WHOLE = ("params", "MACs", "indices")  # in the names of columns of whole numbers
 NOTE = (
     "% as mean ± sd over seeds of the mean over categories; last epoch, unless a variant is "
-    "label-free or (oracle): epochs chosen with the test's labels; images: good + bad of the test"
+    "label-free, lowest-holdout-loss or (oracle): epochs chosen with the test's labels; images: "
+    "good + bad of the test"
 )
 
 

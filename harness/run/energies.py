@@ -3,11 +3,12 @@
 The file is an ``.npz``, a zip of arrays that are stored as they are, with ``about`` (JSON) and,
 for every epoch and CHUNK images from the one at ``start`` on, ``<epoch>/<start>/energy-<tap>``,
 ``log_det-<tap>`` and ``images``. In older files an epoch is one chunk, ``<epoch>/energy-<tap>``.
-Tables of the good images' values (:mod:`harness.score.reference`) are in
-``reference/<epoch>/<fitted or held-out>/<tap>-<name>``. It grows while its training goes on, and
-is read chunk by chunk: no epoch is ever held whole.
 Those of other images than the test's have a namespace before the epoch: ``turned/`` holds the
-test images' turned copies, those of one image in a row.
+test images' turned copies, those of one image in a row; ``validation/`` held-out good images,
+then their defective copies, whose masks are ``validation/masks`` (bits, a row a copy). Tables of
+the good images' values (:mod:`harness.score.reference`) are in
+``reference/<epoch>/<fitted or held-out>/<tap>-<name>``. The file grows while its training goes
+on, and is read chunk by chunk: no epoch is ever held whole.
 """
 
 import io

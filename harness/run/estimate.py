@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from harness.data.synthetic import COPIES
 from harness.errors import warn
 from harness.experiment.choices import METHODS
 from harness.experiment.record import Record, read_records
@@ -28,7 +29,7 @@ from harness.run.machine import (
 from harness.run.measure import flow_macs, measure, synchronise
 from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import make_model
-from harness.run.plan import Plan
+from harness.run.plan import Plan, images_to_pass
 from harness.run.process import set_arithmetic
 from harness.run.schedule import epochs_of, evaluations_of
 
@@ -84,10 +85,13 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         else:  # fitted: what scoring takes; the fit itself is not known
             train += macs.flow * test * rates.infer * cores() / parallel
         evaluations = evaluations_of(variant, images) if METHODS[variant.method].trained else 1
-        results += 8 * evaluations * test * sum(h * w for _, h, w in shapes)
+        held = round(variant.holdout * images) if COPIES[variant.validation] else 0
+        scored = test + 2 * held  # each with its copy
+        results += 8 * evaluations * scored * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0
+    counts = images_to_pass(missing, plan.sizes)
     for variant, category in _passes(missing):
-        images = variant.feature_spec.images(*plan.sizes[category])
+        images = counts[variant.feature_spec, category]
         backbone += costs[variant].macs.backbone * images * rates.infer
         cache += entry_bytes(costs[variant].shapes, images, variant.feature_dtype)
     return {

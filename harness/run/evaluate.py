@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_mask
+from harness.data.synthetic import COPIES
 from harness.errors import RunFailed
-from harness.experiment.record import Epoch, finite
+from harness.experiment.record import Epoch, Metrics, finite
 from harness.experiment.variant import Variant
 from harness.run.energies import History
 from harness.score.localisation import Localisation, Truth
-from harness.score.metrics import image_metrics, measure_pixels
+from harness.score.metrics import Detection, image_metrics, measure_pixels
 from harness.score.ranking import Floats, Values
 from harness.score.reference import Reference
 from harness.score.rule import needs_reference, score_in_chunks
@@ -122,7 +123,25 @@ def evaluate_epoch(
         loss=history.loss[epoch - 1] if history.loss else None,
         metrics=finite(metrics),
         holdout=history.holdout.get(epoch),
+        validation=_validate(variant, history, epoch),
     )
+
+
+def _validate(variant: Variant, history: History, epoch: int) -> Metrics | None:
+    """Measure how well held-out images and their copies are told apart; None without copies."""
+    if COPIES[variant.validation] is None:
+        return None
+    bits = history.energies.read("validation/masks.npy")
+    count, size = len(bits), variant.image_size
+    masks = PackedMasks(2 * count, size)
+    for i, row in enumerate(bits, start=count):  # the good images come first
+        masks.put(i, np.unpackbits(row, count=size * size).view(bool).reshape(size, size))
+    scored = _Scored(variant, history, epoch, 2 * count, masks, "validation")
+    pixels = scored.localisation()
+    found = {"image_auroc": Detection(scored.scores, np.arange(2 * count) >= count).summary}
+    if pixels is not None:
+        found["pixel_auroc"] = pixels.summary
+    return finite({name: summary["auroc"] for name, summary in found.items()})
 
 
 def per_image(
@@ -155,9 +174,16 @@ class _Scored:
     """An epoch's maps with their masks, chunk by chunk; and the image scores, on the way."""
 
     def __init__(
-        self, variant: Variant, history: History, epoch: int, images: int, masks: Masks
+        self,
+        variant: Variant,
+        history: History,
+        epoch: int,
+        images: int,
+        masks: Masks,
+        part: str = "",
     ) -> None:
-        self.variant, self.history, self.epoch, self.masks = variant, history, epoch, masks
+        energies = history.energies.part(part) if part else history.energies
+        self.variant, self.energies, self.epoch, self.masks = variant, energies, epoch, masks
         self.scores = np.empty(images, np.float32)
         self.reference = reference_of(variant, history, epoch)
 
@@ -165,7 +191,7 @@ class _Scored:
         """Yield maps (B, S, S) and masks; nothing where there are not both."""
         start = 0
         for maps, scores in score_in_chunks(
-            self.variant, self.history.energies.chunks(self.epoch), self.reference
+            self.variant, self.energies.chunks(self.epoch), self.reference
         ):
             part = slice(start, start := start + len(scores))
             self.scores[part] = scores.numpy()
@@ -175,7 +201,7 @@ class _Scored:
     def localisation(self) -> Localisation | None:
         """Rank the pixels, and set the image scores; None where there are no pixels to rank."""
         masks = self.masks
-        if masks is None or not next(self.history.energies.chunks(self.epoch)).taps:
+        if masks is None or not next(self.energies.chunks(self.epoch)).taps:
             for _ in self():
                 pass
             return None

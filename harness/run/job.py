@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_image
+from harness.data.synthetic import COPIES
 from harness.errors import RunFailed
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
@@ -28,7 +29,8 @@ from harness.experiment.record import (
     write_record,
 )
 from harness.experiment.variant import Variant
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache, FeatureKey, Features
+from harness.features.copies import Copies, open_copies
 from harness.features.views import Shapes
 from harness.files import write_whole
 from harness.run.energies import History, load_energies, writing_energies
@@ -131,9 +133,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     labels, masks = truth(job.variant, job.category)
     history = load_energies(job.training_place.energies, **job.source)
     if trained := history is None:
-        features = FeatureCache(job.cache).open(job.key)
-        if features is None:
-            raise RunFailed(f"the features of {job.category.name} left the cache; start again")
+        features, copies = _features(job)
         with writing_energies(job.training_place.energies, **job.source) as history:
             train(
                 make_model(job.variant, job.shapes, job.seed),
@@ -147,6 +147,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
                 history=history,
                 augmented=features.augmented,
                 turned=features.turned,
+                copies=copies,
             )
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
@@ -162,6 +163,16 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         speed=job.cost.speed,
     )
     write_record(job.place, _record(job, history, epochs, chosen, images, measured))
+
+
+def _features(job: Job) -> tuple[Features, Copies | None]:
+    """What the run learns from and is scored on; copies where its validation asks for them."""
+    cache, kind = FeatureCache(job.cache), job.variant.validation
+    features = cache.open(job.key)
+    copies = open_copies(cache, job.key, kind) if COPIES[kind] else None
+    if features is None or (COPIES[kind] and copies is None):
+        raise RunFailed(f"the features of {job.category.name} left the cache; start again")
+    return features, copies
 
 
 def now() -> str:

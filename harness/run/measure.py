@@ -24,7 +24,7 @@ from harness.features.views import Shapes
 from harness.methods.contract import Method
 from harness.run.machine import cores
 from harness.run.model import make_model
-from harness.run.train import precision
+from harness.run.watch import precision
 from harness.score.reference import make_reference
 from harness.score.rule import needs_reference, score
 

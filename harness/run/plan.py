@@ -1,13 +1,15 @@
 """A study's plan: where it runs, its cells, and which of them are recorded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
+from harness.data.synthetic import COPIES
 from harness.errors import InputError, unknown
+from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
 from harness.experiment.settings import Settings
@@ -110,6 +112,36 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
         sizes = {name: (SMOKE_IMAGES, 2 * SMOKE_IMAGES) for name in wanted}
     cells = tuple(study.cells(wanted))
     return _checked(Plan(study, {}, sizes, dataset, settings.results, cells, absent))
+
+
+def copies_wanted(cells: Iterable[Cell]) -> dict[tuple[FeatureSpec, str], tuple[str, ...]]:
+    """Say which defective copies of a category's good images each recipe of features needs.
+
+    Returns:
+        (recipe, category) of every cell → kinds of copies; empty where no run asks for any.
+    """
+    kinds: dict[tuple[FeatureSpec, str], tuple[str, ...]] = {}
+    for cell in cells:
+        where, kind = (cell.variant.feature_spec, cell.category), cell.variant.validation
+        had = kinds.setdefault(where, ())
+        if COPIES[kind] and kind not in had:
+            kinds[where] = (*had, kind)
+    return kinds
+
+
+def images_to_pass(
+    cells: Iterable[Cell], sizes: Mapping[str, tuple[int, int]]
+) -> dict[tuple[FeatureSpec, str], int]:
+    """Count the images, and their copies, that each recipe of features is made of.
+
+    Args:
+        cells: the runs.
+        sizes: images of every category, (train, test).
+    """
+    return {
+        (spec, name): spec.images(*sizes[name]) + len(kinds) * sizes[name][0]
+        for (spec, name), kinds in copies_wanted(cells).items()
+    }
 
 
 def _wanted(

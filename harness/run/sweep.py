@@ -10,6 +10,7 @@ from harness.experiment.record import read_at, read_record, read_records, write_
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
+from harness.features.copies import ensure_copies
 from harness.features.extractor import Extractor
 from harness.files import remove_leftovers
 from harness.progress import progress
@@ -18,7 +19,7 @@ from harness.run.job import Job
 from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
-from harness.run.plan import Plan
+from harness.run.plan import Plan, copies_wanted, images_to_pass
 from harness.run.process import give_back_memory, set_arithmetic
 from harness.run.schedule import epochs_of
 
@@ -160,13 +161,12 @@ def _fitting(
     plan: Plan, cells: Sequence[Cell], extractors: Extractors, limit: int
 ) -> Iterator[list[str]]:
     """Categories in groups whose features fit into the cache together; one at the least."""
-    specs = {c.variant.feature_spec for c in cells}
+    images = images_to_pass(cells, plan.sizes)
     group: list[str] = []
     total = 0
     for name in dict.fromkeys(c.category for c in cells):
-        size = sum(
-            entry_bytes(extractors[s].shapes, s.images(*plan.sizes[name]), s.dtype) for s in specs
-        )
+        each = [(spec, count) for (spec, category), count in images.items() if category == name]
+        size = sum(entry_bytes(extractors[s].shapes, count, s.dtype) for s, count in each)
         if group and total + size > limit:
             yield group
             group, total = [], 0
@@ -183,14 +183,14 @@ def _features(
     settings: Settings,
 ) -> dict[tuple[FeatureSpec, str], FeatureKey]:
     """Pass every image that is not cached through its backbone, once."""
-    wanted = dict.fromkeys((c.variant.feature_spec, c.category) for c in cells)
+    wanted = copies_wanted(cells)
     computed = arithmetic(settings.device)
     keys = {
         (spec, name): FeatureKey.of(extractors[spec], plan.categories[name], computed)
         for spec, name in wanted
     }
     cache.evict(keep=[k.digest for k in keys.values()])
-    total = sum(spec.images(*plan.sizes[name]) for spec, name in wanted)
+    total = sum(images_to_pass(cells, plan.sizes).values())
     with progress("features", total, unit="images") as bar:
         for (spec, name), key in keys.items():
             bar.note(f"{name} × {spec.backbone}")
@@ -201,6 +201,12 @@ def _features(
                 device=settings.device,
                 progress=bar.advance,
             )
+            for kind in wanted[spec, name]:
+                ensure_copies(
+                    *(cache, key, kind, extractors[spec], plan.categories[name]),
+                    device=settings.device,
+                    progress=bar.advance,
+                )
     cache.evict(keep=[k.digest for k in keys.values()])
     return keys
 

@@ -1,34 +1,32 @@
 """The shared training core, for every variant of every method."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
+from harness.features.copies import Copies
 from harness.methods.batches import batches, one_copy_each, read_batch
-from harness.methods.contract import Arrays, Energies, Method
+from harness.methods.contract import Arrays, Method
 from harness.run.averaging import WeightAverage
-from harness.run.energies import REFERENCES, History
+from harness.run.energies import History
 from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
 from harness.run.schedule import epochs_of, factor_of, is_due, steps_of
-from harness.score.reference import IMAGES, make_reference
+from harness.run.watch import Watch, losses_of
 
-NOBODY = np.arange(0)  # no images
 CHUNK = 32  # images read at a time where all are looked at
 
 OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 def train(
@@ -44,6 +42,7 @@ def train(
     history: History | None = None,
     augmented: Arrays = (),
     turned: Arrays = (),
+    copies: Copies | None = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -60,6 +59,7 @@ def train(
         augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
             row: every epoch trains on one of each image's in its place; empty: on the images.
         turned: of the test images' turned copies, likewise; scored beside them.
+        copies: of all good images, defective; those of the held-out ones are scored too.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
@@ -67,10 +67,14 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
+    watch = Watch(variant, device, history, good, test, turned, copies)
     if not model.trained:
-        return _fit(model, history, good, test, turned, variant, device, progress)
-    kept, held = _split(len(good[0]), variant.holdout, generator)
-    used = _used(len(kept), variant)
+        _finite(good)
+        watch.look(model, 1)
+        progress(1, math.nan)
+        return history
+    kept, watch.held = _split(len(good[0]), variant.holdout, generator)
+    watch.kept, used = kept, _used(len(kept), variant)
     optimiser, schedule = _ready(model, good, kept, used, variant, device)
     average = WeightAverage(model, optimiser, variant.ema)
     noise = FeatureNoise(variant.feature_noise, seed)
@@ -86,28 +90,11 @@ def train(
         evaluated = is_due(variant, epoch, steps_of(variant, used))
         if evaluated or epoch == epochs:
             with draws_apart(model, seed=seed, device=device), average.applied():
-                _evaluate(model, history, epoch, good, (kept, held), test, turned, variant, device)
+                watch.look(model, epoch)
         progress(epoch, loss)
         if evaluated and enough(history):
             break
     average.swap()  # the model leaves as it was evaluated
-    return history
-
-
-def _fit(
-    model: Method,
-    history: History,
-    good: Arrays,
-    test: Arrays,
-    turned: Arrays,
-    variant: Variant,
-    device: str,
-    progress: Callable[[int, float], object],
-) -> History:
-    """Learn by a fit, which is the only epoch."""
-    _finite(good)
-    _evaluate(model, history, 1, good, (NOBODY, NOBODY), test, turned, variant, device)
-    progress(1, math.nan)
     return history
 
 
@@ -148,7 +135,7 @@ def _epoch(
     total = 0.0
     for rows, features in batches(good, order, size=variant.batch_size, device=device):
         values = []
-        for loss in _losses(model, noise(features), variant):
+        for loss in losses_of(model, noise(features), variant):
             if not math.isfinite(value := loss.item()):
                 raise ArithmeticError(value)
             optimiser.zero_grad()
@@ -162,87 +149,6 @@ def _epoch(
     return total / len(order)
 
 
-def _evaluate(
-    model: Method,
-    history: History,
-    epoch: int,
-    good: Arrays,
-    split: tuple[NDArray[np.int64], NDArray[np.int64]],
-    test: Arrays,
-    turned: Arrays,
-    variant: Variant,
-    device: str,
-) -> None:
-    """Score the test images, and the good ones, those trained on and those held out."""
-    held = split[1]
-    model.eval()
-    with precision(variant, device):
-        model.fit(good, device=device)
-    with torch.inference_mode():
-        for saved, images in (("", test), ("turned", turned)):
-            if images:
-                energies = _finite_energies(model, history, epoch, images, variant, device)
-                (history.energies.part(saved) if saved else history.energies).save(epoch, energies)
-        if "tap_scale" in variant.choices:
-            for name, rows in zip(REFERENCES, split, strict=True):
-                _save_reference(model, history, epoch, name, good, rows, variant, device)
-        losses = [
-            fmean(v.item() for v in _losses(model, features, variant)) * len(rows)
-            for rows, features in batches(good, held, size=variant.batch_size, device=device)
-        ]
-    history.bank_bytes = model.bank_bytes
-    if losses:
-        history.holdout[epoch] = sum(losses) / len(held)
-
-
-def _save_reference(
-    model: Method,
-    history: History,
-    epoch: int,
-    name: str,
-    good: Arrays,
-    rows: NDArray[np.int64],
-    variant: Variant,
-    device: str,
-) -> None:
-    """Keep tables of what the model says of some of these good images, if there are any."""
-    few = np.sort(rows[:IMAGES])
-    if len(few):
-        energies = energies_in_batches(model, good, variant, device, rows=few)
-        history.energies.save_reference(epoch, name, make_reference(energies))
-
-
-def _finite_energies(
-    model: Method, history: History, epoch: int, test: Arrays, variant: Variant, device: str
-) -> Iterator[Energies]:
-    for energies in energies_in_batches(model, test, variant, device):
-        if not energies.isfinite():
-            last = f"; last epoch's loss: {history.loss[-1]:.6g}" if history.loss else ""
-            raise RunFailed(f"a test image's energy is not finite at epoch {epoch}{last}")
-        yield energies
-
-
-def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Energies:
-    """Ask a model that has learnt about images, features (N, C, H, W) per tap, in batches."""
-    return Energies.join(list(energies_in_batches(model, test, variant, device)))
-
-
-@torch.inference_mode()
-def energies_in_batches(
-    model: Method,
-    test: Arrays,
-    variant: Variant,
-    device: str = "cpu",
-    *,
-    rows: NDArray[np.int64] | None = None,
-) -> Iterator[Energies]:
-    """Yield what :func:`energies_of` joins, batch by batch; of these rows, or of all."""
-    for _, features in batches(test, rows, size=variant.batch_size, device=device):
-        with precision(variant, device):
-            energies = model.energies(features).cpu()
-        yield energies
-
-
 def _ready(
     model: Method, good: Arrays, kept: NDArray[np.int64], used: int, variant: Variant, device: str
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -251,22 +157,6 @@ def _ready(
     model.initialise(read_batch(good, kept[: variant.batch_size], device))
     optimiser = _optimiser(model, variant)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor_of(variant, used))
-
-
-def _losses(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:
-    losses = model.losses(features)
-    while True:
-        with precision(variant, features[0].device.type):
-            loss = next(losses, None)
-        if loss is None:
-            return
-        yield loss
-
-
-def precision(variant: Variant, device: str) -> torch.autocast:
-    """Enter the variant's arithmetic: bfloat16 where it says so, else float32."""
-    reduced = PRECISIONS[variant.precision]
-    return torch.autocast(device.split(":")[0], reduced, enabled=reduced is not None)
 
 
 def _split(

@@ -1,12 +1,16 @@
 """How much does choosing the epoch on the test set give?
 
 Every public reproduction that reaches the paper's means chose its epoch so. ``best-on-test`` and
-``best-pixel-on-test`` are oracles; ``label-free`` looks at held-out good images alone, and is
-compared with the last epoch of the same smaller training set.
+``best-pixel-on-test`` are oracles. Two rules look at held-out good images alone: ``label-free``
+takes the epoch that best tells them from copies with drawn defects, ``lowest-holdout-loss`` the
+one that finds them most likely. Both are compared with the last epoch of the same smaller
+training set, and share its training.
 """
 
 from harness.experiment.study import Study
 from harness.studies.paper import RESNET18
+
+HELD = {"holdout": 0.1, "validation": "synthetic"}
 
 STUDY = Study(
     name="epoch_selection",
@@ -16,7 +20,8 @@ STUDY = Study(
         {},
         {"epoch_selection": "best-on-test"},
         {"epoch_selection": "best-pixel-on-test"},
-        {"holdout": 0.1},
-        {"holdout": 0.1, "epoch_selection": "label-free"},
+        HELD,
+        HELD | {"epoch_selection": "label-free"},
+        HELD | {"epoch_selection": "lowest-holdout-loss"},
     ),
 )

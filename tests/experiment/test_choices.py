@@ -4,12 +4,13 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from harness.data import synthetic
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.features import augmentation
 from harness.methods import fastflow, norms
 from harness.methods.flow import base, step, subnet
-from harness.run import energies, schedule, train
+from harness.run import energies, schedule, train, watch
 from harness.score import images as image_rules
 from harness.score import maps, reference, select_epoch
 
@@ -26,7 +27,8 @@ TABLES = {
     "clamp": step.CLAMPS,
     "optimiser": train.OPTIMISERS,
     "schedule": schedule.SCHEDULES,
-    "precision": train.PRECISIONS,
+    "precision": watch.PRECISIONS,
+    "validation": synthetic.COPIES,
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,
     "tap_scale": maps.SCALES,

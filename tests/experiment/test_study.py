@@ -179,9 +179,9 @@ MIRRORS = {
     "methods": 6, "table1": 13, "table2": 9, "table3": 9, "table4": 7, "kernels": 2,
     "kernels_by_backbone": 8, "hidden_width": 4, "flow_steps": 7, "coupling": 3, "block_index": 14,
     "disturbed": 4, "norm": 4, "permutation": 3, "actnorm": 3, "score_rule": 9,
-    "epoch_selection": 5, "augmentation": 5,
+    "epoch_selection": 6, "augmentation": 5,
     "reproductions": 22, "recipe": 3, "around": 11, "image_score": 16, "centring": 5,
-    "tap_scale": 15, "steps": 6,
+    "tap_scale": 15, "steps": 6, "label_free": 11,
 }  # fmt: skip
 
 

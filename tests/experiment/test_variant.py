@@ -51,11 +51,13 @@ def test_digest_depends_on_every_field():
         "adam_epsilon": 1e-4, "warmup_steps": 5, "eval_steps": 5, "ema": 0.9,
         "feature_noise": 0.1, "zero_last": True, "subnet_norm": "layer",
         "base": "learned", "base_learning_rate": 0.1, "position_channels": 8,
+        "validation": "synthetic",
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
     made["patience"] |= {"epoch_selection": "best-on-test", "eval_every": 1}
     made["tap_reference"] |= {"holdout": 0.2}
+    made["validation"] |= {"holdout": 0.1}
     bases = {method: Variant().replace(method=method) for method in METHODS}
     digests = {base.digest for base in bases.values()}
     for name, changes in made.items():
@@ -112,7 +114,12 @@ def test_digest_depends_on_every_field():
             {"eval_steps": 5, "eval_every": 2},
             "eval_steps: expected 0 beside eval_every above 0.*; got 5 and 2",
         ),
-        ({"epoch_selection": "label-free"}, "expected holdout above 0; got 0"),
+        ({"epoch_selection": "lowest-holdout-loss"}, "expected holdout above 0; got 0"),
+        ({"validation": "synthetic"}, "validation: synthetic needs .* expected holdout above 0"),
+        (
+            {"epoch_selection": "label-free", "holdout": 0.1},
+            "epoch_selection: label-free .* expected validation=synthetic, .* got validation=none",
+        ),
     ],
 )
 def test_errors_name_field_expectation_and_value(changes, message):
@@ -181,7 +188,19 @@ def test_parse_refuses(text):
 def test_training_resets_scoring_alone():
     variant = Variant(kernels=(1,), score_map="nll", smoothing=2, image_score="mean")
     assert variant.training == Variant(kernels=(1,))
-    assert Variant(holdout=0.2, epoch_selection="label-free").training == Variant(holdout=0.2)
+    held = Variant(holdout=0.2)
+    assert held.replace(epoch_selection="lowest-holdout-loss").training == held
+    validated = held.replace(validation="synthetic")
+    assert validated.replace(epoch_selection="label-free").training == validated != held
+
+
+def test_label_free_of_old_records_is_the_rule_that_it_was():
+    old = asdict(Variant(holdout=0.2)) | {"epoch_selection": "label-free"}
+    del old["validation"]
+    wanted = Variant(holdout=0.2, epoch_selection="lowest-holdout-loss")
+    assert Variant.from_fields(old) == wanted
+    new = asdict(wanted.replace(validation="synthetic", epoch_selection="label-free"))
+    assert Variant.from_fields(new).epoch_selection == "label-free"
 
 
 @pytest.mark.parametrize("method", METHODS)

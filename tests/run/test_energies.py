@@ -66,6 +66,22 @@ def test_an_epoch_is_read_while_others_are_still_to_come(tmp_path):
             assert not (tmp_path / "there.npz").exists()
 
 
+def test_energies_of_other_images_are_kept_apart(tmp_path):
+    path, wanted, held = tmp_path / "there.npz", draw(5, 0), [draw(3, 1), draw(4, 2)]
+    with writing_energies(path, **SOURCE) as written:
+        for epoch in (1, 12):
+            written.energies.save(epoch, [wanted])
+            written.energies.part("validation").save(epoch, held)
+        written.energies.write("validation/masks", np.arange(3))
+        written.energies.write("reference/1/tap-0", np.arange(3))  # of somebody else
+    for history in (written, load_energies(path, **SOURCE)):
+        assert list(history.energies) == list(history.energies.part("validation")) == [1, 12]
+        assert list(history.energies.part("valid")) == []
+        equal(history.energies[12], wanted)
+        equal(history.energies.part("validation")[12], Energies.join(held))
+        np.testing.assert_array_equal(history.energies.read("validation/masks.npy"), np.arange(3))
+
+
 def test_files_of_one_chunk_an_epoch_are_read_as_before(tmp_path):
     wanted = draw(5, 0)
     arrays = {f"3/energy-{i}": e.numpy() for i, (e, _) in enumerate(wanted.taps)}

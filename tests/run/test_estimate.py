@@ -82,6 +82,16 @@ def test_turned_test_images_pass_and_leave_energies(tmp_path):
     assert turned["train_seconds"] == plain["train_seconds"]
 
 
+def test_copies_are_passed_and_those_held_out_scored(tmp_path):
+    shapes = measure(TINY).shapes
+    held = TINY.replace(holdout=0.1)
+    with_copies = held.replace(validation="synthetic")
+    plain, got = cost(study(held), tmp_path), cost(study(held, with_copies), tmp_path)
+    assert got["cache_bytes"] == 250 * 4 * sum(c * h * w for c, h, w in shapes)
+    assert got["backbone_seconds"] == pytest.approx(plain["backbone_seconds"] * 250 / 150)
+    assert got["results_bytes"] == 2 * plain["results_bytes"] + 2 * 10 * 2 * 4 * MAP
+
+
 @pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (1, 10), (3, 4), (5, 2), (20, 1)])
 def test_energies_of_every_evaluated_epoch_are_kept(tmp_path, every, evaluations):
     got = cost(study(TINY.replace(eval_every=every)), tmp_path)

@@ -26,7 +26,8 @@ from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.process import arithmetic_inside, be_deterministic, draws_apart
 from harness.run.sweep import run_study
-from harness.run.train import energies_of, train
+from harness.run.train import train
+from harness.run.watch import energies_of
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
 VIEWS = ((6, 8, 1), (8, 8, 1))

@@ -481,21 +481,30 @@ def test_smoke_twin_runs_on_a_few_images(study, settings, in_process):
     assert {r.category for r in read_records(settings.results)} == {"left"}
 
 
-def entry(epoch, image, pixel, holdout):
+def entry(epoch, image, pixel, holdout, validation):
     metrics = {"image_auroc": image, "pixel_auroc": pixel}
-    return Epoch(epoch=epoch, metrics=metrics, holdout=holdout)
+    validation = dict(zip(metrics, validation, strict=False))
+    return Epoch(epoch=epoch, metrics=metrics, holdout=holdout, validation=validation)
 
 
 @pytest.mark.parametrize(
     ("rule", "epoch"),
     [
-        ("last", 3), ("label-free", 1), ("best-on-test", 2), ("best-image-on-test", 3),
-        ("best-pixel-on-test", 2),
+        ("last", 4), ("label-free", 2), ("lowest-holdout-loss", 1), ("best-on-test", 3),
+        ("best-image-on-test", 4), ("best-pixel-on-test", 3),
     ],
 )  # fmt: skip
 def test_epoch_selection(rule, epoch):
-    evaluated = [entry(1, 0.7, 0.7, -5.0), entry(2, 0.9, 0.8, -4.0), entry(3, 0.95, 0.7, 0.0)]
-    assert select_epoch(evaluated, rule).epoch == epoch
+    evaluated = [
+        entry(1, 0.7, 0.7, -5.0, (0.9, 0.2)), entry(2, 0.6, 0.7, -4.5, (0.8, 0.6)),
+        entry(3, 0.9, 0.8, -4.0, (0.5, 0.7)), entry(4, 0.95, 0.7, 0.0, (0.6, 0.8)),
+    ]  # fmt: skip
+    assert select_epoch(evaluated, rule).epoch == epoch  # of epochs 2 and 4, alike, the first
+
+
+def test_without_maps_the_image_auroc_alone_chooses():
+    evaluated = [entry(1, 0.9, 0.9, 0.0, [0.5]), entry(2, 0.5, 0.5, 0.0, [0.7])]
+    assert select_epoch(evaluated, "label-free").epoch == 2
 
 
 IMAGES, PIXELS = {"image_auroc": 1.0}, {"pixel_auroc": 1.0}
@@ -509,7 +518,8 @@ IMAGES, PIXELS = {"image_auroc": 1.0}, {"pixel_auroc": 1.0}
         ("best-on-test", {}, "best-on-test needs good and defective test images; add some"),
         ("best-on-test", PIXELS, "best-on-test needs good and defective test images; add some"),
         ("best-image-on-test", PIXELS, "best-image-on-test needs good and defective test images"),
-        ("label-free", IMAGES, "label-free needs held-out images; there is none: raise holdout"),
+        ("lowest-holdout-loss", IMAGES, "lowest-holdout-loss needs held-out .* raise holdout"),
+        ("label-free", IMAGES, "label-free needs the AUROC of synthetic .* validation=synthetic"),
     ],
 )
 def test_a_rule_that_cannot_choose_is_a_failure_and_no_other_rule(rule, metrics, says):
@@ -535,8 +545,7 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_oracles_are_flagged(rule):
-    holdout = {"holdout": 0.1} if rule == "label-free" else {}
-    variant = Variant(epoch_selection=rule, **holdout)
+    variant = Variant(epoch_selection=rule, holdout=0.1, validation="synthetic")
     chosen = job.selection(variant, Epoch(epoch=1, metrics={}))
     assert chosen.oracle == rule.startswith("best-")
 

@@ -67,10 +67,16 @@ class Scoring:
     )
     top_k: Share = scoring(0.01, "share of the highest pixels for top-k", kind="map")
     epoch_selection: Literal[
-        "last", "label-free", "best-on-test", "best-image-on-test", "best-pixel-on-test"
+        "last",
+        "label-free",
+        "lowest-holdout-loss",
+        "best-on-test",
+        "best-image-on-test",
+        "best-pixel-on-test",
     ] = scoring(
         "last",
-        "which epoch counts; the best-… ones are oracles, by image and pixel AUROC or one of them",
+        "which epoch counts; label-free: by image and pixel AUROC of validation=synthetic; the "
+        "best-… ones are oracles, by those of the test images or one of them",
         "nothing",
         kind="trained",
     )

@@ -46,6 +46,11 @@ class Training:
         0.0, "deviation of Gaussian noise on training features, as a share of their tap's"
     )
     holdout: Part = trained(0.0, "share of the good images held out")
+    validation: Literal["none", "synthetic"] = trained(
+        "none",
+        "what the held-out images are compared with at every evaluation; synthetic: copies of "
+        "them with drawn defects",
+    )
     eval_every: Count = trained(0, "epochs between evaluations; 0: the last alone")
     eval_steps: Count = trained(
         0, "optimiser steps between evaluations, at an epoch's end; in place of eval_every"

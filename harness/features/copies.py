@@ -1,0 +1,102 @@
+"""Features of the good images' defective copies, a further split of a cache entry.
+
+They are added to an entry when a run asks for them: ``<kind>-<tap>.npy`` in its folder, and
+``<kind>.npz`` with the masks, which is written last and says that all are there. The entry's key
+stays what it is.
+"""
+
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.contract import Category
+from harness.data.synthetic import COPIES, VERSION
+from harness.features.cache import FeatureCache, FeatureKey, open_split
+from harness.features.extractor import Extractor
+from harness.features.passing import Split
+from harness.files import write_whole
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Hold what is cached of the defective copies of N good images, in the images' order.
+
+    Attributes:
+        features: (N, C, H, W) per tap, memory-mapped.
+        masks: (N, ⌈S² / 8⌉), the bits of where each copy differs from its image.
+    """
+
+    features: list[NDArray[np.floating]]
+    masks: NDArray[np.uint8]
+
+
+def open_copies(cache: FeatureCache, key: FeatureKey, kind: str) -> Copies | None:
+    """Open the copies of an entry; None if there are none of this version.
+
+    Args:
+        cache: where.
+        key: what the entry is of.
+        kind: a value of ``validation``.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from types import SimpleNamespace
+    >>> with TemporaryDirectory() as folder:
+    ...     open_copies(FeatureCache(Path(folder)), SimpleNamespace(digest="0"), "synthetic")
+    """
+    entry = cache.folder / key.digest
+    try:
+        with np.load(io.BytesIO((entry / f"{kind}.npz").read_bytes())) as file:
+            version, masks = int(file["version"]), file["masks"]
+    except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error):
+        return None
+    features = open_split(entry, kind)
+    return Copies(features, masks) if features and version == VERSION else None
+
+
+def ensure_copies(
+    cache: FeatureCache,
+    key: FeatureKey,
+    kind: str,
+    extractor: Extractor,
+    category: Category,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int], object] = lambda images: None,
+) -> None:
+    """Draw the copies of a category's good images and pass them, unless they are cached.
+
+    Args:
+        cache: where the entry is.
+        key: what it is of.
+        kind: a value of ``validation`` that makes copies.
+        extractor: the recipe with its backbone.
+        category: whose training images are copied.
+        device: where the backbone runs, in the key's arithmetic.
+        progress: called with the number of images just done.
+    """
+    if open_copies(cache, key, kind) is not None:
+        cache.reused += len(category.train)
+        progress(len(category.train))
+        return
+    draw, spec = COPIES[kind], extractor.spec
+    assert draw is not None
+    marker = cache.folder / key.digest / f"{kind}.npz"
+    marker.unlink(missing_ok=True)  # of an older version, whose features are replaced
+    masks = np.zeros((len(category.train), -(-(spec.image_size**2) // 8)), np.uint8)
+
+    def copy(number: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        drawn, mask = draw(image)
+        masks[number] = np.packbits(mask)
+        return drawn[None]
+
+    split = Split(kind, category.train, 1, copy)
+    cache.add_split(key, split, extractor, device=device, progress=progress)
+    buffer = io.BytesIO()
+    np.savez(buffer, version=VERSION, masks=masks)
+    write_whole(marker, buffer.getvalue())

@@ -1,0 +1,144 @@
+"""What a model says of the images, asked while it is trained and afterwards."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.errors import RunFailed
+from harness.experiment.variant import Variant
+from harness.features.copies import Copies
+from harness.methods.batches import batches
+from harness.methods.contract import Arrays, Energies, Method
+from harness.run.energies import REFERENCES, History
+from harness.score.reference import IMAGES, make_reference
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+NOBODY = np.arange(0)  # no images
+
+Rows = NDArray[np.int64]
+
+
+@dataclass
+class Watch:
+    """Score images at an epoch of a training, and keep what was said of them.
+
+    Attributes:
+        variant: its score rule decides what is kept.
+        device: as in torch.
+        history: where it is kept.
+        good: features of the good images, (N, C, H, W) per tap.
+        test: of the test images.
+        turned: of the test images' turned copies, those of one image in a row; or nothing.
+        copies: of all good images, defective; those of the held-out ones are scored.
+        kept: the good images that are trained on.
+        held: those that are not.
+
+    >>> Watch(Variant(), "cpu", History(), good=(), test=()).held.tolist()
+    []
+    """
+
+    variant: Variant
+    device: str
+    history: History
+    good: Arrays
+    test: Arrays
+    turned: Arrays = ()
+    copies: Copies | None = None
+    kept: Rows = field(default_factory=NOBODY.copy)
+    held: Rows = field(default_factory=NOBODY.copy)
+
+    def look(self, model: Method, epoch: int) -> None:
+        """Score the test images, and the good ones, those trained on and those held out.
+
+        Raises:
+            RunFailed: an energy is not finite.
+        """
+        model.eval()
+        with precision(self.variant, self.device):
+            model.fit(self.good, device=self.device)
+        energies = self.history.energies
+        energies.save(epoch, self._finite(model, epoch, self.test))
+        if self.turned:
+            energies.part("turned").save(epoch, self._finite(model, epoch, self.turned))
+        if "tap_scale" in self.variant.choices:
+            for name, rows in zip(REFERENCES, (self.kept, self.held), strict=True):
+                self._save_reference(model, epoch, name, np.sort(rows[:IMAGES]))
+        self.history.bank_bytes = model.bank_bytes
+        if len(self.held):
+            self.history.holdout[epoch] = self._holdout_loss(model)
+        if self.copies is not None:
+            self._validate(model, epoch, self.copies)
+
+    def _save_reference(self, model: Method, epoch: int, name: str, rows: Rows) -> None:
+        """Keep tables of what the model says of these good images, if there are any."""
+        if len(rows):
+            said = energies_in_batches(model, self.good, self.variant, self.device, rows)
+            self.history.energies.save_reference(epoch, name, make_reference(said))
+
+    @torch.inference_mode()
+    def _holdout_loss(self, model: Method) -> float:
+        size = self.variant.batch_size
+        losses = [
+            fmean(v.item() for v in losses_of(model, features, self.variant)) * len(rows)
+            for rows, features in batches(self.good, self.held, size=size, device=self.device)
+        ]
+        return sum(losses) / len(self.held)
+
+    def _validate(self, model: Method, epoch: int, copies: Copies) -> None:
+        """Score the held-out images, then their defective copies."""
+        part = self.history.energies.part("validation")
+        if not part:
+            self.history.energies.write("validation/masks", copies.masks[self.held])
+        splits = (self.good, copies.features)
+        part.save(
+            epoch, chain.from_iterable(self._finite(model, epoch, s, self.held) for s in splits)
+        )
+
+    def _finite(
+        self, model: Method, epoch: int, images: Arrays, rows: Rows | None = None
+    ) -> Iterator[Energies]:
+        for energies in energies_in_batches(model, images, self.variant, self.device, rows):
+            if not energies.isfinite():
+                which, loss = "a test" if rows is None else "a validation", self.history.loss
+                last = f"; last epoch's loss: {loss[-1]:.6g}" if loss else ""
+                raise RunFailed(f"{which} image's energy is not finite at epoch {epoch}{last}")
+            yield energies
+
+
+def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Energies:
+    """Ask a model that has learnt about images, features (N, C, H, W) per tap, in batches."""
+    return Energies.join(list(energies_in_batches(model, test, variant, device)))
+
+
+@torch.inference_mode()
+def energies_in_batches(
+    model: Method, test: Arrays, variant: Variant, device: str = "cpu", rows: Rows | None = None
+) -> Iterator[Energies]:
+    """Yield what :func:`energies_of` joins, batch by batch; of these rows alone, if given."""
+    for _, features in batches(test, rows, size=variant.batch_size, device=device):
+        with precision(variant, device):
+            energies = model.energies(features).cpu()
+        yield energies
+
+
+def losses_of(model: Method, features: list[Tensor], variant: Variant) -> Iterator[Tensor]:
+    """Yield a batch's losses in the variant's arithmetic, each when it is asked for."""
+    losses = model.losses(features)
+    while True:
+        with precision(variant, features[0].device.type):
+            loss = next(losses, None)
+        if loss is None:
+            return
+        yield loss
+
+
+def precision(variant: Variant, device: str) -> torch.autocast:
+    """Enter the variant's arithmetic: bfloat16 where it says so, else float32."""
+    reduced = PRECISIONS[variant.precision]
+    return torch.autocast(device.split(":")[0], reduced, enabled=reduced is not None)

@@ -58,13 +58,11 @@ def train(
         history: filled on the way; None: one in memory.
         augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
             row: every epoch trains on one of each image's in its place; empty: on the images.
-        turned: of the test images' turned copies, likewise; scored beside them.
-        copies: of all good images, defective; those of the held-out ones are scored too.
+        turned, copies: as :class:`harness.run.watch.Watch` has them.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
     """
-    generator = torch.Generator().manual_seed(seed)
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
     watch = Watch(variant, device, history, good, test, turned, copies)
@@ -73,6 +71,21 @@ def train(
         watch.look(model, 1)
         progress(1, math.nan)
         return history
+    _train(model, watch, augmented, seed, progress, enough)
+    return history
+
+
+def _train(
+    model: Method,
+    watch: Watch,
+    augmented: Arrays,
+    seed: int,
+    progress: Callable[[int, float], object],
+    enough: Callable[[History], bool],
+) -> None:
+    """Epoch after epoch, by gradient."""
+    variant, device, history, good = watch.variant, watch.device, watch.history, watch.good
+    generator = torch.Generator().manual_seed(seed)
     kept, watch.held = _split(len(good[0]), variant.holdout, generator)
     watch.kept, used = kept, _used(len(kept), variant)
     optimiser, schedule = _ready(model, good, kept, used, variant, device)
@@ -95,7 +108,6 @@ def train(
         if evaluated and enough(history):
             break
     average.swap()  # the model leaves as it was evaluated
-    return history
 
 
 def _finite(good: Arrays) -> None:

@@ -58,7 +58,8 @@ def train(
         history: filled on the way; None: one in memory.
         augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
             row: every epoch trains on one of each image's in its place; empty: on the images.
-        turned, copies: as :class:`harness.run.watch.Watch` has them.
+        turned: of the test images' turned copies, likewise; scored beside them.
+        copies: of all good images, defective; those of the held-out ones are scored too.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.

@@ -12,7 +12,7 @@ VALIDATED = FASTFLOW.replace(min_steps=60, eval_every=1, holdout=0.1, validation
 
 STUDY = Study(
     name="label_free",
-    asks="Does the AUROC on drawn defects choose the score rule and epoch that the test set would?",
+    asks="Does AUROC on drawn defects choose the score rule and epoch that the test set would?",
     bases={"fastflow, validated": VALIDATED},
     vary=one_factor(
         score_map=("exp-mean", "nll", "nll-log-det"),

@@ -15,6 +15,7 @@ from harness.errors import InputError, unknown
 from harness.experiment.choices import METHODS, SUBJECT
 from harness.experiment.record import Record
 from harness.paper.ledger import ledger
+from harness.report.label_free import choices, correlations, pairs
 from harness.report.selection import Selection
 from harness.studies import get_study
 
@@ -29,8 +30,9 @@ def render(template: str, results: Path) -> str:
 
     Tags, each of a study and a data set: ``table`` and ``runs`` of some categories; ``figure`` of
     a category, metric and variant; ``fall`` of the same (best epoch minus last one, the mean over
-    seeds, in points); ``minutes`` that the trainings took. ``published`` is a figure of the
-    ledger: by whom, backbone, data set, category, metric and setting (``last``: none).
+    seeds, in points); ``minutes`` that the trainings took; ``rank`` and ``choice`` of a study
+    that validates on drawn defects. ``published`` is a figure of the ledger: by whom, backbone,
+    data set, category, metric and setting (``last``: none).
 
     Raises:
         InputError: a tag that does not exist, or one whose study, variant or metric does not.
@@ -134,6 +136,30 @@ def minutes(arguments: str, results: Path) -> str:
     return f"{sum(took.values()) / 60:.0f}"
 
 
+def rank(arguments: str, results: Path) -> str:
+    """Tabulate how AUROC on drawn defects ranks against AUROC on the test set, by category."""
+    table = correlations(pairs(_select(arguments.split(), results)))
+    if table.empty:
+        return MISSING
+    head = " | ".join(["category", *map(str, table.columns)])
+    lines = [head, " | ".join("---" for _ in range(len(table.columns) + 1))]
+    for category, row in table.iterrows():
+        cells = [f"{v:.0f}" if name == "pairs" else f"{v:.2f}" for name, v in row.items()]
+        lines.append(" | ".join([str(category), *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def choice(arguments: str, results: Path) -> str:
+    """Tabulate which variant drawn defects choose, and what the test set says of it."""
+    table = choices(_select(arguments.split(), results))
+    if table.empty:
+        return MISSING
+    head = ["category", *(": ".join(column) for column in table.columns)]
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join([str(name), *map(str, row)]) for name, row in table.iterrows()]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def published(arguments: str, results: Path) -> str:
     """Give a figure of the ledger, in its unit."""
     by, backbone, dataset, category, metric, setting = _words(arguments, 6)
@@ -151,6 +177,8 @@ TAGS: Mapping[str, Callable[[str, Path], str]] = {
     "fall": fall,
     "runs": runs,
     "minutes": minutes,
+    "rank": rank,
+    "choice": choice,
     "published": published,
 }
 

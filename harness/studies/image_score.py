@@ -15,7 +15,7 @@ STUDY = Study(
         image_score=("max", "mean", "std", "joined"),
         top_k=(0.01, 0.03),
         image_centring=("none", "mean", "median", "tenth"),
-        image_score_map=("nll-both", "nll-log-det"),
+        image_score_map=("nll", "nll-log-det"),
         image_tap_scale=("same", "none", "quantile"),
     ),
 )

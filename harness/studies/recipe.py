@@ -11,9 +11,8 @@ What the recipe does that the paper does not say, in the order of its worth on t
 - the features' channels are made uncorrelated, of variance 1, by the training images (``norm``);
 - a tap's energy is taken with and without its log-determinant, and read as a p-value among the
   training images' (``score_map``, ``tap_scale``);
-- an image's score is the mean of its highest tenth above its border, of the energy alone and on a
-  linear scale (``image_score``, ``top_k``, ``image_centring``, ``image_score_map``,
-  ``image_tap_scale``);
+- an image's score is the mean of its highest tenth above its border, on a linear scale
+  (``image_score``, ``top_k``, ``image_centring``, ``image_tap_scale``);
 - optimiser steps are counted, not epochs, and the learning rate falls to zero (``min_steps``,
   ``schedule``).
 """
@@ -39,7 +38,6 @@ FASTFLOW = RESNET18.replace(
     smoothing=8.0,
     image_score="top-k",
     top_k=0.1,
-    image_score_map="nll",
     image_tap_scale="standardised",
     image_centring="border",
 )

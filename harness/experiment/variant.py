@@ -54,10 +54,11 @@ class Variant(Scoring, Training, Flow, Features, _Method):
                 "holdout above 0; got 0"
             )
         self._check_validation()
-        if self.patience and (self.epoch_selection == "last" or not self.eval_every):
+        often = self.eval_every or self.eval_steps
+        if self.patience and (self.epoch_selection == "last" or not often):
             raise InputError(
-                "patience: expected an epoch_selection that compares epochs, and eval_every above "
-                f"0; got {self.epoch_selection} and {self.eval_every}"
+                "patience: expected an epoch_selection that compares epochs, and eval_steps or "
+                f"eval_every above 0; got {self.epoch_selection} and {often}"
             )
 
         for name, other in (("warmup_steps", "warmup_epochs"), ("eval_steps", "eval_every")):

@@ -97,7 +97,9 @@ class Method(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Give the parameters in groups as torch's optimisers take them.
 
-        A group without ``lr`` learns at the training's rate; the schedule is every group's.
+        A group without ``lr`` learns at the training's rate; the schedule is every group's. One
+        with ``alone_every`` n above 0 is updated alone in every n-th step, at its own rate, and
+        with all others in the rest, at the training's.
         """
         return [{"params": list(self.parameters())}]
 

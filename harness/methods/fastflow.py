@@ -37,6 +37,8 @@ class FastFlow(Method):
         base: of every flow: the ``standard`` normal distribution, or one with a mean and a
             deviation of every channel, ``learned`` at a rate of ``base_learning_rate``.
         base_learning_rate: see there.
+        base_every: n lets every n-th step update a learned base alone, at its rate, and all
+            others with the flow, at the training's (AltUB); 0: always with the flow, at its own.
         position_channels: of a sinusoidal code of the position, which every subnet sees beside
             the features, as in CFLOW-AD; a multiple of 4; 0: none.
         flow: the keywords of :func:`harness.methods.flow.step.make_flow`.
@@ -56,11 +58,13 @@ class FastFlow(Method):
         loss: str = "sum",
         base: str = "standard",
         base_learning_rate: float = 0.05,
+        base_every: int = 0,
         position_channels: int = 0,
         **flow: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
-        self.loss, self.base_learning_rate = loss, base_learning_rate
+        self.loss = loss
+        self.of_base = {"lr": base_learning_rate, "alone_every": base_every}
         self.norms = nn.ModuleList(NORMS[norm](*shape) for shape in shapes)
         self.flows = nn.ModuleList(
             make_flow(*shape, condition=position_channels, **flow) for shape in shapes
@@ -112,12 +116,12 @@ class FastFlow(Method):
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See :class:`Method`: a learned base has a rate of its own."""
+        """See :class:`Method`: a learned base has a rate of its own, and perhaps steps."""
         if not (own := list(self.bases.parameters())):
             return super().parameter_groups()
         of_base = set(map(id, own))
         others = [p for p in self.parameters() if id(p) not in of_base]
-        return [{"params": others}, {"params": own, "lr": self.base_learning_rate}]
+        return [{"params": others}, {"params": own, **self.of_base}]
 
     def before_flow(self) -> nn.Module:
         """See :class:`Method`."""

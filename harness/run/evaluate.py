@@ -230,13 +230,13 @@ def reference_of(variant: Variant, history: History, epoch: int) -> Reference | 
 
 
 def patience(variant: Variant, labels: Labels, masks: Masks) -> Callable[[History], bool]:
-    """Make the rule of early stopping: true once the chosen epoch lies ``patience`` back."""
+    """Make the rule of early stopping: true once the chosen lies ``patience`` evaluations back."""
     evaluated: list[Epoch] = []
 
     def enough(history: History) -> bool:
         latest = max(history.energies)
         evaluated.append(evaluate_epoch(variant, history, latest, labels, masks))
         chosen = select_epoch(evaluated, variant.epoch_selection)
-        return (latest - chosen.epoch) // variant.eval_every >= variant.patience
+        return sum(e.epoch > chosen.epoch for e in evaluated) >= variant.patience
 
     return enough if variant.patience else lambda history: False

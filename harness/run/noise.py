@@ -33,5 +33,6 @@ class FeatureNoise:
         return [self._disturbed(x) for x in features] if self.share else list(features)
 
     def _disturbed(self, x: Tensor) -> Tensor:
-        noise = torch.empty_like(x, device="cpu").normal_(generator=self.generator)
+        noise = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
+        noise.normal_(generator=self.generator)
         return x + self.share * x.std(correction=0) * noise.to(x.device)

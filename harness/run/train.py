@@ -19,6 +19,7 @@ from harness.run.energies import History
 from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
 from harness.run.schedule import epochs_of, factor_of, is_due, steps_of
+from harness.run.turns import Turns
 from harness.run.watch import Watch, losses_of
 
 CHUNK = 32  # images read at a time where all are looked at
@@ -204,4 +205,5 @@ def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
     optimiser: torch.optim.Optimizer = kind(
         model.parameter_groups(), lr=rate, weight_decay=decay, eps=variant.adam_epsilon, fused=True
     )
+    Turns(optimiser, rate)
     return optimiser

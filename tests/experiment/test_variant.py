@@ -50,7 +50,7 @@ def test_digest_depends_on_every_field():
         "coupling_function": "additive",
         "adam_epsilon": 1e-4, "warmup_steps": 5, "eval_steps": 5, "ema": 0.9,
         "feature_noise": 0.1, "zero_last": True, "subnet_norm": "layer",
-        "base": "learned", "base_learning_rate": 0.1, "position_channels": 8,
+        "base": "learned", "base_learning_rate": 0.1, "base_every": 5, "position_channels": 8,
         "validation": "synthetic",
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
@@ -75,6 +75,7 @@ def test_digest_depends_on_every_field():
         ({"kernels": ()}, "kernels: expected odd sizes"),
         ({"kernels": "3"}, "kernels: expected whole numbers, as in 3,1; got '3'"),
         ({"position_channels": 6}, "position_channels: expected a multiple of 4, or 0; got 6"),
+        ({"base_every": 1}, "base_every: expected 0, or a number of at least 2; got 1"),
         ({"epochs": 0}, "epochs: expected a number of at least 1; got 0"),
         ({"epochs": 2.5}, "epochs: expected a whole number; got 2.5"),
         ({"epochs": True}, "epochs: expected a whole number; got True"),

@@ -52,6 +52,10 @@ OF_FASTFLOW = {
     "affine, clipped": {"norm": "layer-affine", "loss": "mean", "gradient_clip": 1.0},
     "bfloat16": {"precision": "bfloat16"},
     "adamw": {"optimiser": "adamw", "schedule": "cosine", "warmup_epochs": 1},
+    "additive, zero last": {"coupling_function": "additive", "zero_last": True},
+    "subnets' layer norm, position": {"subnet_norm": "layer", "position_channels": 8},
+    "subnets' batch norm, average": {"subnet_norm": "batch", "ema": 0.5},
+    "learned base, noise": {"base": "learned", "base_every": 2, "feature_noise": 0.1},
 }
 CASES = BY_METHOD | {k: BY_METHOD["fastflow"].replace(**v) for k, v in OF_FASTFLOW.items()}
 

@@ -540,6 +540,10 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
     said = [enough(History(energies={e: Energies()})) for e in (5, 10, 15, 20)]
     assert said == [False, False, False, True]  # epoch 10 is two evaluations back
     assert variant.training == variant
+    values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    by_steps = patience(variant.replace(eval_every=0, eval_steps=5), None, None)
+    said = [by_steps(History(energies={e: Energies()})) for e in (3, 5, 8, 10)]
+    assert said == [False, False, False, True]  # of epochs that lie two and three apart
     assert patience(Variant(), None, None)(History()) is False
 
 

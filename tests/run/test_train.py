@@ -16,6 +16,7 @@ from harness.run.model import make_model
 from harness.run.noise import FeatureNoise
 from harness.run.schedule import epochs_of, evaluations_of, factor_of
 from harness.run.train import train as fit
+from harness.run.turns import Turns
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
 BASE = Variant(flow_steps=2, kernels=(3, 1), epochs=4, batch_size=4, learning_rate=1e-2)
@@ -48,6 +49,7 @@ VARIANTS = {
     "subnets' batch norm": {"subnet_norm": "batch"},
     "position": {"position_channels": 8, "actnorm": "data"},
     "learned base": {"base": "learned"},
+    "learned base, alone at times": {"base": "learned", "base_every": 2},
     "clipped": {"gradient_clip": 1.0},
     "bfloat16": {"precision": "bfloat16"},
     "holdout": {"holdout": 0.2, "eval_every": 2},
@@ -403,3 +405,36 @@ def test_a_learned_base_has_its_own_rate_under_the_one_schedule(monkeypatch):
     groups = [p for group in model.parameter_groups() for p in group["params"]]
     assert {id(p) for p in groups} == {id(p) for p in model.parameters()}
     assert len(groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_learned_base_is_updated_alone_in_every_so_many_steps(every, monkeypatch):
+    """12 steps, the first two of them warm-up; two rates, of which the schedule is a factor."""
+    variant = BASE.replace(
+        base="learned", base_every=every, base_learning_rate=0.2, warmup_steps=2, ema=0.5
+    )
+    model = make_model(variant, SHAPES, 0)
+    seen = []  # after every step: the base's rate in it, and which parts moved
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+
+    def spy(self, optimiser, *given, after=Turns._after):
+        rate = optimiser.param_groups[1]["lr"]
+        moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+        before.update({n: p.detach().clone() for n, p in model.named_parameters()})
+        seen.append((rate, {n.startswith("bases") for n in moved}))
+        after(self, optimiser, *given)
+
+    monkeypatch.setattr(Turns, "_after", spy)
+    fit(model, arrays(10), arrays(3, 1), variant=variant, seed=0)
+    for n, (rate, parts) in enumerate(seen, start=1):
+        factor = min(1.0, n / 2)
+        alone = n % every == 0
+        assert rate == pytest.approx(factor * (0.2 if alone else 0.01))
+        assert parts == ({True} if alone else {True, False})
+    assert len(seen) == 12
+
+
+def test_a_base_that_has_no_steps_of_its_own_leaves_the_optimiser_alone(monkeypatch):
+    monkeypatch.setattr(Turns, "_before", lambda *given: pytest.fail("it counts steps"))
+    train(BASE.replace(base="learned"))
+    train(BASE.replace(base_every=2))  # no base to update

@@ -30,6 +30,7 @@ def above(low: float) -> Rule:
 Count = Annotated[int, at_least(0)]
 Positive = Annotated[int, at_least(1)]
 Fours = Annotated[int, Rule("a multiple of 4, or 0", lambda v: v >= 0 and v % 4 == 0)]
+Alternate = Annotated[int, Rule("0, or a number of at least 2", lambda v: v == 0 or v >= 2)]
 Amount = Annotated[float, at_least(0)]
 Factor = Annotated[float, above(0)]
 Share = Annotated[float, Rule("a share in (0, 1]", lambda v: 0 < v <= 1)]

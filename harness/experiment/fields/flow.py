@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.experiment.fields.declare import (
+    Alternate,
     Amount,
     Factor,
     Fours,
@@ -73,6 +74,11 @@ class Flow:
         "standard normal (Eq. 1)",
     )
     base_learning_rate: Factor = flow(0.05, "learning rate of a learned base")
+    base_every: Alternate = flow(
+        0,
+        "n: every n-th step updates a learned base alone, at its rate, and all others flow and "
+        "base at learning_rate (AltUB); 0: every step both, the base at its rate",
+    )
     position_channels: Fours = flow(
         0, "channels of a code of the position that every subnet sees too, as in CFLOW-AD; 0: none"
     )

@@ -31,7 +31,9 @@ class Training:
     )
     epochs: Positive = trained(500, "passes over the training images", "500")
     min_steps: Count = trained(
-        0, "optimiser steps at the least: with few images, epochs go up to reach them"
+        0,
+        "optimiser steps at the least: with few images, epochs go up to reach them; epochs=1 "
+        "makes it a training of so many steps, up to the end of an epoch",
     )
     batch_size: Positive = trained(32, "images of an optimiser step", "32")
     drop_last: bool = trained(default=False, says="leave out a batch that is not full")

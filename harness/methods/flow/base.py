@@ -24,9 +24,8 @@ class LearnedBase(nn.Module):
               + \sum_c \log \sigma_c - \log \det J + \mathrm{const}
 
     It is written as one more affine of the chain, so that energies and log-determinants keep
-    their meaning: the deviations' logarithms are part of the log-determinant. The paper updates
-    the base alone in some steps and all in the others; here every step updates all, the base at
-    a rate of its own.
+    their meaning: the deviations' logarithms are part of the log-determinant. Which steps update
+    it, and at what rate, is the training's (:meth:`FastFlow.parameter_groups`).
 
     Args:
         channels: of z.

@@ -181,7 +181,7 @@ MIRRORS = {
     "disturbed": 4, "norm": 4, "permutation": 3, "actnorm": 3, "score_rule": 9,
     "epoch_selection": 6, "augmentation": 5,
     "reproductions": 22, "recipe": 3, "around": 11, "image_score": 16, "centring": 5,
-    "tap_scale": 15, "steps": 6, "label_free": 11,
+    "tap_scale": 15, "steps": 6, "label_free": 11, "additive": 2, "learned_base": 3,
 }  # fmt: skip
 
 

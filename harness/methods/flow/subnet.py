@@ -6,9 +6,25 @@ from typing import cast
 
 from torch import Tensor, nn
 
+
+class ChannelNorm(nn.LayerNorm):
+    """Normalise the channels at each position, as MSFlow's subnets do, with an affine.
+
+    What is at one position changes no other, so a defect stays where it is.
+
+    >>> x = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
+    >>> ChannelNorm(2)(x).round(decimals=3).flatten().tolist()
+    [-1.0, 1.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B, C, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 SUBNET_NORMS: dict[str, Callable[[int], nn.Module] | None] = {  # of the channels before a ReLU
     "none": None,
-    "layer": lambda channels: nn.GroupNorm(1, channels),  # over (C, H, W), affine by channel
+    "layer": ChannelNorm,
     "batch": nn.BatchNorm2d,
 }
 

@@ -499,7 +499,7 @@ def test_a_norm_before_the_relu_keeps_the_flow_exact(norm):
     torch.testing.assert_close(log_det, truth, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(("norm", "over"), [("layer", (1, 2, 3)), ("batch", (0, 2, 3))])
+@pytest.mark.parametrize(("norm", "over"), [("layer", (1,)), ("batch", (0, 2, 3))])
 def test_a_subnets_norm_by_pencil(norm, over):
     subnet = make_subnet(4, 2, kernel=1, hidden=6, norm=norm).double()
     x = draw(BATCH, 4, 3, 3)

@@ -125,7 +125,7 @@ ADDED = {
         "methods/fastflow.py": [
             ("        **flow: Any,", "        input_gain: float = 1.0,\n"),
             ("        self.loss = loss\n", "        self.input_gain = input_gain\n"),
-            ("norm(x))\n            for norm, flow, x", "self.input_gain * "),
+            ("norm(x), self._position(i, x)", "self.input_gain * "),
         ],
     },
     "data set": {

@@ -12,6 +12,7 @@ class ChannelNorm(nn.LayerNorm):
 
     What is at one position changes no other, so a defect stays where it is.
 
+    >>> import torch
     >>> x = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
     >>> ChannelNorm(2)(x).round(decimals=3).flatten().tolist()
     [-1.0, 1.0]

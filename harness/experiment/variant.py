@@ -48,6 +48,10 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         for name in FIELDS:
             object.__setattr__(self, name, checked(name, getattr(self, name), HINTS[name]))
         self._check_method()
+        if self.tap_weights and len(self.tap_weights) != len(self.taps):
+            raise InputError(
+                f"tap_weights: expected one a tap, {len(self.taps)}; got {len(self.tap_weights)}"
+            )
         if self.tap_reference == "held-out" and self.holdout == 0:
             raise InputError(
                 "tap_reference: held-out reads the values of held-out good images; expected "

@@ -42,7 +42,7 @@ def test_digest_depends_on_every_field():
         "drop_last": True, "init_gain": 0.5, "patience": 3, "views": 2, "coreset": 0.5,
         "neighbours": 3, "channels": 50, "align_corners": True,
         "resize": "crop", "mask_resize": "covered", "leaks": "allow", "tap_scale": "quantile",
-        "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0),
+        "tap_position": "position", "tap_reference": "held-out", "tap_weights": (1.0, 2.0, 1.0),
         "centring": "border", "image_centring": "median", "p_floor": 0.1,
         "feature_pooling": 3, "test_turns": 8,
         "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
@@ -103,6 +103,8 @@ def test_digest_depends_on_every_field():
             {"patience": 3, "epoch_selection": "best-on-test"},
             "patience: .* eval_every above 0; got best-on-test and 0",
         ),
+        ({"tap_weights": (1, 2)}, "tap_weights: expected one a tap, 3; got 2"),
+        ({"tap_weights": (0, 0, 0)}, "tap_weights: expected numbers of at least 0, not all 0"),
         (
             {"norm": None},
             "norm: expected one of none, layer, layer-affine, batch, standard, whiten; got None",

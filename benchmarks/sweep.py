@@ -177,7 +177,7 @@ def peer(options: Options) -> list[Row]:
                 max_epochs=options.epochs, accelerator=accelerator, devices=1,
                 default_root_dir=folder, **lean,
             )  # fmt: skip
-            data = _datamodule(options, once=once)
+            data = datamodule(options, once=once)
             if once:
                 engine.fit(model, datamodule=data)
                 found = engine.test(model, datamodule=data)
@@ -208,7 +208,7 @@ def _lightning(variant: Any, *, once: bool) -> Any:
     )
 
 
-def _datamodule(options: Options, *, once: bool) -> Any:
+def datamodule(options: Options, *, once: bool) -> Any:
     """The same files as ours; anomalib's MVTecAD reads PNG alone, its Folder whatever is there."""
     from anomalib.data import Folder
 

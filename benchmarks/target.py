@@ -98,7 +98,7 @@ def peer(options: Options) -> Row:
     from lightning.pytorch import Callback, seed_everything
 
     from benchmarks.peer import VARIANT, load_extractor, our_backbone, peer_options
-    from benchmarks.sweep import _datamodule
+    from benchmarks.sweep import datamodule
 
     start, found = time.perf_counter(), {"pixel_auroc": 0.0, "epochs": 0}
 
@@ -130,5 +130,5 @@ def peer(options: Options) -> Row:
             devices=1, default_root_dir=folder, callbacks=[Enough()],
             enable_checkpointing=False, logger=False,
         )  # fmt: skip
-        engine.fit(model, datamodule=_datamodule(options, once=True))
+        engine.fit(model, datamodule=datamodule(options, once=True))
     return found

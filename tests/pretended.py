@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 NAME = "A pretended GPU"
 aten = torch.ops.aten
-COPIES = (aten.copy_.default, aten._to_copy.default)
+DEFECTIVE_COPIES = (aten.copy_.default, aten._to_copy.default)
 INDEXED = (  # a GPU takes an index from the processor
     aten.index.Tensor, aten.index_put_.default, aten.index_put.default,
     aten._index_put_impl_.default,
@@ -142,7 +142,7 @@ def _dispatched(func, args, kwargs):
 
 
 def _one_device(func, args, given):
-    if func in COPIES:
+    if func in DEFECTIVE_COPIES:
         return
     if func in INDEXED and isinstance(args[0], OnCuda):
         index = {id(x) for x in args[1]}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.variant import Variant
 from harness.run import job
 from harness.run.executors.contract import Event
@@ -22,6 +23,11 @@ TINY = Variant(
     batch_size=8,
     eval_every=2,
 )
+
+
+# What the tests of cached features pass images through.
+SIZE = 64
+SPEC = FeatureSpec(backbone="tf_efficientnet_lite0.pypi_in1k", taps=(1, 2), image_size=SIZE)
 
 
 def write_category(folder: Path, *, good: int = 8, bad: int = 4, size: int = 64, seed: int = 0):

@@ -138,7 +138,7 @@ def _block(image: Pixels) -> Pixels:
 
 
 # How a good image becomes a defective one; of the field ``validation``.
-COPIES: dict[str, Callable[[Pixels], tuple[Pixels, Mask]] | None] = {
+DEFECTIVE_COPIES: dict[str, Callable[[Pixels], tuple[Pixels, Mask]] | None] = {
     "none": None,
     "synthetic": with_defect,
 }

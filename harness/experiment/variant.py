@@ -172,8 +172,8 @@ class Variant(Scoring, Training, Flow, Features, _Method):
             )
         if self.image_score == "own" and not method.has_own_score:
             raise InputError(
-                f"image_score: {method.name} has no image score of its own; expected max, top-k "
-                "or mean; got own"
+                f"image_score: {method.name} has no image score of its own; expected "
+                "another rule, as max; got own"
             )
 
     @classmethod

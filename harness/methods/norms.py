@@ -36,7 +36,7 @@ class LayerNorm(nn.LayerNorm):
 class Surveyed(nn.Module):
     """Transform channels linearly, as the training images' channels ask for.
 
-    Call :meth:`survey` with all of them before training; until then it is the identity.
+    :func:`survey` shows it all of them before training; until then it is the identity.
 
     Args:
         channels: of the features.
@@ -45,7 +45,7 @@ class Surveyed(nn.Module):
             the symmetric square root of the inverse covariance.
 
     >>> norm = Surveyed(1, correlated=False)
-    >>> norm.survey([torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)])
+    >>> survey([norm], [[torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)]])
     >>> norm(torch.tensor([[[[5.0]]]])).item()
     3.0
     """
@@ -63,11 +63,6 @@ class Surveyed(nn.Module):
     def bank_bytes(self) -> int:
         """Count the bytes of what it keeps of the training images."""
         return sum(b.numel() * b.element_size() for b in (self.mean, self.matrix))
-
-    @torch.no_grad()
-    def survey(self, batches: Iterable[Tensor]) -> None:
-        """Take mean and covariance of all positions of batches (B, C, H, W), in float64."""
-        survey([self], ([batch] for batch in batches))
 
     def settle(self, count: int, total: Tensor, products: Tensor) -> None:
         """Transform from now on as these sums over positions ask for.
@@ -97,6 +92,8 @@ class Surveyed(nn.Module):
 @torch.no_grad()
 def survey(norms: Sequence[nn.Module], batches: Iterable[Sequence[Tensor]]) -> None:
     """Let those norms that are :class:`Surveyed` see all training images, in one pass.
+
+    Mean and covariance are of all positions of all images, summed in float64.
 
     Args:
         norms: one a tap.

@@ -6,7 +6,7 @@ and what is shown of its records, and the page is rendered from the committed on
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
@@ -28,11 +28,11 @@ MISSING = "not run"
 def render(template: str, results: Path) -> str:
     """Fill a template's tags from the records in a folder.
 
-    Tags, each of a study and a data set: ``table`` and ``runs`` of some categories; ``figure`` of
-    a category, metric and variant; ``fall`` of the same (best epoch minus last one, the mean over
-    seeds, in points); ``minutes`` that the trainings took; ``rank`` and ``choice`` of a study
-    that validates on drawn defects. ``published`` is a figure of the ledger: by whom, backbone,
-    data set, category, metric and setting (``last``: none).
+    Tags, each of a study and a data set: ``table`` and ``runs`` of some categories; ``fall`` of a
+    category, metric and variant (best epoch minus last one, the mean over seeds, in points);
+    ``minutes`` that the trainings took; ``rank`` and ``choice`` of a study that validates on drawn
+    defects. ``published`` is a figure of the ledger: by whom, backbone, data set, category, metric
+    and setting (``last``: none).
 
     Raises:
         InputError: a tag that does not exist, or one whose study, variant or metric does not.
@@ -87,24 +87,19 @@ def table(arguments: str, results: Path) -> str:
     head = ["variant"] + [
         f"{category}: {NAMES[metric]}" for category in selection.categories for metric in HEADLINE
     ]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for label in selection.labels.values():
-        records = _of(selection, label)
-        if records:
-            cells = [
+    rows = [
+        [
+            label,
+            *(
                 _percent(_metric(records, category, metric))
                 for category in selection.categories
                 for metric in HEADLINE
-            ]
-            lines.append(" | ".join([label, *cells]))
-    return "\n".join(f"| {line} |" for line in lines) if len(lines) > 2 else MISSING
-
-
-def figure(arguments: str, results: Path) -> str:
-    """Give one metric of one variant on one category."""
-    study, dataset, category, metric, label = _words(arguments, 5)
-    selection = _select([study, dataset, category], results)
-    return _percent(_metric(_of(selection, label), category, metric))
+            ),
+        ]
+        for label in selection.labels.values()
+        if (records := _of(selection, label))
+    ]
+    return _markdown(head, rows)
 
 
 def fall(arguments: str, results: Path) -> str:
@@ -139,25 +134,18 @@ def minutes(arguments: str, results: Path) -> str:
 def rank(arguments: str, results: Path) -> str:
     """Tabulate how AUROC on drawn defects ranks against AUROC on the test set, by category."""
     table = correlations(pairs(_select(arguments.split(), results)))
-    if table.empty:
-        return MISSING
-    head = " | ".join(["category", *map(str, table.columns)])
-    lines = [head, " | ".join("---" for _ in range(len(table.columns) + 1))]
-    for category, row in table.iterrows():
-        cells = [f"{v:.0f}" if name == "pairs" else f"{v:.2f}" for name, v in row.items()]
-        lines.append(" | ".join([str(category), *cells]))
-    return "\n".join(f"| {line} |" for line in lines)
+    rows = [
+        [str(name), *(f"{v:.0f}" if of == "pairs" else f"{v:.2f}" for of, v in row.items())]
+        for name, row in table.iterrows()
+    ]
+    return _markdown(["category", *map(str, table.columns)], rows)
 
 
 def choice(arguments: str, results: Path) -> str:
     """Tabulate which variant drawn defects choose, and what the test set says of it."""
     table = choices(_select(arguments.split(), results))
-    if table.empty:
-        return MISSING
     head = ["category", *(": ".join(column) for column in table.columns)]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    lines += [" | ".join([str(name), *map(str, row)]) for name, row in table.iterrows()]
-    return "\n".join(f"| {line} |" for line in lines)
+    return _markdown(head, [[str(name), *map(str, row)] for name, row in table.iterrows()])
 
 
 def published(arguments: str, results: Path) -> str:
@@ -173,7 +161,6 @@ def published(arguments: str, results: Path) -> str:
 
 TAGS: Mapping[str, Callable[[str, Path], str]] = {
     "table": table,
-    "figure": figure,
     "fall": fall,
     "runs": runs,
     "minutes": minutes,
@@ -181,6 +168,12 @@ TAGS: Mapping[str, Callable[[str, Path], str]] = {
     "choice": choice,
     "published": published,
 }
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table; where there is no row, say that nothing was run."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else MISSING
 
 
 def _words(arguments: str, count: int) -> list[str]:

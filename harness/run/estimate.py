@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.data.synthetic import COPIES
+from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import warn
 from harness.experiment.choices import METHODS
 from harness.experiment.record import Record, read_records
@@ -85,7 +85,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         else:  # fitted: what scoring takes; the fit itself is not known
             train += macs.flow * test * rates.infer * cores() / parallel
         evaluations = evaluations_of(variant, images) if METHODS[variant.method].trained else 1
-        held = round(variant.holdout * images) if COPIES[variant.validation] else 0
+        held = round(variant.holdout * images) if DEFECTIVE_COPIES[variant.validation] else 0
         scored = test + 2 * held  # each with its copy
         results += 8 * evaluations * scored * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0

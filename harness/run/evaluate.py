@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_mask
-from harness.data.synthetic import COPIES
+from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import RunFailed
 from harness.experiment.record import Epoch, Metrics, finite
 from harness.experiment.variant import Variant
@@ -129,7 +129,7 @@ def evaluate_epoch(
 
 def _validate(variant: Variant, history: History, epoch: int) -> Metrics | None:
     """Measure how well held-out images and their copies are told apart; None without copies."""
-    if COPIES[variant.validation] is None:
+    if DEFECTIVE_COPIES[variant.validation] is None:
         return None
     bits = history.energies.read("validation/masks.npy")
     count, size = len(bits), variant.image_size

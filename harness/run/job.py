@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, read_image
-from harness.data.synthetic import COPIES
+from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import RunFailed
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
@@ -30,7 +30,7 @@ from harness.experiment.record import (
 )
 from harness.experiment.variant import Variant
 from harness.features.cache import FeatureCache, FeatureKey, Features
-from harness.features.copies import Copies, open_copies
+from harness.features.defective import DefectiveCopies, open_defective
 from harness.features.views import Shapes
 from harness.files import write_whole
 from harness.run.energies import History, load_energies, writing_energies
@@ -133,7 +133,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     labels, masks = truth(job.variant, job.category)
     history = load_energies(job.training_place.energies, **job.source)
     if trained := history is None:
-        features, copies = _features(job)
+        features, defective = _features(job)
         with writing_energies(job.training_place.energies, **job.source) as history:
             train(
                 make_model(job.variant, job.shapes, job.seed),
@@ -147,7 +147,7 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
                 history=history,
                 augmented=features.augmented,
                 turned=features.turned,
-                copies=copies,
+                defective=defective,
             )
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
@@ -165,14 +165,14 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     write_record(job.place, _record(job, history, epochs, chosen, images, measured))
 
 
-def _features(job: Job) -> tuple[Features, Copies | None]:
+def _features(job: Job) -> tuple[Features, DefectiveCopies | None]:
     """What the run learns from and is scored on; copies where its validation asks for them."""
     cache, kind = FeatureCache(job.cache), job.variant.validation
     features = cache.open(job.key)
-    copies = open_copies(cache, job.key, kind) if COPIES[kind] else None
-    if features is None or (COPIES[kind] and copies is None):
+    defective = open_defective(cache, job.key, kind) if DEFECTIVE_COPIES[kind] else None
+    if features is None or (DEFECTIVE_COPIES[kind] and defective is None):
         raise RunFailed(f"the features of {job.category.name} left the cache; start again")
-    return features, copies
+    return features, defective
 
 
 def now() -> str:

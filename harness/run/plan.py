@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
-from harness.data.synthetic import COPIES
+from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import InputError, unknown
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
@@ -114,7 +114,7 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     return _checked(Plan(study, {}, sizes, dataset, settings.results, cells, absent))
 
 
-def copies_wanted(cells: Iterable[Cell]) -> dict[tuple[FeatureSpec, str], tuple[str, ...]]:
+def defective_wanted(cells: Iterable[Cell]) -> dict[tuple[FeatureSpec, str], tuple[str, ...]]:
     """Say which defective copies of a category's good images each recipe of features needs.
 
     Returns:
@@ -124,7 +124,7 @@ def copies_wanted(cells: Iterable[Cell]) -> dict[tuple[FeatureSpec, str], tuple[
     for cell in cells:
         where, kind = (cell.variant.feature_spec, cell.category), cell.variant.validation
         had = kinds.setdefault(where, ())
-        if COPIES[kind] and kind not in had:
+        if DEFECTIVE_COPIES[kind] and kind not in had:
             kinds[where] = (*had, kind)
     return kinds
 
@@ -140,7 +140,7 @@ def images_to_pass(
     """
     return {
         (spec, name): spec.images(*sizes[name]) + len(kinds) * sizes[name][0]
-        for (spec, name), kinds in copies_wanted(cells).items()
+        for (spec, name), kinds in defective_wanted(cells).items()
     }
 
 

@@ -10,7 +10,7 @@ from harness.experiment.record import read_at, read_record, read_records, write_
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
-from harness.features.copies import ensure_copies
+from harness.features.defective import ensure_defective
 from harness.features.extractor import Extractor
 from harness.files import remove_leftovers
 from harness.progress import progress
@@ -19,7 +19,7 @@ from harness.run.job import Job
 from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
-from harness.run.plan import Plan, copies_wanted, images_to_pass
+from harness.run.plan import Plan, defective_wanted, images_to_pass
 from harness.run.process import give_back_memory, set_arithmetic
 from harness.run.schedule import epochs_of
 
@@ -183,7 +183,7 @@ def _features(
     settings: Settings,
 ) -> dict[tuple[FeatureSpec, str], FeatureKey]:
     """Pass every image that is not cached through its backbone, once."""
-    wanted = copies_wanted(cells)
+    wanted = defective_wanted(cells)
     computed = arithmetic(settings.device)
     keys = {
         (spec, name): FeatureKey.of(extractors[spec], plan.categories[name], computed)
@@ -202,7 +202,7 @@ def _features(
                 progress=bar.advance,
             )
             for kind in wanted[spec, name]:
-                ensure_copies(
+                ensure_defective(
                     *(cache, key, kind, extractors[spec], plan.categories[name]),
                     device=settings.device,
                     progress=bar.advance,

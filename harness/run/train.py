@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
-from harness.features.copies import Copies
+from harness.features.defective import DefectiveCopies
 from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Method
 from harness.run.averaging import WeightAverage
@@ -43,7 +43,7 @@ def train(
     history: History | None = None,
     augmented: Arrays = (),
     turned: Arrays = (),
-    copies: Copies | None = None,
+    defective: DefectiveCopies | None = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -60,14 +60,14 @@ def train(
         augmented: features of the good images' copies, (N·K, C, H, W) per tap, an image's in a
             row: every epoch trains on one of each image's in its place; empty: on the images.
         turned: of the test images' turned copies, likewise; scored beside them.
-        copies: of all good images, defective; those of the held-out ones are scored too.
+        defective: copies of all good images; those of the held-out ones are scored too.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
     """
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
-    watch = Watch(variant, device, history, good, test, turned, copies)
+    watch = Watch(variant, device, history, good, test, turned, defective)
     if not model.trained:
         _finite(good)
         watch.look(model, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
-from harness.features.copies import Copies
+from harness.features.defective import DefectiveCopies
 from harness.methods.batches import batches
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import REFERENCES, History
@@ -29,13 +29,13 @@ class Watch:
     """Score images at an epoch of a training, and keep what was said of them.
 
     Attributes:
-        variant: its score rule decides what is kept.
+        variant: its arithmetic and batch size are used.
         device: as in torch.
         history: where it is kept.
         good: features of the good images, (N, C, H, W) per tap.
         test: of the test images.
         turned: of the test images' turned copies, those of one image in a row; or nothing.
-        copies: of all good images, defective; those of the held-out ones are scored.
+        defective: copies of all good images; those of the held-out ones are scored.
         kept: the good images that are trained on.
         held: those that are not.
 
@@ -49,7 +49,7 @@ class Watch:
     good: Arrays
     test: Arrays
     turned: Arrays = ()
-    copies: Copies | None = None
+    defective: DefectiveCopies | None = None
     kept: Rows = field(default_factory=NOBODY.copy)
     held: Rows = field(default_factory=NOBODY.copy)
 
@@ -72,8 +72,8 @@ class Watch:
         self.history.bank_bytes = model.bank_bytes
         if len(self.held):
             self.history.holdout[epoch] = self._holdout_loss(model)
-        if self.copies is not None:
-            self._validate(model, epoch, self.copies)
+        if self.defective is not None:
+            self._validate(model, epoch, self.defective)
 
     def _save_reference(self, model: Method, epoch: int, name: str, rows: Rows) -> None:
         """Keep tables of what the model says of these good images, if there are any."""
@@ -90,12 +90,12 @@ class Watch:
         ]
         return sum(losses) / len(self.held)
 
-    def _validate(self, model: Method, epoch: int, copies: Copies) -> None:
+    def _validate(self, model: Method, epoch: int, defective: DefectiveCopies) -> None:
         """Score the held-out images, then their defective copies."""
         part = self.history.energies.part("validation")
         if not part:
-            self.history.energies.write("validation/masks", copies.masks[self.held])
-        splits = (self.good, copies.features)
+            self.history.energies.write("validation/masks", defective.masks[self.held])
+        splits = (self.good, defective.features)
         part.save(
             epoch, chain.from_iterable(self._finite(model, epoch, s, self.held) for s in splits)
         )

@@ -28,7 +28,7 @@ TABLES = {
     "optimiser": train.OPTIMISERS,
     "schedule": schedule.SCHEDULES,
     "precision": watch.PRECISIONS,
-    "validation": synthetic.COPIES,
+    "validation": synthetic.DEFECTIVE_COPIES,
     "score_map": maps.MAPS,
     "scale_aggregation": maps.JOINS,
     "tap_scale": maps.SCALES,

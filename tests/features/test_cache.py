@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tiny import SIZE, SPEC
 
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
@@ -19,14 +20,6 @@ from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
 from harness.features.extractor import Extractor, normalise
 from harness.features.passing import ahead
 from harness.features.views import pooled
-
-SIZE = 64
-SPEC = FeatureSpec(backbone="tf_efficientnet_lite0.pypi_in1k", taps=(1, 2), image_size=SIZE)
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return Extractor.load(SPEC)
 
 
 @pytest.fixture

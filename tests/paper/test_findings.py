@@ -38,9 +38,9 @@ def test_the_committed_records_hold_no_images_and_no_energies():
     ("text", "message"),
     [
         ("<<nothing surfaces>>", "nothing"),
-        ("<<figure no_study surfaces grass aupro base>>", "no_study"),
-        ("<<figure surfaces surfaces grass aupro nobody>>", "nobody"),
-        ("<<figure surfaces surfaces>>", "expected 5 words"),
+        ("<<fall no_study surfaces grass aupro base>>", "no_study"),
+        ("<<fall surfaces surfaces grass aupro nobody>>", "nobody"),
+        ("<<fall surfaces surfaces>>", "expected 5 words"),
     ],
 )
 def test_a_wrong_tag_is_named(text, message, tmp_path):
@@ -56,9 +56,8 @@ def test_figures_by_pencil(tmp_path):
     def shown(tag):
         return render(f"<<{tag}>>", tmp_path)
 
-    assert shown("figure surfaces d grass image_auroc base") == "92.0 ± 2.8"
     assert shown("fall surfaces d grass image_auroc base") == "3.0"
-    assert shown("figure surfaces d grass aupro base") == "not run"
+    assert shown("fall surfaces d grass aupro base") == "not run"
     assert shown("runs surfaces d grass") == "3 of 27"
     assert shown("minutes surfaces d grass") == "0"
     table = shown("table surfaces d grass").splitlines()

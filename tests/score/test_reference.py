@@ -27,14 +27,17 @@ def read(scale, values, reference, position="global", floor=0.0):
 
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 1e3])
 def test_shares_and_p_values_are_numpys(spread):
-    good, seen = draw(64, spread=spread), draw(4, spread=spread, seed=1)
+    good, seen = draw(64, spread=spread), draw(64, spread=spread, seed=1)
     (reference,) = make_reference([Energies([(good, torch.zeros_like(good))])])
     ascending = np.sort(good.numpy().ravel())
     below = np.searchsorted(ascending, seen.numpy(), side="right") / len(ascending)
-    np.testing.assert_allclose(read("quantile", seen, reference), below, atol=4e-3)
+    np.testing.assert_allclose(
+        read("quantile", seen, reference), below, atol=2.5e-3
+    )  # half a step
     p = (len(ascending) * (1 - below) + 1) / (len(ascending) + 1)
     got = np.exp(-read("neg-log-p", seen, reference).numpy())
-    np.testing.assert_allclose(got, p, rtol=0.25, atol=2 / len(ascending))
+    # A twentieth, or one image's position: the steps of the table, in the tail and at its end.
+    np.testing.assert_allclose(got, p, rtol=0.05, atol=1.01 / len(ascending))
 
 
 def test_no_value_is_impossible_and_none_is_below_zero():

@@ -5,24 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import SIZE
 
 from harness.data import synthetic
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.data.synthetic import with_defect
-from harness.experiment.feature_spec import FeatureSpec
 from harness.features import copies
 from harness.features.cache import FeatureCache, FeatureKey
-from harness.features.copies import ensure_copies, open_copies
-from harness.features.extractor import Extractor, normalise
-
-SIZE = 64
-SPEC = FeatureSpec(backbone="tf_efficientnet_lite0.pypi_in1k", taps=(1, 2), image_size=SIZE)
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return Extractor.load(SPEC)
+from harness.features.defective import ensure_defective, open_defective
+from harness.features.extractor import normalise
 
 
 @pytest.fixture
@@ -37,9 +29,9 @@ def there(tmp_path, loaded, data):
 def test_the_copies_features_and_masks_are_theirs(there, loaded):
     cache, key, category = there
     before = {p.name: p.read_bytes() for p in (cache.folder / key.digest).iterdir()}
-    assert open_copies(cache, key, "synthetic") is None
-    ensure_copies(cache, key, "synthetic", loaded, category)
-    got = open_copies(cache, key, "synthetic")
+    assert open_defective(cache, key, "synthetic") is None
+    ensure_defective(cache, key, "synthetic", loaded, category)
+    got = open_defective(cache, key, "synthetic")
     drawn = [with_defect(read_image(s, SIZE)) for s in category.train]
     np.testing.assert_array_equal(got.masks, [np.packbits(mask) for _, mask in drawn])
     with torch.inference_mode():
@@ -58,13 +50,13 @@ def test_they_pass_once_and_anew_where_they_are_of_another_version(there, loaded
     cache, key, category = there
     passed = cache.passes
     for _ in range(2):
-        ensure_copies(cache, key, "synthetic", loaded, category)
+        ensure_defective(cache, key, "synthetic", loaded, category)
     assert (cache.passes - passed, cache.reused) == (8, 8)
     monkeypatch.setattr(copies, "VERSION", synthetic.VERSION + 1)
-    assert open_copies(cache, key, "synthetic") is None
-    ensure_copies(cache, key, "synthetic", loaded, category)
+    assert open_defective(cache, key, "synthetic") is None
+    ensure_defective(cache, key, "synthetic", loaded, category)
     assert cache.passes - passed == 16
-    assert open_copies(cache, key, "synthetic") is not None
+    assert open_defective(cache, key, "synthetic") is not None
 
 
 @pytest.mark.parametrize("what", ["synthetic.npz", "masks"])
@@ -72,20 +64,20 @@ def test_what_is_damaged_or_half_is_not_taken(there, loaded, monkeypatch, what):
     cache, key, category = there
     if what == "masks":  # killed before they were written
         monkeypatch.setattr(copies, "write_whole", lambda path, content: None)
-        ensure_copies(cache, key, "synthetic", loaded, category)
+        ensure_defective(cache, key, "synthetic", loaded, category)
         monkeypatch.undo()
     else:
-        ensure_copies(cache, key, "synthetic", loaded, category)
+        ensure_defective(cache, key, "synthetic", loaded, category)
         (cache.folder / key.digest / what).write_bytes(b"half")
-    assert open_copies(cache, key, "synthetic") is None
-    ensure_copies(cache, key, "synthetic", loaded, category)
-    assert open_copies(cache, key, "synthetic") is not None
+    assert open_defective(cache, key, "synthetic") is None
+    ensure_defective(cache, key, "synthetic", loaded, category)
+    assert open_defective(cache, key, "synthetic") is not None
 
 
 def test_a_fault_leaves_the_entry_as_it_was(there, loaded, monkeypatch):
     cache, key, category = there
     broken = replace(category, train=(*category.train[:-1], replace(category.train[0], path=key)))
     with pytest.raises(AttributeError):
-        ensure_copies(cache, key, "synthetic", loaded, broken)
+        ensure_defective(cache, key, "synthetic", loaded, broken)
     assert [p.name for p in cache.folder.iterdir()] == [key.digest]
     assert not list((cache.folder / key.digest).glob("synthetic*"))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.contract import Category
-from harness.data.synthetic import COPIES, VERSION
+from harness.data.synthetic import DEFECTIVE_COPIES, VERSION
 from harness.features.cache import FeatureCache, FeatureKey, open_split
 from harness.features.extractor import Extractor
 from harness.features.passing import Split
@@ -23,7 +23,7 @@ from harness.files import write_whole
 
 
 @dataclass(frozen=True)
-class Copies:
+class DefectiveCopies:
     """Hold what is cached of the defective copies of N good images, in the images' order.
 
     Attributes:
@@ -35,7 +35,7 @@ class Copies:
     masks: NDArray[np.uint8]
 
 
-def open_copies(cache: FeatureCache, key: FeatureKey, kind: str) -> Copies | None:
+def open_defective(cache: FeatureCache, key: FeatureKey, kind: str) -> DefectiveCopies | None:
     """Open the copies of an entry; None if there are none of this version.
 
     Args:
@@ -47,7 +47,7 @@ def open_copies(cache: FeatureCache, key: FeatureKey, kind: str) -> Copies | Non
     >>> from tempfile import TemporaryDirectory
     >>> from types import SimpleNamespace
     >>> with TemporaryDirectory() as folder:
-    ...     open_copies(FeatureCache(Path(folder)), SimpleNamespace(digest="0"), "synthetic")
+    ...     open_defective(FeatureCache(Path(folder)), SimpleNamespace(digest="0"), "synthetic")
     """
     entry = cache.folder / key.digest
     try:
@@ -56,10 +56,10 @@ def open_copies(cache: FeatureCache, key: FeatureKey, kind: str) -> Copies | Non
     except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error):
         return None
     features = open_split(entry, kind)
-    return Copies(features, masks) if features and version == VERSION else None
+    return DefectiveCopies(features, masks) if features and version == VERSION else None
 
 
-def ensure_copies(
+def ensure_defective(
     cache: FeatureCache,
     key: FeatureKey,
     kind: str,
@@ -80,11 +80,11 @@ def ensure_copies(
         device: where the backbone runs, in the key's arithmetic.
         progress: called with the number of images just done.
     """
-    if open_copies(cache, key, kind) is not None:
+    if open_defective(cache, key, kind) is not None:
         cache.reused += len(category.train)
         progress(len(category.train))
         return
-    draw, spec = COPIES[kind], extractor.spec
+    draw, spec = DEFECTIVE_COPIES[kind], extractor.spec
     assert draw is not None
     marker = cache.folder / key.digest / f"{kind}.npz"
     marker.unlink(missing_ok=True)  # of an older version, whose features are replaced

@@ -11,7 +11,7 @@ from harness.data import synthetic
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.data.synthetic import with_defect
-from harness.features import copies
+from harness.features import defective
 from harness.features.cache import FeatureCache, FeatureKey
 from harness.features.defective import ensure_defective, open_defective
 from harness.features.extractor import normalise
@@ -52,7 +52,7 @@ def test_they_pass_once_and_anew_where_they_are_of_another_version(there, loaded
     for _ in range(2):
         ensure_defective(cache, key, "synthetic", loaded, category)
     assert (cache.passes - passed, cache.reused) == (8, 8)
-    monkeypatch.setattr(copies, "VERSION", synthetic.VERSION + 1)
+    monkeypatch.setattr(defective, "VERSION", synthetic.VERSION + 1)
     assert open_defective(cache, key, "synthetic") is None
     ensure_defective(cache, key, "synthetic", loaded, category)
     assert cache.passes - passed == 16
@@ -63,7 +63,7 @@ def test_they_pass_once_and_anew_where_they_are_of_another_version(there, loaded
 def test_what_is_damaged_or_half_is_not_taken(there, loaded, monkeypatch, what):
     cache, key, category = there
     if what == "masks":  # killed before they were written
-        monkeypatch.setattr(copies, "write_whole", lambda path, content: None)
+        monkeypatch.setattr(defective, "write_whole", lambda path, content: None)
         ensure_defective(cache, key, "synthetic", loaded, category)
         monkeypatch.undo()
     else:

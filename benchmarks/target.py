@@ -128,7 +128,7 @@ def peer(options: Options) -> Row:
         engine = Engine(
             max_epochs=500, accelerator="gpu" if options.device.startswith("cuda") else "cpu",
             devices=1, default_root_dir=folder, callbacks=[Enough()],
-            enable_checkpointing=False, logger=False,
+            logger=False,
         )  # fmt: skip
         engine.fit(model, datamodule=datamodule(options, once=True))
     return found

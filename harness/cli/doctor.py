@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from harness.data.check import check
 from harness.data.contract import Dataset
 from harness.data.datasets import open_dataset
 from harness.errors import InputError
@@ -55,7 +56,7 @@ def _about(dataset: Dataset, name: str) -> str:
     """Counts, form and whether they are the published ones; or what is wrong."""
     try:
         category = dataset.load(name)
-        category.check()
+        check(category)
     except InputError as error:
         return f"cannot be used: {error}"
     about = category.about()

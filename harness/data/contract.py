@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -48,17 +48,17 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Name one image: its file, its defect (``good`` for none) and its mask, where there is one.
+    """Name one image: its file, its defect (``good`` for none) and its masks, if there are any.
 
-    ``source`` gives the pixels where ``path`` holds many images; ``motion`` moves image and mask.
+    A defect is what any of its masks calls one. ``source`` gives the pixels where ``path`` holds many images; ``motion`` moves image and mask.
 
-    >>> Sample(Path("0.png")).label, Sample(Path("1.png"), "scratch", Path("1_mask.png")).label
+    >>> Sample(Path("0.png")).label, Sample(Path("1.png"), "scratch").label
     (0, 1)
     """
 
     path: Path
     defect: str = "good"
-    mask: Path | None = None
+    masks: tuple[Path, ...] = ()
     source: ImageSource | None = None
     motion: Motion | None = None
 
@@ -71,6 +71,10 @@ class Sample:
         """Find content, format and size before any motion; an InputError if damaged."""
         return self.source.facts() if self.source else facts_of(self.path)
 
+    def mask_facts(self) -> list[Facts]:
+        """Find the masks' facts; an InputError if one is damaged."""
+        return [facts_of(path) for path in self.masks]
+
     def image(self) -> Image.Image:
         """Read the image in its own size, RGB."""
         if self.source:
@@ -80,9 +84,8 @@ class Sample:
         return self.motion.move(image, Image.Resampling.BILINEAR) if self.motion else image
 
     def defective(self) -> NDArray[np.bool_]:
-        """Read the mask in its own size, (H, W)."""
-        assert self.mask is not None
-        mask = images.read_defects(self.mask)
+        """Read the masks in their own size, (H, W): what any of them calls a defect."""
+        mask = reduce(np.logical_or, (images.read_defects(path) for path in self.masks))
         if self.motion:
             moved = self.motion.move(Image.fromarray(mask), Image.Resampling.NEAREST)
             mask = np.asarray(moved)
@@ -128,7 +131,7 @@ class Category:
     @property
     def contents(self) -> list[str]:
         """Identify every test image by 12 hexadecimal digits of its content, whatever its name."""
-        facts = _all_facts(self.test)
+        facts = all_facts(self.test)
         return [
             (hashlib.sha256(_pixels(s.path)).digest() if self.drawn else f.sha256).hex()[:12]
             for s, f in zip(self.test, facts, strict=True)
@@ -137,12 +140,12 @@ class Category:
     @property
     def has_masks(self) -> bool:
         """Tell whether every defective test image has a mask, so that pixel metrics exist."""
-        return all(s.mask is not None for s in self.test if s.label)
+        return all(s.masks for s in self.test if s.label)
 
     def counts(self) -> dict[str, int]:
         """Count images to train on, to test on, defective ones and masks."""
         labels = Counter(s.label for s in self.test)
-        masks = sum(s.mask is not None for s in self.test)
+        masks = sum(bool(s.masks) for s in self.test)
         return {
             "train": len(self.train),
             "test": len(self.test),
@@ -165,12 +168,11 @@ class Category:
         """Digest and form together; kept when a category goes to another process."""
         total, forms = hashlib.sha256(self.drawn.encode()), set()
         for split, samples in (("train", self.train), ("test", self.test)):
-            for sample, facts in zip(samples, _all_facts(samples), strict=True):
+            for sample, facts in zip(samples, all_facts(samples), strict=True):
                 forms.add(facts[1:])
                 total.update(f"{split}/{sample.defect}".encode(errors="surrogateescape"))
                 total.update(_pixels(sample.path) if self.drawn else facts.sha256)
-                if sample.mask:
-                    mask = sample.mask
+                for mask in sample.masks:
                     total.update(_pixels(mask) if self.drawn else facts_of(mask).sha256)
                 if sample.motion:
                     total.update(str(sample.motion).encode())
@@ -193,44 +195,6 @@ class Category:
             "form": self.form,
             **compare(self.dataset, self.name, self.counts(), self.form)._asdict(),
         }
-
-    def check(self, *, leaks: str = "refuse") -> None:
-        """Look at every file once, before anything runs.
-
-        Raises:
-            InputError: an image or mask is damaged, a mask is not of its image's size, all
-                masks are black, or (unless leaks is ``allow``) a training image is among the
-                test images.
-        """
-        train, test = _all_facts(self.train), _all_facts(self.test)
-        masked = [(s, f) for s, f in zip(self.test, test, strict=True) if s.mask]
-        masks = _all_facts([Sample(s.mask) for s, _ in masked if s.mask])
-        for (sample, image), mask in zip(masked, masks, strict=True):
-            if mask.size != image.size:
-                raise InputError(
-                    f"{sample.mask}: expected the size of its image {sample.path.name}, "
-                    f"{'x'.join(map(str, image.size))}; got {'x'.join(map(str, mask.size))}; "
-                    "draw it on the image as it is shown (EXIF may turn it)"
-                )
-        still = [replace(s, motion=None) for s, _ in masked]
-        with ThreadPoolExecutor(4) as pool:
-            drawn = list(pool.map(lambda s: bool(s.defective().any()), still))
-        if still and not any(drawn):
-            raise InputError(
-                f"{still[0].mask}: expected a defect, pixels that are not zero, in some mask of "
-                f"{self.name}; all {len(still)} are black; draw them or remove them"
-            )
-        seen = {f.sha256: s for f, s in zip(train, self.train, strict=True)}
-        pairs = [
-            (seen[f.sha256], s) for f, s in zip(test, self.test, strict=True) if f.sha256 in seen
-        ]
-        if pairs and leaks == "refuse":
-            one, other = pairs[0]
-            raise InputError(
-                f"{other.path}: expected a test image that is not trained on; it is the same as "
-                f"{one.path} ({len(pairs)} such in {self.name}); remove one of each, or "
-                "--set leaks=allow"
-            )
 
     def limited(self, images: int) -> "Category":
         """Keep the first images of the train split, and of the good and defective test images."""
@@ -282,13 +246,13 @@ def make_category(
         if not samples:
             raise InputError(f"{where}: expected {split} images of {name}; found none; add some")
     for sample in (*made.train, *made.test):
-        if sample.mask and not sample.label:
+        if sample.masks and not sample.label:
             raise InputError(
-                f"{sample.mask}: expected no mask for the good image {sample.path.name}; "
+                f"{sample.masks[0]}: expected no mask for the good image {sample.path.name}; "
                 "remove the mask, or label the image with its defect"
             )
     bad = [s for s in made.test if s.label]
-    bare = [s for s in bad if s.mask is None]
+    bare = [s for s in bad if not s.masks]
     if bare and len(bare) < len(bad):
         raise InputError(
             f"{bare[0].path}: expected a mask, as {len(bad) - len(bare)} other defective "
@@ -314,8 +278,8 @@ def read_mask(
 
     No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.squared_mask`.
     """
-    sample = mask if isinstance(mask, Sample) else Sample(mask or Path(), mask=mask)
-    if sample.mask is None:
+    sample = mask if isinstance(mask, Sample) else Sample(Path(), masks=(mask,) if mask else ())
+    if not sample.masks:
         return np.zeros((size, size), dtype=bool)
     return images.squared_mask(sample.defective(), size, resize, rule)
 
@@ -341,6 +305,7 @@ def _read_facts(path: Path, changed: int, bytes_: int) -> Facts:
     return Facts(hashlib.sha256(content).digest(), *images.header(path, content))
 
 
-def _all_facts(samples: Sequence[Sample]) -> list[Facts]:
+def all_facts(samples: Sequence[Sample]) -> list[Facts]:
+    """Find the facts of images, in their order."""
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(Sample.facts, samples))

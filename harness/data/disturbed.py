@@ -80,7 +80,7 @@ class Disturbed:
         """Draw a test image's motion: of its draws, the first that keeps its defect in view."""
         key = f"{category}/{sample.defect}/{name}".encode(errors="surrogateescape")
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
-        mask = sample.defective() if sample.mask else np.zeros((1, 1), dtype=bool)
+        mask = sample.defective() if sample.masks else np.zeros((1, 1), dtype=bool)
         for angle, zoom, right, down in rng.uniform(-1, 1, (DRAWS, 4)).tolist():
             motion = Motion(
                 self.rotation * angle, 1 + self.zoom * zoom, self.shift * right, self.shift * down

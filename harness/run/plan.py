@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.data.check import check
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
+from harness.data.remarks import Remark
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import InputError, unknown
 from harness.experiment.feature_spec import FeatureSpec
@@ -24,7 +26,8 @@ class Plan:
 
     ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
     made without the data; ``absent`` are categories that the study names and the data lacks;
-    ``grown`` are cells that were recorded when the data had fewer images.
+    ``grown`` are cells that were recorded when the data had fewer images; ``remarks`` is what
+    should be known of the images.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -40,6 +43,7 @@ class Plan:
     cells: tuple[Cell, ...]
     absent: tuple[str, ...] = ()
     grown: tuple[Cell, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -83,11 +87,12 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     categories = {name: dataset.load(name) for name in wanted}
     if smoke:
         categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
-    _usable(study, categories)
+    said = _usable(study, categories)
     sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
     cells = tuple(study.cells(wanted))
     there = settings.results
-    return _checked(Plan(study, categories, sizes, dataset.name, there, cells, absent))
+    plan = Plan(study, categories, sizes, dataset.name, there, cells, absent, remarks=said)
+    return _checked(plan)
 
 
 def plan_without_data(study: Study, settings: Settings) -> Plan:
@@ -166,8 +171,8 @@ def _wanted(
     return (wanted[:1], (), True) if smoke else (wanted, absent, False)
 
 
-def _usable(study: Study, categories: Mapping[str, Category]) -> None:
-    """Look for what is wrong with the images before anything runs.
+def _usable(study: Study, categories: Mapping[str, Category]) -> tuple[Remark, ...]:
+    """Look for what is wrong with the images before anything runs, and say what is to be known.
 
     A flow needs at least two images to train on after the holdout: from one alone, neither
     data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full,
@@ -175,8 +180,9 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
     """
     leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
     needs = {(v.holdout, v.batch_size if v.drop_last else 2) for v in study.variants}
+    said: list[Remark] = []
     for category in categories.values():
-        category.check(leaks=leaks)
+        said += check(category, leaks=leaks)
         images = len(category.train)
         for holdout, least in needs:
             if (left := images - round(holdout * images)) < least:
@@ -185,6 +191,7 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> None:
                     f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
                     "add images, or lower holdout or, with drop_last, batch_size"
                 )
+    return tuple(said)
 
 
 def _checked(plan: Plan) -> Plan:

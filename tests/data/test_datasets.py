@@ -24,7 +24,7 @@ def test_counts_labels_and_masks(data):
     assert [s.label for s in category.test] == [1] * 4 + [0] * 4
     assert {s.defect for s in category.test} == {"bright", "good"}
     assert category.has_masks
-    assert all(s.mask is None for s in category.test if not s.label)
+    assert all(not s.masks for s in category.test if not s.label)
 
 
 def test_name_is_the_folder_unless_all_categories_are_mvtecs(data):

@@ -88,4 +88,4 @@ def _defective(folder: Path) -> list[Sample]:
             )
     refuse_unpaired(masks, tiles)
     defect = folder.name.removeprefix("MT_").lower()
-    return [Sample(p, defect, masks[p.stem]) for p in tiles]
+    return [Sample(p, defect, (masks[p.stem],)) for p in tiles]

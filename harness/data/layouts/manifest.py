@@ -140,8 +140,8 @@ def samples(
                 f"{where}: expected every image once; {path} is on line {lines[path]} too"
             )
         lines[path] = line
-        mask = _file(folder, row["mask"], where) if row["mask"] else None
-        splits[row["split"]].append(Sample(path, label, mask))
+        masks = (_file(folder, row["mask"], where),) if row["mask"] else ()
+        splits[row["split"]].append(Sample(path, label, masks))
     return splits["train"], splits["test"]
 
 

@@ -119,4 +119,5 @@ def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]
             raise InputError(f"{folder}: expected images; found none; add some or remove it")
         refuse_unpaired(drawn, found)
         label = "good" if folder.name == good else printable(folder.name)
-        yield from (Sample(path, label, drawn.get(path.stem)) for path in found)
+        for path in found:
+            yield Sample(path, label, (drawn[path.stem],) if path.stem in drawn else ())

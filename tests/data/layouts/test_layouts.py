@@ -15,6 +15,7 @@ from tiny import SHARED
 from trees import COUNTS, LAYOUTS, batches, draw, write_cifar10_binary, write_cifar10_pickles
 
 from harness.data import layouts
+from harness.data.check import check
 from harness.data.contract import read_image, read_mask
 from harness.data.counts import CIFAR10_CLASSES, PUBLISHED_COUNTS, Copy, compare
 from harness.data.datasets import open_dataset
@@ -55,12 +56,12 @@ def test_layout(kind, written, tmp_path):
     assert (dataset.name, dataset.layout) == (name, layout)
     assert category in dataset.categories()
     found = dataset.load(category)
-    found.check()
+    check(found)
     assert tuple(found.counts()[c] for c in COUNTS) == counts
-    assert all(s.label == 0 and s.mask is None for s in found.train)
+    assert all(s.label == 0 and not s.masks for s in found.train)
     for sample in found.test:
         assert read_image(sample, 8).shape == (8, 8, 3)
-        assert read_mask(sample, 8).any() == (sample.mask is not None)
+        assert read_mask(sample, 8).any() == bool(sample.masks)
     assert found.digest
     about = pickle.loads(pickle.dumps(found)).about()
     assert about["layout"] == layout
@@ -147,7 +148,7 @@ def test_names_that_are_no_utf_8(data, tmp_path):
     (data / "left/test/good/000.png").rename(data / "left/test/good" / os.fsdecode(b"\xe4.png"))
     for name in ("mvtec_ad", "disturbed-mvtec_ad"):
         found = opened(name, data, tmp_path).load("left")
-        found.check()
+        check(found)
         assert found.digest
         assert {s.defect for s in found.test} == {"good", "Kr�tz"}
 
@@ -156,7 +157,7 @@ def test_links_in_a_circle_end(written, tmp_path):
     folder = written("folder")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     assert recognise(folder) == "folder"
-    opened("folder", folder, tmp_path).load("data").check()
+    check(opened("folder", folder, tmp_path).load("data"))
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -219,7 +220,7 @@ def test_a_disturbed_set_moves_test_images_and_masks_alike(data):
         else:
             assert not mask.any()
     assert {type(s.motion.angle) for s in one.test} == {float}
-    one.check()
+    check(one)
 
 
 def test_a_defect_stays_in_view(data):
@@ -284,7 +285,7 @@ def test_copies_are_named():
 )
 def test_real_data(tmp_path, folder, category, counts, official):
     found = opened("surfaces", SHARED / "data" / folder, tmp_path).load(category)
-    found.check()
+    check(found)
     about = found.about()
     assert tuple(about[c] for c in COUNTS) == counts
     assert about["official"] is official

@@ -1,0 +1,36 @@
+"""What is said of files that a run can do with, or without: one line a kind."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Remark(NamedTuple):
+    """Say one thing of some files.
+
+    Attributes:
+        what: what is true of each, as in ``left out: no image by its name``.
+        files: their names, sorted.
+
+    >>> print(Remark("left out: no image by its name", ("a.txt", "b.pdf")))
+    2 files left out: no image by its name, as a.txt
+    """
+
+    what: str
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say it in one line, with a count and an example."""
+        count = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
+        return f"{count} {self.what}, as {' '.join(self.files[0].splitlines())}"
+
+
+def remarks(found: Iterable[tuple[str, str]]) -> list[Remark]:
+    """Gather what is said of files, (what, file's name), by what is said, in its first order.
+
+    >>> [len(r.files) for r in remarks([("left out", "a"), ("dark", "b"), ("left out", "c")])]
+    [2, 1]
+    """
+    kinds: dict[str, list[str]] = {}
+    for what, file in found:
+        kinds.setdefault(what, []).append(file)
+    return [Remark(what, tuple(sorted(files))) for what, files in kinds.items()]

@@ -50,7 +50,8 @@ class ImageSource(Protocol):
 class Sample:
     """Name one image: its file, its defect (``good`` for none) and its masks, if there are any.
 
-    A defect is what any of its masks calls one. ``source`` gives the pixels where ``path`` holds many images; ``motion`` moves image and mask.
+    A defect is what any of its masks calls one. ``source`` gives the pixels where ``path`` holds
+    many images; ``motion`` moves image and masks.
 
     >>> Sample(Path("0.png")).label, Sample(Path("1.png"), "scratch").label
     (0, 1)

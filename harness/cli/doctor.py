@@ -7,21 +7,34 @@ from typing import Any
 import torch
 
 from harness.data.check import check
-from harness.data.contract import Dataset
+from harness.data.contract import Category
 from harness.data.datasets import open_dataset
+from harness.data.left_out import left_out
+from harness.data.reading import BY_NAME
 from harness.errors import InputError
-from harness.experiment.settings import Settings
+from harness.experiment.settings import Folders, Settings
 from harness.features.backbone import Backbone
 from harness.features.weights import find_weights
 from harness.methods.flow import compiled
 from harness.run.machine import cores, environment, torch_device
 from harness.studies import STUDIES
 
+REMARKS = "files that are left out or doubtful"
+
 
 def examine(
-    *, data: Path | None, weights: Path | None, results: Path, dataset: str = ""
+    *,
+    data: Path | None,
+    weights: Path | None,
+    results: Path,
+    dataset: str = "",
+    folders: Folders = BY_NAME,
 ) -> dict[str, dict[str, Any]]:
-    """Examine by section: machine, data (counts of every category), backbones of the studies."""
+    """Examine by section: machine, data, files left out or doubtful, backbones of the studies.
+
+    Of the data every category's counts are told, or what is wrong with it; of files that are left
+    out, each by its name under the reason.
+    """
     settings = Settings(results=results)
     device = torch_device(settings.device)
     about = environment(device, cores())
@@ -36,12 +49,22 @@ def examine(
         "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
         "free disk for results": f"{shutil.disk_usage(_nearest(results)).free / 2**30:.0f} GiB",
     }
-    found = open_dataset(dataset or "surfaces", folder=data, cache=settings.cache)
+    found = open_dataset(dataset or "surfaces", folder=data, cache=settings.cache, folders=folders)
+    usable, categories, said = [], {}, []
+    for name in found.categories():
+        try:
+            category = found.load(name)
+            said += check(category)
+        except InputError as error:
+            categories[name] = f"cannot be used: {error}"
+        else:
+            usable.append(category)
+            categories[name] = _about(category)
+    said = (left_out(data, found, usable) if data else []) + said
     return {
         "machine": machine,
-        f"data: {found.name} (read as {found.layout})": {
-            name: _about(found, name) for name in found.categories()
-        },
+        f"data: {found.name} (read as {found.layout})": categories,
+        REMARKS: {f"{r.what}:": list(r.files) for r in said},
         "backbones of the studies": _backbones(weights),
     }
 
@@ -52,13 +75,8 @@ def _nearest(folder: Path) -> Path:
     return next(p for p in (folder, *folder.parents) if p.exists())
 
 
-def _about(dataset: Dataset, name: str) -> str:
-    """Counts, form and whether they are the published ones; or what is wrong."""
-    try:
-        category = dataset.load(name)
-        check(category)
-    except InputError as error:
-        return f"cannot be used: {error}"
+def _about(category: Category) -> str:
+    """Counts, form and whether they are the published ones."""
     about = category.about()
     counts = ", ".join(f"{n} {what}" for what, n in category.counts().items())
     return f"{counts}; {about['form']}; {about['copy']}"

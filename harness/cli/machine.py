@@ -19,22 +19,27 @@ PREAMBLE = {
 
 def doctor(options: options.Doctor) -> int:
     """Print what this machine, the data and the weights give."""
-    from harness.cli.doctor import examine
+    from harness.cli.doctor import REMARKS, examine
 
     report = examine(
         data=options.data,
+        folders=options.folders,
         dataset=options.dataset,
         weights=options.weights,
         results=options.results,
     )
+    code = int(options.strict and bool(report[REMARKS]))
     if options.json:
         print(json.dumps(report, indent=1))
-        return 0
+        return code
     for section, facts in report.items():
         print(section)
         for name, value in facts.items():
-            print(f"  {name:40} {value}")
-    return 0
+            if isinstance(value, list):
+                print(f"  {len(value)} {name}", *value, sep="\n    ")
+            else:
+                print(f"  {name:40} {value}")
+    return code
 
 
 def cache(options: options.Cache) -> int:

@@ -9,11 +9,12 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.experiment.settings import Folders
 from harness.studies import STUDIES
 
 STUDY = f"one of: {', '.join(STUDIES)}; or the path of your own, as in my_study.py"
 DATASETS = ", ".join((*PUBLISHED_COUNTS, "folder", "manifest"))
-WHICH, HOW = "which runs", "how they run"  # headings of the help
+WHICH, HOW, FOLDERS = "which runs", "how they run", "what the folders hold"  # headings of the help
 
 
 def option(
@@ -99,6 +100,10 @@ class Results:
     results: Path = option("--results", "default: results", Path("results"), metavar="DIR")
 
 
+ROLE = "a folder below --data that holds {}, where its name does not say so; may be repeated"
+STRICT = "stop where files are left out or doubtful, in place of saying so and going on"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Hold where images and weights are."""
@@ -112,6 +117,27 @@ class Data:
     weights: Path | None = option(
         "--weights", "a folder of <backbone>.safetensors or .pth", metavar="DIR"
     )
+    good: list[str] = option("--good", ROLE.format("good images"), metavar="NAME", group=FOLDERS)
+    good_test: list[str] = option(
+        "--good-test", ROLE.format("good images to test on"), metavar="NAME", group=FOLDERS
+    )
+    defective: list[str] = option(
+        "--defective", ROLE.format("images of one defect"), metavar="NAME", group=FOLDERS
+    )
+    masks: list[str] = option(
+        "--masks", ROLE.format("masks of the defects"), metavar="NAME", group=FOLDERS
+    )
+    strict: bool = option("--strict", STRICT, group=FOLDERS)
+
+    @property
+    def folders(self) -> Folders:
+        """Give the folders whose role is said."""
+        return Folders(
+            good=tuple(self.good),
+            good_test=tuple(self.good_test),
+            defective=tuple(self.defective),
+            masks=tuple(self.masks),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from harness.studies import EMBEDDED, STUDIES, get_study
 from harness.studies.outside import new_study
 
 if TYPE_CHECKING:
+    from harness.data.remarks import Remark
     from harness.run.plan import Plan
 
 
@@ -59,6 +60,7 @@ def plan(options: options.Plan) -> int:
     from harness.run.estimate import estimate
 
     plan, settings = _planned(options, _machine(options)), _machine(options)
+    _say(plan.remarks, strict=options.strict)
     missing = set(plan.missing())
     rows = [
         {
@@ -151,6 +153,7 @@ def _work(
 
     study = get_study(options.study, **_asked(options))
     plan = make_plan(study, settings)
+    _say(plan.remarks, strict=options.strict)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
@@ -159,6 +162,17 @@ def _work(
     if report:
         _write_report(options, plan)
     return 1 if outcome.failed else 0
+
+
+def _say(remarks: Sequence["Remark"], *, strict: bool) -> None:
+    """Say what should be known of the images, a line a kind; an error if that is asked for."""
+    for remark in remarks:
+        print(f"harness: {remark}", file=sys.stderr)
+    if strict and remarks:
+        raise InputError(
+            "--strict: expected every file to be used and none to be doubtful; "
+            f"got the {len(remarks)} remarks above (`harness doctor` lists every file)"
+        )
 
 
 def _print_table(plan: "Plan", *, as_json: bool) -> None:
@@ -269,6 +283,7 @@ def _settings(options: options.Study | options.Report) -> Settings:
         weights=options.weights,
         categories=tuple(options.category),
         dataset=options.dataset,
+        folders=options.folders,
     )
 
 

@@ -7,8 +7,11 @@ from harness.data.disturbed import disturbed
 from harness.data.embedded.surfaces import VERSION, write_surfaces
 from harness.data.folders import existing
 from harness.data.layouts import LAYOUTS, recognise
+from harness.data.layouts.folder import Folder, which_are_good
 from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.data.reading import BY_NAME
 from harness.errors import InputError, unknown
+from harness.experiment.settings import Folders
 
 EMBEDDED = "surfaces"
 DISTURBED = "disturbed-"
@@ -24,7 +27,9 @@ def dataset_names() -> tuple[str, ...]:
     return (*plain, *(DISTURBED + name for name in plain))
 
 
-def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
+def open_dataset(
+    name: str, *, folder: Path | None, cache: Path, folders: Folders = BY_NAME
+) -> Dataset:
     """Open a data set by name.
 
     Args:
@@ -32,6 +37,7 @@ def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
             whatever layout is recognised there.
         folder: ``--data``.
         cache: where the embedded set is written, once.
+        folders: which of a person's own folders hold what; then the layout is ``folder``.
 
     Raises:
         InputError: an unknown name, a folder that was not given, or one that is not of the
@@ -39,7 +45,7 @@ def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
     """
     if name.startswith(DISTURBED):
         inner = name.removeprefix(DISTURBED)
-        return disturbed(open_dataset(inner, folder=folder, cache=cache))
+        return disturbed(open_dataset(inner, folder=folder, cache=cache, folders=folders))
     if name not in dataset_names():
         raise unknown("data set", name, dataset_names())
     if folder is None:
@@ -50,12 +56,19 @@ def open_dataset(name: str, *, folder: Path | None, cache: Path) -> Dataset:
             "images, or --dataset surfaces"
         )
     folder = existing(folder)
+    if folders:
+        if name not in (EMBEDDED, Folder.layout):
+            raise InputError(
+                f"--good, --good-test, --defective and --masks name folders of one's own images; "
+                f"expected --dataset {Folder.layout} with them; got {name}"
+            )
+        return Folder(folder, folders)
     found = recognise(folder)
     if name == EMBEDDED:
         if found is None:
             raise InputError(
                 f"--data: expected images or a known layout ({', '.join(LAYOUTS)}) in {folder}; "
-                "found neither"
+                f"found neither{which_are_good(folder)}"
             )
         return LAYOUTS[found](folder)
     try:

@@ -1,14 +1,15 @@
 """Folders of images: what is in them, and what is wrong with them."""
 
 import hashlib
+import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 
 from harness.data.images import SUFFIXES
+from harness.data.roles import spelled
 from harness.errors import InputError
 
 EVERY = 5
@@ -40,6 +41,15 @@ def brief(text: object) -> str:
     """Cut a text to the 60 characters that a message can hold."""
     said = str(text)
     return said if len(said) <= 60 else f"{said[:60]}…"
+
+
+def own_name(folder: Path) -> str:
+    """Give a folder's name as a person wrote it: a link's own, not that of what it leads to.
+
+    >>> own_name(Path("/photos/plates/../bolts"))
+    'bolts'
+    """
+    return spelled(Path(os.path.abspath(folder)).name)  # noqa: PTH100 -- resolve() follows links
 
 
 def existing_folder(root: Path) -> Path:
@@ -89,29 +99,43 @@ def images_in(folder: Path) -> list[Path]:
     return found
 
 
-def masks_in(folder: Path) -> dict[str, Path]:
-    """List the masks in a folder, by the name of their image without suffix.
+def files_below(folder: Path, enter: Callable[[Path], bool] = bool) -> list[Path]:
+    """List the files in a folder and in the folders below it, sorted, without hidden ones.
+
+    Args:
+        folder: where to look; a link that leads in a circle is not followed.
+        enter: whether to look into a folder too.
 
     Raises:
-        InputError: two of them are of one image.
+        InputError: something is named like an image and is a folder, or a link to nothing.
     """
-    masks: dict[str, Path] = {}
-    for path in images_in(folder):
-        other = masks.setdefault(path.stem.removesuffix("_mask"), path)
-        if other != path:
-            raise InputError(
-                f"{path}: expected one mask an image; {other.name} is of the same; remove one"
-            )
-    return masks
+    return sorted(_below(folder, enter, frozenset()))
+
+
+def _below(folder: Path, enter: Callable[[Path], bool], above: frozenset[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above:
+        return
+    images_in(folder)  # says what is wrong
+    for path in entries(folder):
+        if path.is_file():
+            yield path
+        elif path.is_dir() and enter(path):
+            yield from _below(path, enter, above | {here})
 
 
 def safe_name(text: str) -> str:
-    """Make a name that can be a folder's: letters, digits, ``_``, ``.`` and ``-``.
+    """Make a name that can be a folder's: letters and their marks, digits, ``_``, ``.``, ``-``.
 
-    >>> safe_name("Bähn 3/left side")
-    'Bähn-3-left-side'
+    >>> safe_name("Bähn 3/left side"), safe_name("हिन्दी")
+    ('Bähn-3-left-side', 'हिन्दी')
     """
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
+    kept = (c if _may_be_in_a_name(c) else "\0" for c in unicodedata.normalize("NFC", text))
+    return re.sub("\0+", "-", "".join(kept)).strip("-.") or "data"
+
+
+def _may_be_in_a_name(character: str) -> bool:
+    return bool(re.match(r"[\w.-]", character)) or unicodedata.category(character)[0] == "M"
 
 
 def printable(name: str) -> str:
@@ -156,19 +180,3 @@ def _hash(path: Path) -> float:
     """A number in [0, 1) that a file's name decides."""
     name = unicodedata.normalize("NFC", path.name).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.sha256(name).digest()[:6], "big") / 2**48
-
-
-def refuse_unpaired(masks: Mapping[str, Path], images: Sequence[Path]) -> None:
-    """Refuse, by an InputError, a mask whose image is not there or could be one of two."""
-    for one, other in pairwise(sorted(images, key=lambda p: p.stem)):
-        if one.stem == other.stem in masks:
-            raise InputError(
-                f"{other}: expected another name than {one.name}'s, as both would have the mask "
-                f"{masks[one.stem].name}; rename one and its mask"
-            )
-    if lost := sorted(set(masks) - {p.stem for p in images}):
-        mask = masks[lost[0]]
-        raise InputError(
-            f"{mask}: expected its image {lost[0]}.* among the images of {mask.parent.name}; "
-            "found none; add the image or remove the mask"
-        )

@@ -30,6 +30,11 @@ Mask = NDArray[np.bool_]
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an InputError, see _opened
 
 
+def unread(suffix: str) -> str:
+    """Say why a picture of this suffix is not read; empty for no picture."""
+    return ""
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file's content; an InputError where it cannot be read."""
     try:

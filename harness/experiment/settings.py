@@ -7,12 +7,37 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Say which folders of one's own images hold what; empty: their names say it.
+
+    Attributes:
+        good: good images; those that no test folder holds are split.
+        good_test: good images to test on.
+        defective: images with a defect, a folder each; its name is the defect's.
+        masks: masks of the defective images.
+
+    >>> bool(Folders()), bool(Folders(masks=("drawn",)))
+    (False, True)
+    """
+
+    good: tuple[str, ...] = ()
+    good_test: tuple[str, ...] = ()
+    defective: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether any folder is named."""
+        return bool(self.good or self.good_test or self.defective or self.masks)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Say where and how a study is run; none of it changes what a digest means.
 
     Attributes:
         results: the folder of records, reports and the cache.
         data: the folder of images, or a manifest; None: the embedded set.
+        folders: which of its folders hold what, where their names do not say it.
         dataset: in place of the study's own; empty: the study's.
         weights: a folder of weights files, asked before any other source.
         categories: those to run; empty: the study's.
@@ -29,6 +54,7 @@ class Settings:
 
     results: Path = Path("results")
     data: Path | None = None
+    folders: Folders = Folders()
     dataset: str = ""
     weights: Path | None = None
     categories: tuple[str, ...] = ()

@@ -8,7 +8,9 @@ from harness.data.check import check
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
+from harness.data.left_out import left_out
 from harness.data.remarks import Remark
+from harness.data.roles import match
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import InputError, unknown
 from harness.experiment.feature_spec import FeatureSpec
@@ -78,21 +80,30 @@ def make_plan(study: Study, settings: Settings) -> Plan:
             that is there is damaged, another run's, or made from other data.
     """
     name = settings.dataset or study.dataset
-    dataset = open_dataset(name, folder=settings.data, cache=settings.cache)
+    dataset = open_dataset(
+        name, folder=settings.data, cache=settings.cache, folders=settings.folders
+    )
     has = dataset.categories()
-    for name in settings.categories:
-        if name not in has:
-            raise unknown("category", name, has)
+    asked = tuple(_known(name, has) for name in settings.categories)
+    settings = replace(settings, categories=asked)
     wanted, absent, smoke = _wanted(study, settings, dataset.name, has)
     categories = {name: dataset.load(name) for name in wanted}
+    said = left_out(settings.data, dataset, categories.values()) if settings.data else []
     if smoke:
         categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
-    said = _usable(study, categories)
+    said += _usable(study, categories)
     sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
     cells = tuple(study.cells(wanted))
     there = settings.results
-    plan = Plan(study, categories, sizes, dataset.name, there, cells, absent, remarks=said)
+    plan = Plan(study, categories, sizes, dataset.name, there, cells, absent, remarks=tuple(said))
     return _checked(plan)
+
+
+def _known(name: str, has: Sequence[str]) -> str:
+    """The category that a name means, whatever its case and the spelling of its accents."""
+    if found := match(name, has):
+        return found
+    raise unknown("category", name, has)
 
 
 def plan_without_data(study: Study, settings: Settings) -> Plan:
@@ -108,9 +119,8 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
         if dataset not in dataset_names():
             raise unknown("data set", dataset, dataset_names())
         raise InputError(f"the categories of {dataset} are not known; expected --data DIR")
-    for name in settings.categories:
-        if name not in official:
-            raise unknown("category", name, official)
+    asked = tuple(_known(name, tuple(official)) for name in settings.categories)
+    settings = replace(settings, categories=asked)
     wanted, absent, smoke = _wanted(study, settings, dataset, tuple(official))
     sizes = {name: (official[name].train, official[name].test) for name in wanted}
     if smoke:
@@ -171,7 +181,7 @@ def _wanted(
     return (wanted[:1], (), True) if smoke else (wanted, absent, False)
 
 
-def _usable(study: Study, categories: Mapping[str, Category]) -> tuple[Remark, ...]:
+def _usable(study: Study, categories: Mapping[str, Category]) -> list[Remark]:
     """Look for what is wrong with the images before anything runs, and say what is to be known.
 
     A flow needs at least two images to train on after the holdout: from one alone, neither
@@ -191,7 +201,7 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> tuple[Remark, .
                     f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
                     "add images, or lower holdout or, with drop_last, batch_size"
                 )
-    return tuple(said)
+    return said
 
 
 def _checked(plan: Plan) -> Plan:

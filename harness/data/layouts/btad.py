@@ -23,3 +23,4 @@ class Btad(MvtecAd):
 
     layout = "btad"
     good = "ok"
+    names = frozenset((good,))

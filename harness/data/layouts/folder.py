@@ -1,26 +1,30 @@
-"""A plain folder of good images, optionally with test images and masks: one category.
+"""A person's own folder: one category, by the names of its folders, or by what is said of them.
 
-The good images lie in the folder itself, or else in its ``train/good``, ``train`` or ``good``.
-Optional are ``test/good/*``, ``test/<defect>/*`` and ``ground_truth/<defect>/*``, as in MVTec AD.
-Without ``test/good``, about every fifth good image is a test image, by a hash of its name, so that
-photos that are added later move none (:func:`harness.data.folders.held_out`).
+The good images lie in ``train/good``, ``train``, ``good`` or else in the folder itself; those with
+a defect in ``test/<defect>/``, or in ``<defect>/`` beside ``good/``; masks in ``ground_truth/`` or
+beside their images (:mod:`harness.data.reading`). Without good test images, about every fifth good
+image is one, by a hash of its name, so that photos that are added later move none
+(:func:`harness.data.folders.held_out`).
 """
 
 from pathlib import Path
 
-from harness.data.contract import Category, Sample, make_category
-from harness.data.folders import existing_folder, held_out, images_in, safe_name
-from harness.data.layouts.mvtec_ad import labelled
+from harness.data.contract import Category, make_category
+from harness.data.folders import brief, existing_folder, held_out, own_name, safe_name
+from harness.data.reading import BY_NAME, has_good_images, read_folder, unknown_folders
 from harness.errors import InputError, unknown
-
-PLACES = (".", "train/good", "train", "good")
+from harness.experiment.settings import Folders
 
 
 class Folder:
     """Read a folder of good images; data set and category have its name.
 
+    Args:
+        root: the folder.
+        said: folders whose role a person names.
+
     Raises:
-        InputError: no folder, or no images in it.
+        InputError: no folder, or no good images in it.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -36,16 +40,15 @@ class Folder:
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Tell whether there are images where this layout looks for good ones."""
-        return bool(good_images(path))
+        return path.is_dir() and has_good_images(path)
 
-    def __init__(self, root: Path) -> None:
-        self.root = existing_folder(root)
-        self.name = safe_name(self.root.resolve().name)
-        self._good = good_images(self.root)
-        if not self._good:
+    def __init__(self, root: Path, said: Folders = BY_NAME) -> None:
+        self.root, self._said = existing_folder(root), said
+        self.name = safe_name(own_name(self.root))
+        if not has_good_images(self.root, said):
             raise InputError(
                 f"--data: expected images (.png, .jpg, .bmp, .tif, .webp) in {root}, or in its "
-                "train/good, train or good; found none"
+                f"train/good, train or good; found none{which_are_good(self.root)}"
             )
 
     def categories(self) -> tuple[str, ...]:
@@ -60,16 +63,18 @@ class Folder:
         """
         if category != self.name:
             raise unknown("category", category, (self.name,))
-        test: list[Sample] = []
-        if (self.root / "test").is_dir():
-            test = list(labelled(self.root / "test", self.root / "ground_truth"))
-        train = self._good
+        train, test = read_folder(self.root, self._said)
         if all(s.label for s in test):
-            train, held = held_out(train)
-            test = [*(Sample(p) for p in held), *test]
-        return make_category(self, self.name, (Sample(p) for p in train), test, self.root)
+            good = {s.path: s for s in train}
+            left, held = held_out(list(good))
+            train, test = [good[p] for p in left], [*(good[p] for p in held), *test]
+        return make_category(self, self.name, train, test, self.root)
 
 
-def good_images(root: Path) -> list[Path]:
-    """Find the good images of a plain folder, from the first place that has any."""
-    return next(filter(None, (images_in(root / place) for place in PLACES)), [])
+def which_are_good(root: Path) -> str:
+    """Say how to go on where only folders of unknown role hold images; empty where none does."""
+    names = unknown_folders(root)
+    if not names:
+        return ""
+    listed = ", ".join(map(brief, names[:4])) + (" …" if len(names) > 4 else "")
+    return f"; which of its folders ({listed}) hold good images? Say --good NAME, --defective NAME"

@@ -13,8 +13,9 @@ median); a few tiles of MT_Uneven have a black mask.
 from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
-from harness.data.folders import entries, every_fifth, existing_folder, refuse_unpaired, subfolders
+from harness.data.folders import entries, every_fifth, existing_folder, subfolders
 from harness.data.folders import images_in as files_in
+from harness.data.pairing import pair
 from harness.errors import InputError, unknown
 
 NAME = "magnetic_tile"
@@ -86,6 +87,6 @@ def _defective(folder: Path) -> list[Sample]:
                 f"{path}: expected its mask {path.stem}.png beside it; found none; add it or "
                 "remove the image"
             )
-    refuse_unpaired(masks, tiles)
+    pairs = pair(dict.fromkeys(tiles, ()), dict.fromkeys(masks.values(), ()))
     defect = folder.name.removeprefix("MT_").lower()
-    return [Sample(p, defect, (masks[p.stem],)) for p in tiles]
+    return [Sample(p, defect, pairs[p]) for p in tiles]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
 from harness.data.folders import brief, existing, safe_name
+from harness.data.roles import GOOD, key, spelled
 from harness.errors import InputError, unknown
 from harness.files import read_table
 
 COLUMNS = ("path", "split", "label", "mask", "category")
-GOOD = {"good", "normal", "ok", "0"}
 LONGEST = 255  # bytes, of a file's name
 
 Row = Mapping[str, str]
@@ -128,7 +128,7 @@ def samples(
             raise InputError(f"{where}: expected the split train or test; got '{row['split']}'")
         if not row["label"]:
             raise InputError(f"{where}: expected the label good or a defect's name; got nothing")
-        label = "good" if row["label"].lower() in GOOD else row["label"]
+        label = "good" if key(row["label"]) in GOOD | {"0"} else spelled(row["label"])
         if row["split"] == "train" and label != "good":
             raise InputError(
                 f"{where}: expected good images alone in train; got the label '{label}'; "

@@ -1,25 +1,20 @@
 """The MVTec AD layout (Bergmann et al. 2021), for that data set and for one's own images.
 
 ``<category>/train/good/*``, ``<category>/test/good/*``, ``<category>/test/<defect>/*`` and,
-optionally, ``<category>/ground_truth/<defect>/<image's name>_mask.png``.
+optionally, ``<category>/ground_truth/<defect>/<image's name>_mask.png``; names as in
+:mod:`harness.data.roles`, so ``Train/OK`` is read too. MVTec LOCO AD's masks, a folder an image,
+are read with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from harness.data.contract import Category, Sample, make_category
+from harness.data.contract import Category, make_category
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.data.folders import (
-    entries,
-    existing_folder,
-    images_in,
-    masks_in,
-    printable,
-    refuse_unpaired,
-    safe_name,
-    subfolders,
-)
+from harness.data.folders import existing_folder, own_name, safe_name, subfolders
+from harness.data.reading import read_folder
+from harness.data.roles import GOOD, TEST, TRAIN, means, spelled
 from harness.errors import InputError, unknown
 
 
@@ -45,7 +40,8 @@ class MvtecAd:
     """
 
     layout = "mvtec_ad"
-    good = "good"  # the name of the folders without defects
+    good = "good"  # the published name of the folders without defects
+    names = GOOD - {"ok"}  # and what else they may be called: ok is BTAD's
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -53,26 +49,32 @@ class MvtecAd:
 
         One category without good test images is a plain folder, which keeps some for the test.
         """
-        one = all((path / split / cls.good).is_dir() for split in ("train", "test"))
-        return one or any((p / "train" / cls.good).is_dir() for p in subfolders(path))
+        one = cls._trains(path) and _has(path, TEST, GOOD)
+        return one or any(map(cls._trains, subfolders(path)))
+
+    @classmethod
+    def _trains(cls, category: Path) -> bool:
+        """Whether a category has a folder of good training images."""
+        return _has(category, TRAIN, cls.names)
 
     def __init__(self, root: Path, name: str | None = None, *, drawn: str = "") -> None:
         root = existing_folder(root)
-        if (root / "train" / self.good).is_dir():  # the folder of a single category
-            root, found = root.resolve().parent, [root.resolve().name]
+        if self._trains(root):  # the folder of a single category
+            found, self.root = {own_name(root): root}, root.absolute().parent
         else:
-            found = [p.name for p in subfolders(root) if (p / "train" / self.good).is_dir()]
+            found = {spelled(p.name): p for p in subfolders(root) if self._trains(p)}
+            self.root = root
         if not found:
             raise InputError(
                 f"--data: expected <category>/train/{self.good} below {root}; found no such folder"
             )
-        self.root, self.drawn, self._categories = root, drawn, tuple(found)
+        self.drawn, self._folders = drawn, found
         official = all(c in PUBLISHED_COUNTS[self.layout] for c in found)
-        self.name = name or (self.layout if official else safe_name(root.resolve().name))
+        self.name = name or (self.layout if official else safe_name(own_name(self.root)))
 
     def categories(self) -> tuple[str, ...]:
         """List the categories' names, sorted."""
-        return self._categories
+        return tuple(sorted(self._folders))
 
     def load(self, category: str) -> Category:
         """Load one category.
@@ -81,43 +83,22 @@ class MvtecAd:
             InputError: it does not exist, lacks train or test images, or its masks do not
                 match its images.
         """
-        if category not in self._categories:
-            raise unknown("category", category, self._categories)
-        folder = self.root / category
-        train = [Sample(p) for p in images_in(folder / "train" / self.good)]
+        if category not in self._folders:
+            raise unknown("category", category, self.categories())
+        folder = self._folders[category]
+        if not any(means(p, TEST) for p in subfolders(folder)):
+            raise InputError(
+                f"{folder / 'test'}: expected <defect>/ folders of images; found none; add them"
+            )
+        train, test = read_folder(folder)
         if not train:
             raise InputError(
                 f"{folder / 'train' / self.good}: expected training images; found none; add some"
             )
-        test = list(labelled(folder / "test", folder / "ground_truth", good=self.good))
         return replace(make_category(self, category, train, test, folder), drawn=self.drawn)
 
 
-def labelled(test: Path, masks: Path, *, good: str = "good") -> Iterator[Sample]:
-    """Yield the samples of ``test/<defect>/*`` with the masks of ``<masks>/<defect>/*``.
-
-    Raises:
-        InputError: images without a label or a label without images, or masks without an image.
-    """
-    if loose := images_in(test):
-        raise InputError(
-            f"{loose[0]}: expected test images in {test.name}/{good}/ or {test.name}/<defect>/; "
-            "move it to where it belongs"
-        )
-    folders = subfolders(test)
-    if not folders:
-        raise InputError(f"{test}: expected <defect>/ folders of images; found none; add them")
-    for folder in subfolders(masks):
-        if entries(folder) and folder.name not in {p.name for p in folders}:
-            raise InputError(
-                f"{folder}: expected the images of these masks in {test / folder.name}; "
-                "found no such folder; add them or remove the masks"
-            )
-    for folder in folders:
-        found, drawn = images_in(folder), masks_in(masks / folder.name)
-        if not found:
-            raise InputError(f"{folder}: expected images; found none; add some or remove it")
-        refuse_unpaired(drawn, found)
-        label = "good" if folder.name == good else printable(folder.name)
-        for path in found:
-            yield Sample(path, label, (drawn[path.stem],) if path.stem in drawn else ())
+def _has(category: Path, splits: Iterable[str], names: Iterable[str]) -> bool:
+    """Whether some split has a folder of such a name."""
+    folders = [p for p in subfolders(category) if means(p, splits)]
+    return any(means(p, names) for folder in folders for p in subfolders(folder))

@@ -1,0 +1,100 @@
+"""Every file below ``--data``, accounted for: which no category uses, and why."""
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from harness.data import images
+from harness.data.contract import Category, Dataset
+from harness.data.folders import printable
+from harness.data.remarks import Remark, remarks
+from harness.data.roles import VALIDATION, means, spelled
+
+SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}
+
+
+def left_out(data: Path, dataset: Dataset, categories: Iterable[Category]) -> list[Remark]:
+    """Say which files below ``--data`` are not used, and why; one remark a reason.
+
+    Args:
+        data: the folder; or a table, whose images' folders are looked into.
+        dataset: what was read from it.
+        categories: those that are used; the folders of others are not looked into.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from harness.data.layouts.folder import Folder
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("1.png", "2.png", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     photos = Folder(Path(folder))
+    ...     for remark in left_out(Path(folder), photos, [photos.load(photos.name)]):
+    ...         print(remark)
+    1 file left out: no image by its name, as notes.txt
+    """
+    if table := data.is_file():
+        categories = [dataset.load(name) for name in dataset.categories()]
+    categories = list(categories)
+    samples = [s for c in categories for s in (*c.train, *c.test)]
+    used = {_as_called(path) for s in samples for path in (s.path, *s.masks)}
+    if table:
+        there = [p for f in sorted({p.parent for p in used}) for p in f.iterdir() if p.is_file()]
+        used.add(_as_called(data))
+    else:
+        there = list(_below(data, set(dataset.categories()) - {c.name for c in categories}))
+    stems = {(p.parent, p.stem) for p in used}
+    top = data.parent if table else data
+    return remarks(
+        (f"left out: {_why(path, top, stems, table=table)}", _name(path, top))
+        for path in map(_as_called, there)
+        if path not in used
+    )
+
+
+def _as_called(path: Path) -> Path:
+    """The path from the root, links as they are called."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would follow them
+
+
+def _name(path: Path, top: Path) -> str:
+    return printable(Path(os.path.relpath(path, top)).as_posix())
+
+
+def _below(
+    folder: Path, others: Collection[str], above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """Every file; and each folder that is not looked into, as one."""
+    try:
+        found, here = sorted(folder.iterdir()), folder.resolve()
+    except OSError:
+        yield folder
+        return
+    for path in found:
+        if not path.is_dir() or _of_system(path) or path.resolve() in above | {here}:
+            yield path
+        elif spelled(path.name) not in others:
+            yield from _below(path, others, above | {here})
+
+
+def _of_system(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.casefold() in SYSTEM
+
+
+def _why(path: Path, top: Path, stems: Collection[tuple[Path, str]], *, table: bool) -> str:
+    inside = [Path(name) for name in Path(os.path.relpath(path, top)).parent.parts]
+    if _of_system(path):
+        return "hidden, or the system's own"
+    if path.is_dir():
+        return "a folder that cannot be read, or a link in a circle"
+    if not path.exists():
+        return "a link that leads nowhere"
+    if path.suffix.lower() not in images.SUFFIXES:
+        return images.unread(path.suffix) or "no image by its name"
+    if table:
+        return "not named by the table"
+    if any(means(folder, VALIDATION) for folder in inside):
+        return "validation images (holdout=0.2 keeps a share of the training images)"
+    if (path.parent, path.stem) in stems:
+        return "beside a photo of its name"
+    if not inside:
+        return "in no folder, while the good photos are in one"
+    return "in a folder whose role is not known (--good, --defective or --masks says it)"

@@ -78,7 +78,7 @@ def subfolders(folder: Path) -> list[Path]:
     """
     found = entries(folder) if folder.is_dir() else []
     for path in (folder, *found):
-        if path.is_symlink() and not path.exists():
+        if path.is_symlink() and not path.exists() and not path.suffix:
             raise InputError(
                 f"{path}: expected a folder; got a link that leads nowhere; mend or remove it"
             )

@@ -114,7 +114,7 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
             damaged or another run's.
     """
     dataset = settings.dataset or study.dataset
-    official = PUBLISHED_COUNTS.get(name := dataset.removeprefix(DISTURBED))
+    official = PUBLISHED_COUNTS.get(dataset.removeprefix(DISTURBED))
     if official is None:
         if dataset not in dataset_names():
             raise unknown("data set", dataset, dataset_names())

@@ -1,0 +1,111 @@
+"""Tensors in a file that says what they are: nothing in it is executed when it is read.
+
+A safetensors file whose header holds a block of JSON, as records are: a run's weights, and the
+detector that is made of them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import harness
+from harness.errors import InputError
+from harness.experiment.measured import Block
+from harness.experiment.record import Data, Weights
+from harness.files import write_whole
+
+SCHEMA = 1
+
+
+class Kept(Block, kw_only=True):
+    """Say whose weights a file holds.
+
+    >>> Kept.__struct_fields__[:4]
+    ('variant', 'dataset', 'category', 'seed')
+    """
+
+    variant: dict[str, Any]
+    dataset: str
+    category: str
+    seed: int
+    epoch: int
+    shapes: list[tuple[int, int, int]]  # (C, H, W) of the features
+    weights: Weights  # of the backbone
+    data: Data
+
+
+About = TypeVar("About", bound=Block)
+
+
+def write_tensors(path: Path, about: Block, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with what is said of them; the file is seen whole or not at all."""
+    header = {
+        "format": f"fastflow-harness {type(about).__name__.lower()}",
+        "schema": str(SCHEMA),
+        "harness": harness.__version__,
+        "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
+    }
+    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_whole(path, save(whole, header))
+
+
+def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor]]:
+    """Read what :func:`write_tensors` has written.
+
+    Raises:
+        InputError: no such file, a damaged or foreign one, or one of a newer version.
+    """
+    what = f"fastflow-harness {kind.__name__.lower()}"
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of {what}; found none")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: expected a file of {what}; it cannot be read ({reason[:120]}); make it anew "
+            "by `harness train`"
+        ) from None
+    if header.get("format") != what:
+        raise InputError(
+            f"{path}: expected a file of {what}; got {header.get('format', 'other tensors')}; "
+            "make one by `harness train`"
+        )
+    if header.get("schema") != str(SCHEMA):
+        raise InputError(
+            f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
+            f"{header.get('harness')}; this is {harness.__version__}: install that version"
+        )
+    try:
+        return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise InputError(f"{path}: expected a file of {what}; got {error}; make it anew") from None
+
+
+def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a freshly built model its tensors; buffers take the size that they were fitted to.
+
+    Raises:
+        InputError: they are not this model's.
+    """
+    for name, tensor in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        module = dict(model.named_modules()).get(owner)
+        if module is not None and leaf in module._buffers:  # noqa: SLF001 -- nn.Module's own
+            module.register_buffer(leaf, torch.empty_like(tensor))
+    try:
+        model.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        lines = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: expected the weights of its own variant; {lines[:200]}; make it anew"
+        ) from None

@@ -12,7 +12,7 @@ from harness.errors import InputError
 INVERTED = 0.9  # of an image: masks that call so much a defect are drawn the wrong way round
 NEARLY_ALL = 0.98  # of an image: said of a single mask
 FEW_LEVELS = 63  # of 255: the largest high byte of colours of 14 bits
-MANY = "of several pictures, of which the first is used"
+MANY = "holding several pictures: the first is used"
 
 Images = Sequence[tuple[Sample, Facts]]
 Masks = Sequence[tuple[Sample, list[MaskFacts]]]
@@ -124,12 +124,12 @@ def _about_images(category: Category, images: Images) -> Iterator[tuple[str, Pat
             yield MANY, sample.path
         if facts.grey is not None and category.bits < 16:
             yield (
-                f"of 16 bits, of which {category.bits} are used: {2**category.bits - 1} is white",
+                f"using {category.bits} of 16 bits: {2**category.bits - 1} is white",
                 sample.path,
             )
         role = "train" if number < trained else "test"
         if (role, facts.shown) in seen:
-            yield f"in {role} twice: the same pixels as another image", sample.path
+            yield f"showing in {role} what another image shows", sample.path
         seen.add((role, facts.shown))
 
 
@@ -142,6 +142,6 @@ def _about_masks(masks: Masks) -> Iterator[tuple[str, Path]]:
             if mask.odd:
                 yield mask.odd, path
             if mask.share >= NEARLY_ALL:
-                yield f"with masks that call {NEARLY_ALL:.0%} and more of an image a defect", path
+                yield f"calling {NEARLY_ALL:.0%} and more of an image a defect", path
         if sample.label and not any(mask.share for mask in found):
-            yield "with masks of defective images that show no defect", sample.masks[0]
+            yield "showing no defect, though the mask of a defective image", sample.masks[0]

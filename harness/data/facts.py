@@ -91,7 +91,10 @@ def _read_facts(path: Path, changed: int, bytes_: int) -> Facts:
         grey = 65535 if picture.declared else int(pixels.max())
     else:
         pixels = np.asarray(images.to_rgb(image, path))
-        colour = int(pixels.max()) if picture.deep else None
+        if picture.deep:
+            colour = int(pixels.max())
+            if picture.format == "PPM":  # rounded and not cut off, so that 16383 is 64
+                colour = max(0, colour * 257 - 128) >> 8
     return Facts(
         hashlib.sha256(content).digest(),
         picture.format,

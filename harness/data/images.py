@@ -175,9 +175,9 @@ def look_at_mask(path: Path, content: bytes) -> MaskPicture:
     defects = values > 0 if kinds else values >= white / 2
     odd = ""
     if kinds and different[-1] and picture.lossy:
-        defects, odd = np.zeros_like(defects), "lossy and nowhere white: no defect in this mask"
+        defects, odd = np.zeros_like(defects), "lossy and nowhere white: a mask without a defect"
     elif len(different) > 2 or different[0]:
-        odd = "of several mask values: a pixel is a defect "
+        odd = "holding other mask values than 0 and one more: a pixel is a defect "
         odd += "if it is not zero" if kinds else "from half the white on"
     return MaskPicture(defects, picture.format, picture.pictures, odd)
 

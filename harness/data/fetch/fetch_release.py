@@ -127,7 +127,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         {name: str(entry["sha256"]) for name, entry in record["archives"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         raise InputError(

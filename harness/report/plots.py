@@ -34,8 +34,9 @@ def style() -> None:
 
 def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Draw one panel per metric: every run a dot, by category, and the mean a bar."""
+    height = _height(frame["category"], 0.9 + 0.5 * frame["label"].nunique())
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), 0.9 + 0.5 * frame["label"].nunique()),
+        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), height),
         sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
     values = {m: 100 * frame[m] for m in metrics}
@@ -124,8 +125,8 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
     kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
     known = table.assign(kept=kept).dropna(subset=[metric])
     figure, axes = plt.subplots(
-        1, len(columns), figsize=(3 + 4 * len(columns), 4.2), sharey=True, squeeze=False,
-        layout="constrained",
+        1, len(columns), figsize=(3 + 4 * len(columns), _height(known["variant"], 4.2)), sharey=True,
+        squeeze=False, layout="constrained",
     )  # fmt: skip
     axes = axes[0]
     for axis, (column, text) in zip(axes, columns.items(), strict=True):
@@ -161,8 +162,9 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     The last epoch is what the tables report; a peak before it is what an oracle would pick.
     """
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(3 + 3.2 * len(metrics), 3.6), squeeze=False, layout="constrained"
-    )
+        1, len(metrics), figsize=(3 + 3.2 * len(metrics), _height(epochs["label"], 3.6)), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
     for axis, metric in zip(axes[0], metrics, strict=True):
         table = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
         labels = [shown(str(label)) for label in table["label"]]
@@ -187,8 +189,9 @@ def prediction(paired: pd.DataFrame) -> Figure:
     """
     figures = [name for name in LABELS if (paired["figure"] == name).any()]
     figure, axes = plt.subplots(
-        1, len(figures), figsize=(2 + 3.6 * len(figures), 3.8), squeeze=False, layout="constrained"
-    )
+        1, len(figures), figsize=(2 + 3.6 * len(figures), _height(paired["category"], 3.8)), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
     values = {side: 100 * paired[side] for side in ("validation", "test")}
     table = paired.assign(category=paired["category"].map(shown), **values)
     for axis, name in zip(axes[0], figures, strict=True):
@@ -253,6 +256,11 @@ def _kept(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
         return None
     return data
+
+
+def _height(legend: pd.Series, least: float) -> float:
+    """The height of a figure, in inches, that has room for a legend of these names beside it."""
+    return max(least, 1 + 0.3 * legend.nunique())
 
 
 def _closed(figure: Figure) -> Figure:

@@ -124,10 +124,10 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
         del columns["latency_ms"]
     kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
     known = table.assign(kept=kept).dropna(subset=[metric])
+    size = (3 + 4 * len(columns), _height(known["variant"], 4.2))
     figure, axes = plt.subplots(
-        1, len(columns), figsize=(3 + 4 * len(columns), _height(known["variant"], 4.2)), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+        1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     axes = axes[0]
     for axis, (column, text) in zip(axes, columns.items(), strict=True):
         for row, colour in zip(known.to_dict("records"), _colours(len(known)), strict=True):
@@ -161,10 +161,8 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
     The last epoch is what the tables report; a peak before it is what an oracle would pick.
     """
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(3 + 3.2 * len(metrics), _height(epochs["label"], 3.6)), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    size = (3 + 3.2 * len(metrics), _height(epochs["label"], 3.6))
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
     for axis, metric in zip(axes[0], metrics, strict=True):
         table = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
         labels = [shown(str(label)) for label in table["label"]]
@@ -188,10 +186,8 @@ def prediction(paired: pd.DataFrame) -> Figure:
         paired: of :func:`harness.report.label_free.pairs`.
     """
     figures = [name for name in LABELS if (paired["figure"] == name).any()]
-    figure, axes = plt.subplots(
-        1, len(figures), figsize=(2 + 3.6 * len(figures), _height(paired["category"], 3.8)), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    size = (2 + 3.6 * len(figures), _height(paired["category"], 3.8))
+    figure, axes = plt.subplots(1, len(figures), figsize=size, squeeze=False, layout="constrained")
     values = {side: 100 * paired[side] for side in ("validation", "test")}
     table = paired.assign(category=paired["category"].map(shown), **values)
     for axis, name in zip(axes[0], figures, strict=True):

@@ -144,7 +144,8 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
+    own = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # a hook's repository
     done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=own
     )
     return done.stdout.strip()

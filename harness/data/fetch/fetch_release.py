@@ -116,7 +116,9 @@ def _check(mirror: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise InputError(f"--mirror: expected http://… or https://…; got '{mirror}'")
+        raise InputError(
+            f"--mirror or HARNESS_MIRROR: expected http://… or https://…; got '{mirror}'"
+        )
 
 
 def _is_there(folder: Path) -> bool:

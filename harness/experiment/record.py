@@ -187,7 +187,7 @@ def read_record(path: Path) -> Record:
         InputError: it is none; the file and what is wrong are named.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: expected a run record; it cannot be read ({error}); remove it and run again"

@@ -65,6 +65,11 @@ class Folder:
             test = list(labelled(self.root / "test", self.root / "ground_truth"))
         train = self._good
         if all(s.label for s in test):
+            if len(train) == 1:
+                raise InputError(
+                    f"{train[0].parent}: expected at least 2 good images, as one of them is a test "
+                    f"image; got 1, {train[0].name}; add some, or good test images in test/good"
+                )
             train, held = held_out(train)
             test = [*(Sample(p) for p in held), *test]
         return make_category(self, self.name, (Sample(p) for p in train), test, self.root)

@@ -20,7 +20,7 @@ def test_each_method_gets_the_images_that_it_needs(method, tmp_path):
     if METHODS[method].images == 1:
         assert len(make_plan(study, settings).missing()) == 1
         return
-    with pytest.raises(InputError, match=r"at least 2 images of one .*; got 1 .* spade or patchc"):
+    with pytest.raises(InputError, match=r"at least 2 images of one .*; got 1 .*=spade or patchc"):
         make_plan(study, settings)
 
 

@@ -67,8 +67,8 @@ class Folder:
         if all(s.label for s in test):
             if len(train) == 1:
                 raise InputError(
-                    f"{train[0].parent}: expected at least 2 good images, as one of them is a test "
-                    f"image; got 1, {train[0].name}; add some, or good test images in test/good"
+                    f"{train[0].parent}: expected at least 2 good images, as one of them is a "
+                    f"test image; got 1, {train[0].name}; add some, or good ones in test/good"
                 )
             train, held = held_out(train)
             test = [*(Sample(p) for p in held), *test]

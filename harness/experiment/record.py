@@ -160,6 +160,9 @@ class Record(Block, kw_only=True):
     environment: Environment
     measured: Measured
     images: Images | None = None  # None: an old record
+    saturated: list[float] | None = (
+        None  # by tap: share of values at the map's end; None: not known
+    )
     rescored: Rescored | None = None
 
 

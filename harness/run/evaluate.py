@@ -5,10 +5,11 @@ Maps are made and forgotten a few images at a time; masks are held as bits.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.data.contract import Category, read_mask
 from harness.data.synthetic import DEFECTIVE_COPIES
@@ -20,7 +21,7 @@ from harness.score.localisation import Localisation, Truth
 from harness.score.metrics import Detection, image_metrics, measure_pixels
 from harness.score.ranking import Floats, Values
 from harness.score.reference import Reference
-from harness.score.rule import needs_reference, score_in_chunks
+from harness.score.rule import needs_reference, saturation, score_in_chunks
 from harness.score.select_epoch import select_epoch
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which AUPRO integrates (MVTec AD's convention)
@@ -78,6 +79,7 @@ class PerImage:
         clear: (N,) mean over an image's normal pixels of the share of all defective pixels that
             score higher, ties half; nan where there are none.
         defect_pixels: (N,) defective pixels of its mask.
+        saturated: of each tap, the share of all images' values at the end of its map.
 
     ``found`` weighted by the defective pixels averages to the pixel AUROC, and so does ``clear``
     weighted by the normal ones. Without masks or maps both are nan, and ``defect_pixels`` 0.
@@ -87,6 +89,7 @@ class PerImage:
     found: Floats
     clear: Floats
     defect_pixels: NDArray[np.int64]
+    saturated: list[float] = field(default_factory=list)
 
 
 def truth(variant: Variant, category: Category) -> tuple[Labels, PackedMasks | None]:
@@ -151,10 +154,11 @@ def per_image(
     scored = _Scored(variant, history, epoch, len(labels), masks)
     pixels = scored.localisation()
     scores = _over_turns(variant, history, epoch, scored.scores)
+    ends = saturation(variant, history.energies.chunks(epoch), scored.reference)
     if pixels is None:
         none = np.full(len(labels), np.nan)
-        return PerImage(scores, none, none, np.zeros(len(labels), np.int64))
-    return PerImage(scores, pixels.found(), pixels.clear(scored), pixels.defect_pixels)
+        return PerImage(scores, none, none, np.zeros(len(labels), np.int64), ends)
+    return PerImage(scores, pixels.found(), pixels.clear(scored), pixels.defect_pixels, ends)
 
 
 def _over_turns(
@@ -195,6 +199,7 @@ class _Scored:
         ):
             part = slice(start, start := start + len(scores))
             self.scores[part] = scores.numpy()
+            _refuse_non_finite(self.epoch, scores if maps is None else maps, scores)
             if maps is not None and self.masks is not None:
                 yield maps.numpy(), self.masks[part]
 
@@ -208,6 +213,15 @@ class _Scored:
         pixels = math.prod(masks.shape)
         return Localisation.of(
             self, pixels=pixels, defective=masks.defective, fpr_limit=AUPRO_LIMIT
+        )
+
+
+def _refuse_non_finite(epoch: int, *scored: Tensor) -> None:
+    """Refuse maps or image scores that have no order."""
+    if not all(bool(values.isfinite().all()) for values in scored):
+        raise RunFailed(
+            f"the maps or image scores of epoch {epoch} are not all finite: the energies are too "
+            "large for this rule; try another score_map or image_score, or a smaller learning_rate"
         )
 
 

@@ -209,6 +209,7 @@ def _record(
         parameters=job.cost.parameters,
         macs=job.cost.macs,
         images=listed(category, images, variant.image_size),
+        saturated=images.saturated,
         environment=environment(job.device, job.threads),
         measured=measured,
     )

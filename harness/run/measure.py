@@ -182,7 +182,7 @@ def _on_meta(variant: Variant, shapes: Shapes, kept: int) -> Method:
     with torch.device("meta"):
         model = make_model(variant, shapes, 0)
         model.fill(kept)
-    return model
+    return model.eval()  # where a map is 1 × 1, a batch norm could not train on one image
 
 
 def _image_to_map(variant: Variant, extractor: Extractor, kept: int, device: str) -> Path:

@@ -13,6 +13,7 @@ from harness.data.remarks import Remark
 from harness.data.roles import match
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import InputError, unknown
+from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
@@ -184,24 +185,38 @@ def _wanted(
 def _usable(study: Study, categories: Mapping[str, Category]) -> list[Remark]:
     """Look for what is wrong with the images before anything runs, and say what is to be known.
 
-    A flow needs at least two images to train on after the holdout: from one alone, neither
-    data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full,
+    What a method needs of images after the holdout, its entry says. A batch need not be full,
     unless ``drop_last`` leaves out what is not.
     """
     leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
-    needs = {(v.holdout, v.batch_size if v.drop_last else 2) for v in study.variants}
+    needs = {
+        (v.holdout, max(METHODS[v.method].images, v.batch_size if v.drop_last else 0))
+        for v in study.variants
+    }
     said: list[Remark] = []
     for category in categories.values():
         said += check(category, leaks=leaks)
-        images = len(category.train)
-        for holdout, least in needs:
-            if (left := images - round(holdout * images)) < least:
-                raise InputError(
-                    f"{category.train[0].path.parent}: expected at least {least} images of "
-                    f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
-                    "add images, or lower holdout or, with drop_last, batch_size"
-                )
+        for holdout, least in sorted(needs):
+            _enough(category, holdout, least)
     return said
+
+
+def _enough(category: Category, holdout: float, least: int) -> None:
+    """Refuse a category with fewer images to train on, or with none held out where some are."""
+    images = len(category.train)
+    held, where = round(holdout * images), category.train[0].path.parent
+    if (left := images - held) < least:
+        can = " or ".join(name for name, method in METHODS.items() if method.images <= left)
+        raise InputError(
+            f"{where}: expected at least {least} images of {category.name} to train on; got "
+            f"{left} (holdout={holdout:g} of {images}); add images, or lower holdout or, with "
+            "drop_last, batch_size" + (f"; {left} is enough for method={can}" if can else "")
+        )
+    if holdout and not held:
+        raise InputError(
+            f"{where}: expected at least 1 image of {category.name} to be held out; got 0 "
+            f"(holdout={holdout:g} of {images}); add images, raise holdout, or set it to 0"
+        )
 
 
 def _checked(plan: Plan) -> Plan:

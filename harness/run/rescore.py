@@ -128,6 +128,7 @@ def _record(
         selection=selection(variant, chosen),
         epochs=epochs,
         images=listed(category, images, variant.image_size),
+        saturated=images.saturated,
         measured=msgspec.structs.replace(
             before.measured, score_seconds=round(time.perf_counter() - start, 3)
         ),

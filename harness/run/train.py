@@ -20,7 +20,7 @@ from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
 from harness.run.schedule import epochs_of, factor_of, is_due, steps_of
 from harness.run.turns import Turns
-from harness.run.watch import Watch, losses_of
+from harness.run.watch import REMEDY, Watch, losses_of
 
 CHUNK = 32  # images read at a time where all are looked at
 
@@ -100,6 +100,7 @@ def _train(
         try:
             loss = _epoch(model, source, order, optimiser, schedule, variant, device, noise)
         except ArithmeticError as error:
+            _finite(good)
             raise _diverged(error, epoch, epochs, history) from None
         history.loss.append(loss)
         evaluated = is_due(variant, epoch, steps_of(variant, used))
@@ -113,7 +114,7 @@ def _train(
 
 
 def _finite(good: Arrays) -> None:
-    """Refuse features that no distance can be taken of; a training would notice by its loss."""
+    """Refuse features that nothing can be learnt of; a training notices by its loss."""
     for array in good:
         for start in range(0, len(array), CHUNK):
             if not np.isfinite(array[start : start + CHUNK]).all():
@@ -123,10 +124,9 @@ def _finite(good: Arrays) -> None:
 
 
 def _diverged(error: object, epoch: int, epochs: int, history: History) -> RunFailed:
-    last = f"{history.loss[-1]:.6g}" if history.loss else "none"
+    last = f"{epoch - 1}, of loss {history.loss[-1]:.6g}" if history.loss else "none"
     return RunFailed(
-        f"the loss became {error} in epoch {epoch} of {epochs}; last good epoch's "
-        f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
+        f"the loss became {error} in epoch {epoch} of {epochs}; last good epoch: {last}; {REMEDY}"
     )
 
 

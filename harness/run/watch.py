@@ -1,5 +1,6 @@
 """What a model says of the images, asked while it is trained and afterwards."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,6 +21,8 @@ from harness.score.reference import IMAGES, make_reference
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 NOBODY = np.arange(0)  # no images
+# What helps a training whose numbers run away.
+REMEDY = "try a smaller learning_rate, gradient_clip (as 1) or another clamp"
 
 Rows = NDArray[np.int64]
 
@@ -71,7 +74,11 @@ class Watch:
                 self._save_reference(model, epoch, name, np.sort(rows[:IMAGES]))
         self.history.bank_bytes = model.bank_bytes
         if len(self.held):
-            self.history.holdout[epoch] = self._holdout_loss(model)
+            self.history.holdout[epoch] = loss = self._holdout_loss(model)
+            if not math.isfinite(loss):
+                raise RunFailed(
+                    f"the held-out images' loss became {loss} at epoch {epoch}{self._help}"
+                )
         if self.defective is not None:
             self._validate(model, epoch, self.defective)
 
@@ -105,10 +112,18 @@ class Watch:
     ) -> Iterator[Energies]:
         for energies in energies_in_batches(model, images, self.variant, self.device, rows):
             if not energies.isfinite():
-                which, loss = "a test" if rows is None else "a validation", self.history.loss
-                last = f"; last epoch's loss: {loss[-1]:.6g}" if loss else ""
-                raise RunFailed(f"{which} image's energy is not finite at epoch {epoch}{last}")
+                which = "a test" if rows is None else "a validation"
+                raise RunFailed(
+                    f"{which} image's energy is not finite at epoch {epoch}{self._help}"
+                )
             yield energies
+
+    @property
+    def _help(self) -> str:
+        """What to do about numbers that are not finite."""
+        if not (loss := self.history.loss):  # nothing is trained: the features are to blame
+            return "; try feature_dtype=float32"
+        return f"; last epoch's loss: {loss[-1]:.6g}; {REMEDY}, or feature_dtype=float32"
 
 
 def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Energies:

@@ -94,17 +94,13 @@ def anomaly_maps(
     Returns:
         (B, size, size), of the energies' type. Memory: that of B maps a tap.
     """
-    parts, link = MAPS[score_map]
     total = sum(tap_weights)
     scales = []
     for tap, (energy, log_det) in enumerate(energies):
         of = reference[tap] if reference else _NOTHING
-        read = [
-            link(SCALES[tap_scale](PARTS[part](energy, log_det), of, part, tap_position, p_floor))
-            for part in parts
-        ]
-        values = read[0] if len(read) == 1 else torch.stack(read).mean(0)
-        values = centred(values, centring)
+        values = centred(
+            _read(energy, log_det, of, score_map, tap_scale, tap_position, p_floor), centring
+        )
         weight = tap_weights[tap] * len(energies) / total if tap_weights else 1.0
         scales.append((values if weight == 1.0 else values * weight)[:, None])
     upsampled = torch.stack(
@@ -117,6 +113,55 @@ def anomaly_maps(
 
 
 _NOTHING = TapReference(0, torch.empty(0), torch.empty(0))  # where no scale asks for one
+
+
+def _read(
+    energy: Tensor,
+    log_det: Tensor,
+    of: TapReference,
+    score_map: str,
+    tap_scale: str,
+    tap_position: str,
+    p_floor: float,
+) -> Tensor:
+    """A tap's map (B, h, w), before any centring."""
+    parts, link = MAPS[score_map]
+    read = [
+        link(SCALES[tap_scale](PARTS[part](energy, log_det), of, part, tap_position, p_floor))
+        for part in parts
+    ]
+    return read[0] if len(read) == 1 else torch.stack(read).mean(0)
+
+
+def count_saturated(
+    energies: Sequence[tuple[Tensor, Tensor]],
+    *,
+    score_map: str,
+    tap_scale: str = "none",
+    tap_position: str = "global",
+    p_floor: float = 0.0,
+    reference: Reference | None = None,
+) -> list[int]:
+    """Count each tap's values that are what an infinite energy would give: there pixels tie.
+
+    The arguments are those of :func:`anomaly_maps`.
+
+    >>> one = [(torch.tensor([[[3.0, 200.0]]]), torch.zeros(1, 1, 2))]
+    >>> count_saturated(one, score_map="exp-mean"), count_saturated(one, score_map="nll")
+    ([1], [0])
+    """
+    counts = []
+    for tap, (energy, log_det) in enumerate(energies):
+        rule = (
+            reference[tap] if reference else _NOTHING,
+            score_map,
+            tap_scale,
+            tap_position,
+            p_floor,
+        )
+        end = _read(torch.full_like(energy[:1], torch.inf), torch.zeros_like(log_det[:1]), *rule)
+        counts.append(int((_read(energy, log_det, *rule) == end).sum()))
+    return counts
 
 
 def centred(maps: Tensor, level: str) -> Tensor:

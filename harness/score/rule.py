@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.score.images import image_scores
-from harness.score.maps import anomaly_maps
+from harness.score.maps import anomaly_maps, count_saturated
 from harness.score.reference import Reference
 
 CHUNK = 16  # images whose maps are made together: bounds memory, whatever the category's size
@@ -49,14 +49,10 @@ def _score(
     if not energies.taps:
         assert own is not None, "a method without maps has image scores of its own"
         return None, own
-    rule = (variant.score_map, variant.tap_scale)
+    rule, images = _rules(variant)
     maps = _maps(variant, energies, reference, rule)
     if own is not None:
         return maps, own
-    images = (
-        variant.score_map if variant.image_score_map == "same" else variant.image_score_map,
-        variant.tap_scale if variant.image_tap_scale == "same" else variant.image_tap_scale,
-    )
     judged = maps if images == rule else _maps(variant, energies, reference, images)
     scores = image_scores(
         judged,
@@ -65,6 +61,50 @@ def _score(
         image_centring=variant.image_centring,
     )
     return maps, scores
+
+
+def _rules(variant: Variant) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The score_map and tap_scale of the maps, and of those that image scores are made of."""
+    images = (
+        variant.score_map if variant.image_score_map == "same" else variant.image_score_map,
+        variant.tap_scale if variant.image_tap_scale == "same" else variant.image_tap_scale,
+    )
+    return (variant.score_map, variant.tap_scale), images
+
+
+def saturation(
+    variant: Variant, energies: Iterable[Energies], reference: Reference | None = None
+) -> list[float]:
+    """Measure which share of each tap's values is at the end of its map, where pixels tie.
+
+    Args:
+        variant: its score rule; of its maps and those of the image scores the larger share.
+        energies: of all test images, in parts.
+        reference: where the rule reads one.
+
+    >>> from harness.experiment.variant import Variant
+    >>> far = Energies([(torch.tensor([[[1.0, 150.0]]]), torch.zeros(1, 1, 2))])
+    >>> saturation(Variant(), [far]), saturation(Variant(score_map="nll"), [far])
+    ([0.5], [0.0])
+    """
+    rules = dict.fromkeys(_rules(variant))
+    counts, values = [], []
+    for part in energies:
+        found = [
+            count_saturated(
+                part.taps,
+                score_map=score_map,
+                tap_scale=tap_scale,
+                tap_position=variant.tap_position,
+                p_floor=variant.p_floor,
+                reference=reference,
+            )
+            for score_map, tap_scale in rules
+        ]
+        counts.append(torch.tensor(found))
+        values.append(torch.tensor([e.numel() for e, _ in part.taps]))
+    most = torch.stack(counts).sum(0).amax(0)
+    return [float(share) for share in most / torch.stack(values).sum(0)]
 
 
 def _maps(

@@ -134,6 +134,9 @@ TEST = "left/test/bright/001.png"
 MASK = "left/ground_truth/bright/001_mask.png"
 NOT = r"expected an image; it cannot be read"
 # base layout, what is done to it, the message, further options
+DEEP = ("--set", "norm=batch", "--set", "image_size=32", "--set", "taps=4")
+ONE_VALUE = (*DEEP, "--set", "batch_size=7")  # one image is left over, at a tap of one position
+
 BAD = {
     # the root, the category, the options
     "root missing": ("mvtec_ad", lose("*"), r"got dat, which does not exist; did you mean 'data'", "--data", "dat"),
@@ -167,6 +170,9 @@ BAD = {
     "one training image": ("mvtec_ad", lose("left/train/good/00[1-9].png"), r"expected at least 2 images of left to train on; got 1"),
     "one left by holdout": ("mvtec_ad", None, r"to train on; got 1 \(holdout=0\.9 of 8\); add images, or lower", "--set", "holdout=0.9"),
     "one photo": ("folder", lose("*.png"), r"expected images .* found none"),
+    "none held out": ("mvtec_ad", None, r"at least 1 image of left to be held out; got 0 \(holdout=0\.05 of 8\)", "--set", "holdout=0.05"),
+    "a batch norm of one value": ("mvtec_ad", None, r"batch norm: expected at least 2 values .* of 8 at a tap of 1 × 1 .*drop_last", *ONE_VALUE),
+    "one good photo": ("folder", lose("[1-9].png"), r"data: expected at least 2 good images, .* got 1, 0\.png; add some"),
     "no whole batch": ("mvtec_ad", None, r"expected at least 32 images of left to train on; got 8", "--set", "drop_last=true"),
     "two photos": ("folder", lose("[2-9].png", "test", "ground_truth"), r"expected at least 2 images of data to train on; got 1"),
     "the same image in train and test": ("mvtec_ad", copy(IMAGE, "left/test/good/x.png"), r"x\.png: expected a test image that is not trained on.*003\.png.*leaks=allow"),

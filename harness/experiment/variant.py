@@ -14,7 +14,7 @@ from typing import Any, Self, get_type_hints
 
 from harness.errors import InputError, unknown
 from harness.experiment.choices import METHODS
-from harness.experiment.feature_spec import FeatureSpec
+from harness.experiment.feature_spec import FeatureSpec, shape_of
 from harness.experiment.fields.declare import MethodName, choice
 from harness.experiment.fields.features import Features
 from harness.experiment.fields.flow import Flow
@@ -47,6 +47,8 @@ class Variant(Scoring, Training, Flow, Features, _Method):
     def __post_init__(self) -> None:
         for name in FIELDS:
             object.__setattr__(self, name, checked(name, getattr(self, name), HINTS[name]))
+        if len(set(self.shape)) == 1:  # equal work has one digest
+            object.__setattr__(self, "image_size", self.shape[0])
         self._check_method()
         if self.tap_weights and len(self.tap_weights) != len(self.taps):
             raise InputError(
@@ -117,6 +119,15 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Give height and width of the input, and of its maps, pixels.
+
+        >>> Variant(image_size=(256, 640)).shape
+        (256, 640)
+        """
+        return shape_of(self.image_size)
+
+    @property
     def feature_spec(self) -> FeatureSpec:
         """Give what decides its cached features."""
         names = (name for name in FIELDS if ABOUT[name]["stage"] == "features")
@@ -169,6 +180,12 @@ class Variant(Scoring, Training, Flow, Features, _Method):
             raise InputError(
                 f"epoch_selection: {method.name} gives no map; expected another rule than "
                 f"{self.epoch_selection}, as best-image-on-test"
+            )
+        if self.image_score == "own" and self.resize == "pad":
+            other = ", or another image_score, as max" if method.localises else ""
+            raise InputError(
+                f"resize: {method.name}'s own image score sees the padding too; expected square "
+                f"or crop{other}; got pad"
             )
         if self.image_score == "own" and not method.has_own_score:
             raise InputError(

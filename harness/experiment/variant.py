@@ -181,12 +181,6 @@ class Variant(Scoring, Training, Flow, Features, _Method):
                 f"epoch_selection: {method.name} gives no map; expected another rule than "
                 f"{self.epoch_selection}, as best-image-on-test"
             )
-        if self.image_score == "own" and self.resize == "pad":
-            other = ", or another image_score, as max" if method.localises else ""
-            raise InputError(
-                f"resize: {method.name}'s own image score sees the padding too; expected square "
-                f"or crop{other}; got pad"
-            )
         if self.image_score == "own" and not method.has_own_score:
             raise InputError(
                 f"image_score: {method.name} has no image score of its own; expected "

@@ -8,9 +8,11 @@ from harness.data.check import check
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
+from harness.data.frame import boxes_of
 from harness.data.remarks import Remark
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import InputError, unknown
+from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
@@ -183,6 +185,7 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> tuple[Remark, .
     said: list[Remark] = []
     for category in categories.values():
         said += check(category, leaks=leaks)
+        _refuse_seen_padding(study, category)
         images = len(category.train)
         for holdout, least in needs:
             if (left := images - round(holdout * images)) < least:
@@ -192,6 +195,19 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> tuple[Remark, .
                     "add images, or lower holdout or, with drop_last, batch_size"
                 )
     return tuple(said)
+
+
+def _refuse_seen_padding(study: Study, category: Category) -> None:
+    """Refuse image scores of a method's own where images are padded: it is not told where."""
+    for v in study.variants:
+        images = (*category.train, *category.test) if v.image_score == "own" else ()
+        if boxes_of(images, v.image_size, v.resize) is not None:
+            method = METHODS[v.method]
+            other = ", or another image_score, as max" if method.localises else ""
+            raise InputError(
+                f"resize: {method.name}'s own image score would see what pad puts around the "
+                f"images of {category.name}; expected square or crop{other}; got pad"
+            )
 
 
 def _checked(plan: Plan) -> Plan:

@@ -1,15 +1,24 @@
 """What lies around a photo has no part in a score, a map or a metric."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from drawn_maps import draw_masks
+from tiny import TINY, Here
 
 from harness.data.frame import Box
+from harness.errors import InputError
+from harness.experiment.record import read_records
+from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.run.energies import History
 from harness.run.evaluate import PackedMasks, evaluate, per_image
+from harness.run.plan import make_plan
+from harness.run.rescore import rescore_study
+from harness.run.sweep import run_study
 from harness.score.reference import make_reference
 from harness.score.rule import score, score_in_chunks
 
@@ -113,3 +122,39 @@ def test_tables_are_of_what_is_seen():
     assert seen.count == alone.count == len(BOXES) * 8 * 6
     assert torch.allclose(seen.tables[0], alone.tables[0])  # by the mean of all positions
     assert torch.allclose(seen.moments[..., :6], alone.moments)
+
+
+def test_square_photos_in_a_wide_input_end_to_end(settings):
+    """Copies, turns, tables and drawn defects among it; scored anew it is what it was."""
+    variant = TINY.replace(
+        image_size=(32, 64), resize="pad", epochs=1, flow_steps=1, weights="random", holdout=0.25,
+        validation="synthetic", augmentation="turns", augmentation_copies=1, test_turns=2,
+        tap_scale="quantile",
+    )  # fmt: skip
+    study = Study(name="wide", asks="?", bases={"wide": variant}, vary=({},), seeds=(0,))
+    settings = replace(settings, categories=("left",), speed=False)
+    plan = make_plan(study, settings)
+    assert not run_study(plan, settings, print, executor=Here()).failed
+    (record,) = read_records(settings.results)
+    assert Variant.from_fields(record.variant) == variant
+    assert (record.protocol.map_size, record.images.pixels) == ((32, 64), 32 * 32)
+    assert max(record.images.defect_pixels) == 12**2  # 24 of 64 pixels a side
+    assert record.epochs[0].validation.keys() == {"image_auroc", "pixel_auroc"}
+    with np.load(plan.place(plan.cells[0]).gallery) as kept:
+        assert (
+            np.isnan(kept["maps"]).sum(2).tolist() == np.full((len(kept["maps"]), 32), 32).tolist()
+        )
+        assert (kept["images"][..., [*range(16), *range(48, 64)], :] == 255).all()
+    assert rescore_study(plan, settings).recorded == 1
+    (again,) = read_records(settings.results)
+    assert (again.metrics, again.images) == (record.metrics, record.images)
+
+
+@pytest.mark.parametrize("method", ["patchcore", "differnet"])
+def test_a_score_that_would_see_the_padding_is_refused(method, settings):
+    variant = TINY.replace(method=method, resize="pad", image_size=(32, 64))
+    study = Study(name="own", asks="?", bases={"own": variant}, vary=({},), seeds=(0,))
+    with pytest.raises(InputError, match=r"resize: .* own image score would see .*; got pad"):
+        make_plan(study, settings)
+    variant = variant.replace(image_size=64)  # which the photos fill
+    make_plan(replace(study, bases={"own": variant}), settings)

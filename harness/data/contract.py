@@ -20,6 +20,7 @@ from harness.data.facts import Facts, MaskFacts, facts_of, mask_facts_of
 from harness.data.folders import printable
 from harness.data.motion import Motion
 from harness.errors import InputError
+from harness.experiment.feature_spec import Size, shape_of
 
 
 class ImageSource(Protocol):
@@ -304,8 +305,8 @@ def _made(
     return Category(dataset.name, name, train, test, dataset.layout, root=dataset.root)
 
 
-def read_image(image: Sample | Path, size: int, resize: str = "square") -> NDArray[np.uint8]:
-    """Read an image as RGB, fitted into a square: (size, size, 3).
+def read_image(image: Sample | Path, size: Size, resize: str = "square") -> NDArray[np.uint8]:
+    """Read an image as RGB, fitted into an input of this size: (H, W, 3).
 
     Bilinear with anti-aliasing (PIL), as torchvision's Resize on PIL images in the
     reproductions; ``resize`` as in :func:`harness.data.images.squared`.
@@ -315,15 +316,15 @@ def read_image(image: Sample | Path, size: int, resize: str = "square") -> NDArr
 
 
 def read_mask(
-    mask: Sample | Path | None, size: int, resize: str = "square", rule: str = "nearest"
+    mask: Sample | Path | None, size: Size, resize: str = "square", rule: str = "nearest"
 ) -> NDArray[np.bool_]:
-    """Read a mask, fitted as its image: where its defects are, (size, size).
+    """Read a mask, fitted as its image: where its defects are, (H, W).
 
     No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.squared_mask`.
     """
     sample = mask if isinstance(mask, Sample) else Sample(Path(), masks=(mask,) if mask else ())
     if not sample.masks:
-        return np.zeros((size, size), dtype=bool)
+        return np.zeros(shape_of(size), dtype=bool)
     return images.squared_mask(sample.defective(), size, resize, rule)
 
 

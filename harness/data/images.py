@@ -9,6 +9,7 @@ Pillow's limit of pixels. How masks are read: :func:`look_at_mask`.
 """
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,9 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from harness.data import labelme
 from harness.data.formats import AVIF, HEIC, SUFFIXES, unread
+from harness.data.frame import interior, surround
 from harness.errors import InputError
+from harness.experiment.feature_spec import Size, shape_of
 
 __all__ = ["SUFFIXES", "unread"]  # beside what is defined here
 
@@ -183,41 +186,69 @@ def look_at_mask(path: Path, content: bytes) -> MaskPicture:
     return MaskPicture(defects, picture.format, picture.pictures, odd)
 
 
-def squared(image: Image.Image, size: int, resize: str, filter_: Image.Resampling) -> Image.Image:
-    """Fit an image into a square.
+def squared(image: Image.Image, size: Size, resize: str, filter_: Image.Resampling) -> Image.Image:
+    """Fit an image into a backbone's input.
 
     Args:
         image: of any size.
-        size: side of the square, pixels.
-        resize: ``square``: stretched; ``crop``: the shorter side to size · 256/224, then the
-            centre (SPADE, PaDiM: Resize(256) and CenterCrop(224)).
+        size: side of the square, or height and width, pixels.
+        resize: a key of :data:`FITS`.
         filter_: Pillow's.
 
     >>> wide = Image.new("RGB", (512, 256))
-    >>> squared(wide, 224, "crop", Image.Resampling.BILINEAR).size
-    (224, 224)
+    >>> [squared(wide, 224, resize, Image.Resampling.BILINEAR).size for resize in FITS]
+    [(224, 224), (224, 224), (224, 224)]
     """
-    if resize == "square":
-        return image.resize((size, size), filter_)
-    scale = round(size * CROP) / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.resize((width, height), filter_).crop((left, top, left + size, top + size))
+    return FITS[resize](image, shape_of(size), filter_)
 
 
-def squared_mask(mask: Mask, size: int, resize: str, rule: str) -> Mask:
-    """Fit a mask (H, W) as its image, (size, size).
+def _stretched(
+    image: Image.Image, shape: tuple[int, int], filter_: Image.Resampling
+) -> Image.Image:
+    return image.resize(shape[::-1], filter_)
+
+
+def _cropped(image: Image.Image, shape: tuple[int, int], filter_: Image.Resampling) -> Image.Image:
+    """The centre, scaled to cover CROP of the shape: SPADE's Resize(256) and CenterCrop(224)."""
+    wanted = shape[::-1]
+    scale = max(round(w * CROP) / side for w, side in zip(wanted, image.size, strict=True))
+    sides = [max(w, round(side * scale)) for w, side in zip(wanted, image.size, strict=True)]
+    left, top = (round((side - w) / 2) for w, side in zip(wanted, sides, strict=True))
+    whole = image.resize((sides[0], sides[1]), filter_)
+    return whole.crop((left, top, left + wanted[0], top + wanted[1]))
+
+
+def _padded(image: Image.Image, shape: tuple[int, int], filter_: Image.Resampling) -> Image.Image:
+    box = interior(image.size, shape, "pad")
+    inside = image.resize(box.shape[::-1], filter_)
+    return Image.fromarray(surround(np.asarray(inside), box, shape))
+
+
+# How an image is fitted into (height, width); of the field ``resize``.
+FITS: dict[str, Callable[[Image.Image, tuple[int, int], Image.Resampling], Image.Image]] = {
+    "square": _stretched,
+    "crop": _cropped,
+    "pad": _padded,
+}
+
+
+def squared_mask(mask: Mask, size: Size, resize: str, rule: str) -> Mask:
+    """Fit a mask (H, W) as its image, (height, width); nothing beyond the image is a defect.
 
     Args:
         mask: in the image's own size.
-        size: side of the square, pixels.
+        size: side of the square, or height and width, pixels.
         resize: as in :func:`squared`.
         rule: ``nearest``; or ``covered``: bilinear, and only pixels that the defect covers
             whole count (gathierry's reproduction casts the resized mask to whole numbers).
     """
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     filter_ = Image.Resampling.NEAREST if rule == "nearest" else Image.Resampling.BILINEAR
-    return np.asarray(np.asarray(squared(grey, size, resize, filter_)) == 255)
+    whole = np.asarray(np.asarray(squared(grey, size, resize, filter_)) == 255)
+    box = interior(grey.size, size, resize)
+    inside = np.zeros_like(whole)
+    inside[box.rows, box.columns] = whole[box.rows, box.columns]
+    return inside
 
 
 def _values(picture: Picture, path: Path) -> tuple[NDArray[Any], float]:

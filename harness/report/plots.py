@@ -221,10 +221,10 @@ def gallery(selection: Selection, label: str, category: str) -> Figure | None:
     if (data := _kept(path)) is None:
         return None
     count = len(data["images"])
-    figure, axes = plt.subplots(
-        2, count, figsize=(1.9 * count, 4.3), squeeze=False, layout="constrained"
-    )
-    low, high = data["maps"].min(), data["maps"].max()
+    height, width = data["maps"].shape[1:]
+    size = (1.9 * count, 0.5 + 3.8 * height / width)
+    figure, axes = plt.subplots(2, count, figsize=size, squeeze=False, layout="constrained")
+    low, high = np.nanmin(data["maps"]), np.nanmax(data["maps"])
     for column in range(count):
         image, mask, anomaly = (data[k][column] for k in ("images", "masks", "maps"))
         for axis in axes[:, column]:

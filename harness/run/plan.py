@@ -8,6 +8,7 @@ from harness.data.check import check
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
+from harness.data.frame import boxes_of
 from harness.data.left_out import left_out
 from harness.data.remarks import Remark
 from harness.data.roles import match
@@ -198,6 +199,7 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> list[Remark]:
         said += check(category, leaks=leaks)
         for holdout, least in sorted(needs):
             _enough(category, holdout, least)
+        _refuse_seen_padding(study, category)
     return said
 
 
@@ -217,6 +219,19 @@ def _enough(category: Category, holdout: float, least: int) -> None:
             f"{where}: expected at least 1 image of {category.name} to be held out; got 0 "
             f"(holdout={holdout:g} of {images}); add images, raise holdout, or set it to 0"
         )
+
+
+def _refuse_seen_padding(study: Study, category: Category) -> None:
+    """Refuse image scores of a method's own where images are padded: it is not told where."""
+    for v in study.variants:
+        images = (*category.train, *category.test) if v.image_score == "own" else ()
+        if boxes_of(images, v.image_size, v.resize) is not None:
+            method = METHODS[v.method]
+            other = ", or another image_score, as max" if method.localises else ""
+            raise InputError(
+                f"resize: {method.name}'s own image score would see what pad puts around the "
+                f"images of {category.name}; expected square or crop{other}; got pad"
+            )
 
 
 def _checked(plan: Plan) -> Plan:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.data.frame import Boxes
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
@@ -44,6 +45,8 @@ def train(
     augmented: Arrays = (),
     turned: Arrays = (),
     defective: DefectiveCopies | None = None,
+    good_boxes: Boxes = None,
+    test_boxes: Boxes = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -61,13 +64,18 @@ def train(
             row: every epoch trains on one of each image's in its place; empty: on the images.
         turned: of the test images' turned copies, likewise; scored beside them.
         defective: copies of all good images; those of the held-out ones are scored too.
+        good_boxes: where the input shows each good image, if not everywhere; it is learnt whole.
+        test_boxes: where it shows each test image.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
     """
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
-    watch = Watch(variant, device, history, good, test, turned, defective)
+    watch = Watch(
+        variant, device, history, good, test, turned, defective,
+        good_boxes=good_boxes, test_boxes=test_boxes,
+    )  # fmt: skip
     if not model.trained:
         _finite(good)
         watch.look(model, 1)

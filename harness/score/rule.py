@@ -1,10 +1,12 @@
 """A variant's score rule: from what a method says to maps and image scores."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from harness.data.frame import Box, Boxes
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.score.images import image_scores
@@ -15,45 +17,70 @@ CHUNK = 16  # images whose maps are made together: bounds memory, whatever the c
 
 
 def score(
-    variant: Variant, energies: Energies, reference: Reference | None = None
+    variant: Variant, energies: Energies, reference: Reference | None = None, boxes: Boxes = None
 ) -> tuple[Tensor | None, Tensor]:
-    """Make anomaly maps (N, S, S) and image scores (N,) by the variant's score rule.
+    """Make anomaly maps (N, H, W) and image scores (N,) by the variant's score rule.
 
-    There are no maps from a method that does not localise.
+    There are no maps from a method that does not localise. Around an image's box its map is nan.
     """
-    maps, scores = zip(*score_in_chunks(variant, [energies], reference), strict=True)
-    if len(scores) == 1:
-        return maps[0], scores[0]
-    return None if maps[0] is None else torch.cat(maps), torch.cat(scores)
+    maps, scores = zip(*score_in_chunks(variant, [energies], reference, boxes), strict=True)
+    if maps[0] is None:
+        return None, torch.cat(scores)
+    if boxes is not None:
+        whole, rows = maps[0].new_full((len(boxes), *variant.shape), torch.nan), iter(boxes)
+        for placed, one in zip(whole, (m for some in maps for m in some), strict=True):
+            box = next(rows)
+            placed[box.rows, box.columns] = one
+        return whole, torch.cat(scores)
+    return (maps[0], scores[0]) if len(scores) == 1 else (torch.cat(maps), torch.cat(scores))
 
 
 def score_in_chunks(
-    variant: Variant, energies: Iterable[Energies], reference: Reference | None = None
+    variant: Variant,
+    energies: Iterable[Energies],
+    reference: Reference | None = None,
+    boxes: Boxes = None,
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Yield the maps and scores of :func:`score`, of CHUNK images and the rest of each part.
+
+    Where images have boxes, a chunk is of successive ones with the same box, and its maps are
+    those of the box alone.
 
     >>> from harness.experiment.variant import Variant
     >>> parts = [Energies([(torch.zeros(40, 2, 2), torch.zeros(40, 2, 2))])]
     >>> [maps.shape[0] for maps, _ in score_in_chunks(Variant(image_size=64), parts)]
     [16, 16, 8]
     """
+    before = 0
     for part in energies:
         for start in range(0, len(part), CHUNK):
-            yield _score(variant, part.rows(slice(start, start + CHUNK)), reference)
+            some = part.rows(slice(start, start + CHUNK))
+            first = 0
+            for box, count in _runs(boxes, before + start, len(some)):
+                rows = some.rows(slice(first, first := first + count))
+                yield _score(variant, rows, reference, box)
+        before += len(part)
+
+
+def _runs(boxes: Boxes, start: int, count: int) -> list[tuple[Box | None, int]]:
+    """Successive images with the same box, from one on: the box, and how many they are."""
+    if boxes is None:
+        return [(None, count)]
+    return [(box, len(list(run))) for box, run in groupby(boxes[start : start + count])]
 
 
 def _score(
-    variant: Variant, energies: Energies, reference: Reference | None
+    variant: Variant, energies: Energies, reference: Reference | None, box: Box | None
 ) -> tuple[Tensor | None, Tensor]:
     own = energies.images if variant.image_score == "own" else None
     if not energies.taps:
         assert own is not None, "a method without maps has image scores of its own"
         return None, own
     rule, images = _rules(variant)
-    maps = _maps(variant, energies, reference, rule)
+    maps = _maps(variant, energies, reference, rule, box)
     if own is not None:
         return maps, own
-    judged = maps if images == rule else _maps(variant, energies, reference, images)
+    judged = maps if images == rule else _maps(variant, energies, reference, images, box)
     scores = image_scores(
         judged,
         image_score=variant.image_score,
@@ -108,13 +135,17 @@ def saturation(
 
 
 def _maps(
-    variant: Variant, energies: Energies, reference: Reference | None, rule: tuple[str, str]
+    variant: Variant,
+    energies: Energies,
+    reference: Reference | None,
+    rule: tuple[str, str],
+    box: Box | None,
 ) -> Tensor:
     """The maps by this score_map and tap_scale; the rest as the variant has it."""
     score_map, tap_scale = rule
     return anomaly_maps(
         energies.taps,
-        size=variant.image_size,
+        size=variant.shape,
         score_map=score_map,
         scale_aggregation=variant.scale_aggregation,
         smoothing=variant.smoothing,
@@ -125,6 +156,7 @@ def _maps(
         tap_weights=variant.tap_weights,
         centring=variant.centring,
         reference=reference,
+        box=box,
     ).cpu()
 
 

@@ -160,7 +160,7 @@ BAD = {
     "nothing known": ("mvtec_ad", lose("*"), r"expected images or a known layout .* found neither", "--dataset", "surfaces"),
     "disturbed of another": ("folder", None, r"looks like folder: add --dataset folder", "--dataset", "disturbed-mvtec_ad"),
     "leaks": ("mvtec_ad", None, r"leaks: expected one of refuse, allow; got 'yes'", "--set", "leaks=yes"),
-    "resize": ("mvtec_ad", None, r"resize: expected one of square, crop; got 'pad'", "--set", "resize=pad"),
+    "resize": ("mvtec_ad", None, r"resize: expected one of square, crop, pad; got 'fill'", "--set", "resize=fill"),
     "mask rule": ("mvtec_ad", None, r"mask_resize: expected one of nearest, covered", "--set", "mask_resize=max"),
     # splits
     "no training images": ("mvtec_ad", lose("left/train/good/*"), r"left/train/good: expected training images; found none"),

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.10.9"
+nox.needs_version = ">=2025.10.14"  # download_python
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = False  # even where CI is set: pythons skips them
+nox.options.download_python = "never"
+PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 def install(session: nox.Session) -> None:
@@ -55,6 +58,13 @@ def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
     session.run("pytest", "-n", "auto", "--cov", "--cov-report=term", *session.posargs)
+
+
+@nox.session(default=False, python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Run the tests on every Python of PYTHONS that is installed here: -- [pytest options]."""
+    install(session)
+    session.run("pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session

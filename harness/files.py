@@ -60,6 +60,11 @@ def home() -> Path:
     return folder
 
 
+def cache_folder() -> Path:
+    """Find the folder for what every use of the harness on this machine shares; it may be new."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "fastflow-harness"
+
+
 def read_table(
     file: Path, columns: Iterable[str], *, optional: Iterable[str] = ()
 ) -> dict[int, dict[str, str]]:

@@ -1,5 +1,6 @@
 """Progress of long work: a moving bar on a terminal, plain lines anywhere else."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def progress(
     stream = stream or sys.stderr
     bar = (
         _Moving(what, total, unit, stream)
-        if stream.isatty()
+        if stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         else _Lines(what, total, unit, stream)
     )
     try:

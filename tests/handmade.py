@@ -47,7 +47,7 @@ def changed(made, **changes):
     """A record with some of its content changed; a dictionary changes a block in part."""
     content = msgspec.to_builtins(made)
     for key, value in changes.items():
-        content[key] = content[key] | value if isinstance(value, dict) else value
+        content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
     return content
 
 

@@ -38,14 +38,13 @@ def examine(
     settings = Settings(results=results)
     device = torch_device(settings.device)
     about = environment(device, cores())
-    native = "yes" if compiled.library() else "no: no C++ compiler (c++, or CXX)"
     machine = {
         "harness": about.harness,
         "python": about.python,
         **about.versions,
         "device": f"{device} ({about.device_name})",
         "cores": cores(),
-        "compiled flow steps": native,
+        "compiled flow steps": f"no: {why}" if (why := compiled.why_not()) else "yes",
         "bfloat16 on this device": torch.cuda.is_bf16_supported() if device != "cpu" else "yes",
         "free disk for results": f"{shutil.disk_usage(_nearest(results)).free / 2**30:.0f} GiB",
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.cli import options
+from harness.experiment.feature_spec import shape_of
 from harness.studies import STUDIES
 
 # What shells are told beside what they find in the parser; {studies}: names.
@@ -59,9 +60,10 @@ def cache(options: options.Cache) -> int:
         print(json.dumps(entries, indent=1))
         return 0
     for e in entries:
+        size = "×".join(map(str, shape_of(e["image_size"])))
         print(
             f"{e['entry']}  {e['bytes'] / 2**20:8.1f} MiB  {e['images']:4} images  "
-            f"{e['dataset']}/{e['category']}  {e['backbone']} @ {e['image_size']}"
+            f"{e['dataset']}/{e['category']}  {e['backbone']} @ {size}"
         )
     total = sum(e["bytes"] for e in entries)
     print(f"{len(entries)} entries, {total / 2**20:.1f} MiB below {cache.folder}")

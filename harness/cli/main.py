@@ -3,14 +3,15 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 
 import harness
 from harness.cli import data, machine, paper, studies
 from harness.cli.options import add_options, filled
+from harness.cli.surroundings import discard_output, settle
 from harness.errors import InputError
-from harness.files import home
 
 ABOUT = """\
 FastFlow ablations that can be reproduced, and the methods it is compared with.
@@ -61,9 +62,26 @@ COMMANDS: dict[str, dict[str, Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    options = make_parser().parse_args(arguments)
     try:
-        home()  # before the libraries that look for it
+        try:
+            return _obeyed(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `harness list | head`
+        discard_output()
+        return 0
+    except OSError as error:
+        discard_output()
+        with suppress(OSError):  # of standard error itself
+            print(f"harness: what is printed: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _obeyed(arguments: Sequence[str] | None) -> int:
+    """Run one command, and say what ended it."""
+    try:
+        settle()
+        options = make_parser().parse_args(arguments)
         return int(options.command(filled(options.kind, options)))
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)
@@ -71,9 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("harness: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `harness list | head`
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:  # no right, no space left, a name too long
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         print(f"harness: {what}; expected to be able to read and write it", file=sys.stderr)

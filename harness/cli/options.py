@@ -65,7 +65,19 @@ def _read_as(hint: Any) -> dict[str, Any]:  # noqa: ANN401
     if get_origin(hint) is list:
         return {"action": "append", "type": get_args(hint)[0], "default": []}
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
-    return {"type": kinds[0]}
+    return {"type": _path if kinds[0] is Path else kinds[0]}
+
+
+def _path(text: str) -> Path:
+    """A path, with a ~ that the shell left, as in ``--results=~/x``.
+
+    >>> _path("~/x") == Path.home() / "x", _path("~nobody-here/x")
+    (True, PosixPath('~nobody-here/x'))
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user: a name like any other, as in the shell
+        return Path(text)
 
 
 def filled(options: type, namespace: argparse.Namespace) -> Any:  # noqa: ANN401

@@ -177,10 +177,13 @@ def _say(remarks: Sequence["Remark"], *, strict: bool) -> None:
 
 def _print_table(plan: "Plan", *, as_json: bool) -> None:
     from harness.report import tables
+    from harness.report.cautions import cautions
     from harness.report.selection import Selection
 
     selection = Selection(plan.study, plan.results, plan.dataset, plan.about)
     frame = tables.runs(selection)
+    for said in cautions(selection):
+        print(said, file=sys.stderr)
     if as_json:
         print(frame.to_json(orient="records", indent=1))
         return

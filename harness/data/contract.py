@@ -5,10 +5,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,11 @@ from PIL import Image
 
 from harness.data import images
 from harness.data.counts import compare
+from harness.data.facts import Facts, MaskFacts, facts_of, mask_facts_of
 from harness.data.folders import printable
 from harness.data.motion import Motion
 from harness.errors import InputError
-
-
-class Facts(NamedTuple):
-    """Describe an image: SHA-256 of its content, format, (width, height) as shown."""
-
-    sha256: bytes
-    format: str
-    size: tuple[int, int]
+from harness.experiment.feature_spec import Size, shape_of
 
 
 class ImageSource(Protocol):
@@ -47,11 +41,37 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Depth:
+    """Decide what is white in the grey images of 16 bits among these files: one for all of them.
+
+    Cameras of 10, 12 or 14 bits store their values in 16 as they are, and nothing in the file
+    says so. Brightness has to stay comparable between images, so it is decided once for all
+    images of a category, and every sample of it carries the decision.
+
+    >>> Depth(()).bits
+    16
+    """
+
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def bits(self) -> int:
+        """Find how many of the 16 bits are used; 16 too where no image is such.
+
+        The files are decoded, unless they were before; kept when it goes to another process.
+        """
+        with ThreadPoolExecutor(4) as pool:
+            found = [f.grey for f in pool.map(facts_of, self.paths) if f.grey is not None]
+        return images.bits_for(max(found)) if found else 16
+
+
+@dataclass(frozen=True)
 class Sample:
     """Name one image: its file, its defect (``good`` for none) and its masks, if there are any.
 
     A defect is what any of its masks calls one. ``source`` gives the pixels where ``path`` holds
-    many images; ``motion`` moves image and masks.
+    many images; ``motion`` moves image and masks; ``depth`` decides what is white in 16 bits,
+    without it 65535.
 
     >>> Sample(Path("0.png")).label, Sample(Path("1.png"), "scratch").label
     (0, 1)
@@ -62,6 +82,7 @@ class Sample:
     masks: tuple[Path, ...] = ()
     source: ImageSource | None = None
     motion: Motion | None = None
+    depth: Depth | None = field(default=None, repr=False, compare=False)
 
     @property
     def label(self) -> int:
@@ -72,16 +93,18 @@ class Sample:
         """Find content, format and size before any motion; an InputError if damaged."""
         return self.source.facts() if self.source else facts_of(self.path)
 
-    def mask_facts(self) -> list[Facts]:
+    def mask_facts(self) -> list[MaskFacts]:
         """Find the masks' facts; an InputError if one is damaged."""
-        return [facts_of(path) for path in self.masks]
+        return [mask_facts_of(path) for path in self.masks]
 
     def image(self) -> Image.Image:
         """Read the image in its own size, RGB."""
         if self.source:
             image = self.source.image()
         else:
-            image = images.to_rgb(images.open_image(self.path), self.path)
+            image = images.open_image(self.path)
+            bits = self.depth.bits if self.depth and images.is_deep_grey(image) else 16
+            image = images.to_rgb(image, self.path, bits)
         return self.motion.move(image, Image.Resampling.BILINEAR) if self.motion else image
 
     def defective(self) -> NDArray[np.bool_]:
@@ -124,10 +147,12 @@ class Category:
         ['photos/test/7.png']
         """
         return [
-            printable(Path(os.path.relpath(s.path, self.root)).as_posix())
-            + (f"#{s.source.index}" if s.source else "")
-            for s in self.test
+            self.name_of(s.path) + (f"#{s.source.index}" if s.source else "") for s in self.test
         ]
+
+    def name_of(self, path: Path) -> str:
+        """Name a file by its path below ``root``, as text."""
+        return printable(Path(os.path.relpath(path, self.root)).as_posix())
 
     @property
     def contents(self) -> list[str]:
@@ -146,7 +171,7 @@ class Category:
     def counts(self) -> dict[str, int]:
         """Count images to train on, to test on, defective ones and masks."""
         labels = Counter(s.label for s in self.test)
-        masks = sum(bool(s.masks) for s in self.test)
+        masks = sum(bool(s.masks) for s in self.test if s.label)
         return {
             "train": len(self.train),
             "test": len(self.test),
@@ -156,31 +181,48 @@ class Category:
 
     @property
     def digest(self) -> str:
-        """Compute 16 hexadecimal digits over every image's content and role, in order."""
+        """Compute 16 hexadecimal digits over every image's content and role, in order.
+
+        And over what counts as white in images of 16 bits, if that is not 65535.
+        """
         return self._content[0]
 
     @property
     def form(self) -> str:
-        """Say format and size of the images, as in ``PNG 900x900``."""
+        """Say format and size of the images, as in ``PNG 900x900``.
+
+        Where images of 16 bits use fewer of them: ``PNG 900x900, 12 of 16 bits``.
+        """
         return self._content[1]
 
+    @property
+    def bits(self) -> int:
+        """Find how many bits its grey images of 16 bits use; 16 too where it has none."""
+        return self._content[2]
+
     @cached_property
-    def _content(self) -> tuple[str, str]:
-        """Digest and form together; kept when a category goes to another process."""
-        total, forms = hashlib.sha256(self.drawn.encode()), set()
+    def _content(self) -> tuple[str, str, int]:
+        """Digest, form and bits together; kept when a category goes to another process."""
+        total, forms, bits = hashlib.sha256(self.drawn.encode()), set(), 16
         for split, samples in (("train", self.train), ("test", self.test)):
             for sample, facts in zip(samples, all_facts(samples), strict=True):
-                forms.add(facts[1:])
+                forms.add((facts.format, facts.size))
+                if facts.grey is not None and sample.depth:
+                    bits = sample.depth.bits
                 total.update(f"{split}/{sample.defect}".encode(errors="surrogateescape"))
                 total.update(_pixels(sample.path) if self.drawn else facts.sha256)
                 for mask in sample.masks:
-                    total.update(_pixels(mask) if self.drawn else facts_of(mask).sha256)
+                    total.update(_pixels(mask) if self.drawn else mask_facts_of(mask).sha256)
                 if sample.motion:
                     total.update(str(sample.motion).encode())
         formats = "/".join(sorted({name for name, _ in forms}))
         width, height = next(iter(forms))[1]
         one = len({size for _, size in forms}) == 1
-        return total.hexdigest()[:16], f"{formats} {f'{width}x{height}' if one else 'mixed'}"
+        form = f"{formats} {f'{width}x{height}' if one else 'mixed'}"
+        if bits < 16:
+            total.update(f"{bits} bits".encode())
+            form += f", {bits} of 16 bits"
+        return total.hexdigest()[:16], form, bits
 
     def about(self) -> dict[str, Any]:
         """Say what a record says of the data.
@@ -237,21 +279,12 @@ def make_category(
     """Make a category that can be used.
 
     Raises:
-        InputError: a split is empty, a good image has a mask, or only some defective images
-            have one.
+        InputError: a split is empty, or only some defective images have a mask.
     """
-    made = Category(
-        dataset.name, name, tuple(train), tuple(test), dataset.layout, root=dataset.root
-    )
+    made = _made(dataset, name, tuple(train), tuple(test))
     for split, samples in (("training", made.train), ("test", made.test)):
         if not samples:
             raise InputError(f"{where}: expected {split} images of {name}; found none; add some")
-    for sample in (*made.train, *made.test):
-        if sample.masks and not sample.label:
-            raise InputError(
-                f"{sample.masks[0]}: expected no mask for the good image {sample.path.name}; "
-                "remove the mask, or label the image with its defect"
-            )
     bad = [s for s in made.test if s.label]
     bare = [s for s in bad if not s.masks]
     if bare and len(bare) < len(bad):
@@ -262,8 +295,18 @@ def make_category(
     return made
 
 
-def read_image(image: Sample | Path, size: int, resize: str = "square") -> NDArray[np.uint8]:
-    """Read an image as RGB, fitted into a square: (size, size, 3).
+def _made(
+    dataset: Dataset, name: str, train: tuple[Sample, ...], test: tuple[Sample, ...]
+) -> Category:
+    """A category whose images of 16 bits are of one white."""
+    depth = Depth(tuple(s.path for s in (*train, *test) if not s.source))
+    if depth.paths:
+        train, test = (tuple(replace(s, depth=depth) for s in part) for part in (train, test))
+    return Category(dataset.name, name, train, test, dataset.layout, root=dataset.root)
+
+
+def read_image(image: Sample | Path, size: Size, resize: str = "square") -> NDArray[np.uint8]:
+    """Read an image as RGB, fitted into an input of this size: (H, W, 3).
 
     Bilinear with anti-aliasing (PIL), as torchvision's Resize on PIL images in the
     reproductions; ``resize`` as in :func:`harness.data.images.squared`.
@@ -273,37 +316,21 @@ def read_image(image: Sample | Path, size: int, resize: str = "square") -> NDArr
 
 
 def read_mask(
-    mask: Sample | Path | None, size: int, resize: str = "square", rule: str = "nearest"
+    mask: Sample | Path | None, size: Size, resize: str = "square", rule: str = "nearest"
 ) -> NDArray[np.bool_]:
-    """Read a mask, any non-zero pixel a defect, fitted as its image: (size, size).
+    """Read a mask, fitted as its image: where its defects are, (H, W).
 
     No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.squared_mask`.
     """
     sample = mask if isinstance(mask, Sample) else Sample(Path(), masks=(mask,) if mask else ())
     if not sample.masks:
-        return np.zeros((size, size), dtype=bool)
+        return np.zeros(shape_of(size), dtype=bool)
     return images.squared_mask(sample.defective(), size, resize, rule)
 
 
 def _pixels(path: Path) -> bytes:
     """What an image shows, whatever compressed it."""
     return np.asarray(images.open_image(path)).tobytes()
-
-
-def facts_of(path: Path) -> Facts:
-    """Find an image file's facts, read once as long as the file does not change."""
-    try:
-        stat = path.stat()
-    except OSError:
-        images.read_bytes(path)  # says what is wrong
-        raise
-    return _read_facts(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=200_000)
-def _read_facts(path: Path, changed: int, bytes_: int) -> Facts:
-    content = images.read_bytes(path)
-    return Facts(hashlib.sha256(content).digest(), *images.header(path, content))
 
 
 def all_facts(samples: Sequence[Sample]) -> list[Facts]:

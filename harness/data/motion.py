@@ -1,5 +1,6 @@
 """A change of position, of an image and its mask alike."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,11 @@ class Motion:
         width, height = image.size
         cos, sin = (f(np.deg2rad(self.angle)) / self.zoom for f in (np.cos, np.sin))
         # Pillow asks, for every pixel of the result, where it comes from.
-        pad_x, pad_y = width // 2, height // 2
         x, y = width / 2 + self.right * width, height / 2 + self.down * height
+        # As far as a corner comes from: half a side, more where a long frame is turned.
+        far_x, far_y = (0.5 + abs(self.right)) * width, (0.5 + abs(self.down)) * height
+        pad_x = max(width // 2, math.ceil(abs(cos) * far_x + abs(sin) * far_y - width / 2) + 1)
+        pad_y = max(height // 2, math.ceil(abs(sin) * far_x + abs(cos) * far_y - height / 2) + 1)
         from_x, from_y = width / 2 + pad_x, height / 2 + pad_y
         matrix = (
             cos, -sin, from_x - cos * x + sin * y,

@@ -20,7 +20,7 @@ NUMBERS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bf
 def fused(
     backbone: Backbone, model: FastFlow, *, precision: str = "float32", pooling: int = 0
 ) -> Callable[[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Make the path from normalised images (B, 3, S, S) to the energies of every tap.
+    """Make the path from normalised images (B, 3, H, W) to the energies of every tap.
 
     Batch norms are folded into the convolutions before them, everything is channels-last, and
     on the CPU the weights are laid out once as its convolutions want them. In float32 the

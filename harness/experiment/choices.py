@@ -30,6 +30,7 @@ class MethodEntry:
         fields: further ones, by name.
         recipe: field → its paper's value.
         draws: whether its constructor takes a ``generator``.
+        images: training images that it needs at the least.
 
     >>> METHODS["padim"].trained, METHODS["differnet"].localises
     (False, False)
@@ -41,6 +42,7 @@ class MethodEntry:
     fields: frozenset[str]
     recipe: Mapping[str, Any]
     draws: bool
+    images: int
 
     @property
     def trained(self) -> bool:
@@ -73,11 +75,16 @@ def method_entry(
     *kinds: Kind,
     fields: Iterable[str] = (),
     draws: bool = True,
+    images: int = 2,
     **recipe: Any,  # noqa: ANN401
 ) -> MethodEntry:
-    """Make a method's entry; see :class:`MethodEntry`."""
+    """Make a method's entry; see :class:`MethodEntry`.
+
+    Most need two images: from one alone nothing is learnt of how good images differ. A flow would
+    make every position of it likely, and a covariance over images has n − 1 below it.
+    """
     recipe_ = MappingProxyType(recipe)
-    return MethodEntry(name, where, frozenset(kinds), frozenset(fields), recipe_, draws)
+    return MethodEntry(name, where, frozenset(kinds), frozenset(fields), recipe_, draws, images)
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -91,6 +98,7 @@ METHODS: dict[str, MethodEntry] = {
         "map",
         fields=("neighbours",),
         draws=False,
+        images=1,  # a bank of one image is a bank
         epochs=1,
         neighbours=50,
         score_map="nll",
@@ -113,6 +121,7 @@ METHODS: dict[str, MethodEntry] = {
         "harness.methods.patchcore:PatchCore",
         "map",
         fields=("coreset", "neighbours"),
+        images=1,
         epochs=1,
         score_map="nll",
         smoothing=4.0,

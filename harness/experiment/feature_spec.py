@@ -3,6 +3,17 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+Size = int | tuple[int, int]  # the side of a square, or (height, width), pixels
+
+
+def shape_of(size: Size) -> tuple[int, int]:
+    """Give height and width of an input.
+
+    >>> shape_of(256), shape_of((256, 640))
+    ((256, 256), (256, 640))
+    """
+    return (size, size) if isinstance(size, int) else size
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
@@ -11,10 +22,10 @@ class FeatureSpec:
     Attributes:
         backbone: timm's ``architecture.tag``.
         weights: ``pretrained`` or ``random``.
-        image_size: side of the square input, pixels.
+        image_size: side of the square input, or its height and width, pixels.
         taps: feature stages, or block indices of a transformer.
         dtype: of the cached numbers.
-        resize: how an image becomes a square.
+        resize: how an image is fitted into the input.
         views: turned copies of an image whose features at three sizes are pooled (DifferNet);
             0: the features of the image as it is.
         pooling: positions a side of the window over which each feature is averaged; 0: none.
@@ -29,7 +40,7 @@ class FeatureSpec:
 
     backbone: str
     weights: str = "pretrained"
-    image_size: int = 256
+    image_size: Size = 256
     taps: tuple[int, ...] = (1, 2, 3)
     dtype: str = "float32"
     resize: str = "square"
@@ -39,6 +50,11 @@ class FeatureSpec:
     augmentation_degrees: float = 180.0
     augmentation_copies: int = 8
     test_turns: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Give height and width of the input, pixels."""
+        return shape_of(self.image_size)
 
     @property
     def copies(self) -> int:

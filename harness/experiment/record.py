@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from harness.errors import InputError
+from harness.experiment.feature_spec import Size
 from harness.experiment.measured import Block, Environment, Macs, Measured, Parameters
 from harness.experiment.place import Place
 from harness.experiment.variant import Variant
@@ -60,7 +61,7 @@ class Protocol(Block, kw_only=True, omit_defaults=False):
     aupro_fpr_limit: float
     resize: str
     masks: str
-    map_size: int
+    map_size: Size
 
 
 class EpochSelection(Block, kw_only=True, omit_defaults=False):
@@ -101,7 +102,7 @@ class Images(Block, kw_only=True):
         defect: its kind; ``good`` for none.
         score: larger = more anomalous.
         defect_pixels: of its mask at the map's size; empty without masks or maps, as what follows.
-        pixels: of its map.
+        pixels: of its map; a list where they differ from image to image.
         found: the share of all normal pixels that score lower than its defective ones, on average.
         clear: the share of all defective pixels that score higher than its normal ones.
 
@@ -114,7 +115,7 @@ class Images(Block, kw_only=True):
     defect: list[str]
     score: list[float]
     defect_pixels: list[int] = msgspec.field(default_factory=list)
-    pixels: int = 0
+    pixels: int | list[int] = 0
     found: list[float | None] = msgspec.field(default_factory=list)
     clear: list[float | None] = msgspec.field(default_factory=list)
 
@@ -160,6 +161,9 @@ class Record(Block, kw_only=True):
     environment: Environment
     measured: Measured
     images: Images | None = None  # None: an old record
+    saturated: list[float] | None = (
+        None  # by tap: share of values at the map's end; None: not known
+    )
     rescored: Rescored | None = None
 
 
@@ -187,7 +191,7 @@ def read_record(path: Path) -> Record:
         InputError: it is none; the file and what is wrong are named.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: expected a run record; it cannot be read ({error}); remove it and run again"

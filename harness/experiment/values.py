@@ -122,4 +122,7 @@ def _type_in_words(hint: Any) -> str:  # noqa: ANN401
         return "whole numbers, as in 3,1"
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(value or "nothing" for value in get_args(hint))
-    return " or ".join(TYPES.get(kind, "none") for kind in get_args(hint) or (hint,))
+    kinds = get_args(hint) or (hint,)
+    return " or ".join(
+        _type_in_words(k) if get_origin(k) is tuple else TYPES.get(k, "none") for k in kinds
+    )

@@ -14,7 +14,7 @@ from typing import Any, Self, get_type_hints
 
 from harness.errors import InputError, unknown
 from harness.experiment.choices import METHODS
-from harness.experiment.feature_spec import FeatureSpec
+from harness.experiment.feature_spec import FeatureSpec, shape_of
 from harness.experiment.fields.declare import MethodName, choice
 from harness.experiment.fields.features import Features
 from harness.experiment.fields.flow import Flow
@@ -47,6 +47,8 @@ class Variant(Scoring, Training, Flow, Features, _Method):
     def __post_init__(self) -> None:
         for name in FIELDS:
             object.__setattr__(self, name, checked(name, getattr(self, name), HINTS[name]))
+        if len(set(self.shape)) == 1:  # equal work has one digest
+            object.__setattr__(self, "image_size", self.shape[0])
         self._check_method()
         if self.tap_weights and len(self.tap_weights) != len(self.taps):
             raise InputError(
@@ -115,6 +117,15 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         """Name the variant by 12 hexadecimal digits, the same in all versions and machines."""
         text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Give height and width of the input, and of its maps, pixels.
+
+        >>> Variant(image_size=(256, 640)).shape
+        (256, 640)
+        """
+        return shape_of(self.image_size)
 
     @property
     def feature_spec(self) -> FeatureSpec:

@@ -5,9 +5,10 @@ and right with probability 0.5, upside down with 0.3, and turns with 0.7; it giv
 pass the frozen backbone once and are cached, and an epoch takes one of each image: an endless
 augmentation would pass every image anew in every epoch.
 
-A copy is made of the square that would pass the backbone. What comes into view is the image
-mirrored at its border. A copy is drawn from the image's own pixels and the copy's number, so it
-depends neither on the other images nor on their order, and all seeds train on the same copies.
+A copy is made of the image as it would pass the backbone, and keeps its frame. What comes into
+view is the image mirrored at its border. A copy is drawn from the image's own pixels and the
+copy's number, so it depends neither on the other images nor on their order, and all seeds train
+on the same copies.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from harness.experiment.feature_spec import FeatureSpec
 
 SEED = 0  # of all draws
 
-Square = NDArray[np.uint8]  # an image (S, S, 3)
+Pixels = NDArray[np.uint8]  # an image (H, W, 3)
 
 
 class Chances(NamedTuple):
@@ -46,11 +47,11 @@ AUGMENTATIONS: dict[str, Chances] = {
 }
 
 
-def augmented(image: Square, spec: FeatureSpec) -> Square:
-    """Make an image's copies (K, S, S, 3); more copies begin with the fewer ones.
+def augmented(image: Pixels, spec: FeatureSpec) -> Pixels:
+    """Make an image's copies (K, H, W, 3); more copies begin with the fewer ones.
 
     Args:
-        image: bytes (S, S, 3).
+        image: bytes (H, W, 3).
         spec: its augmentation, largest angle in degrees, and number of copies K are used. Angles
             are drawn evenly from ± the largest.
 
@@ -72,8 +73,8 @@ def augmented(image: Square, spec: FeatureSpec) -> Square:
     return np.stack(copies)
 
 
-def evenly_turned(image: Square, turns: int) -> Square:
-    """Make the copies (turns - 1, S, S, 3) that, with the image, are turned by 360°/turns more.
+def evenly_turned(image: Pixels, turns: int) -> Pixels:
+    """Make the copies (turns - 1, H, W, 3) that, with the image, are turned by 360°/turns more.
 
     >>> evenly_turned(np.zeros((32, 32, 3), np.uint8), 4).shape
     (3, 32, 32, 3)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import InputError, unknown
+from harness.experiment.feature_spec import Size, shape_of
+from harness.experiment.values import show
 from harness.features.weights import PACKAGES, WeightsFile, check_state_dict, find_weights
 
 
@@ -36,7 +38,7 @@ class Backbone(nn.Module):
     Args:
         name: ``architecture.tag``.
         taps: increasing indices.
-        image_size: side of the square input, pixels.
+        image_size: side of the square input, or its height and width, pixels.
 
     Raises:
         InputError: no such architecture, tap or size.
@@ -47,15 +49,15 @@ class Backbone(nn.Module):
     [(64, 16, 4), (128, 8, 8)]
     """
 
-    def __init__(self, name: str, *, taps: Sequence[int], image_size: int) -> None:
+    def __init__(self, name: str, *, taps: Sequence[int], image_size: Size) -> None:
         super().__init__()
-        self.name, self.image_size, self.taps = name, image_size, tuple(taps)
+        self.name, self.shape, self.taps = name, shape_of(image_size), tuple(taps)
         self.model = _create(name)
         self.keys = tuple(self.model.state_dict())
         config = self.model.pretrained_cfg
-        fixed = config["input_size"][-1] if config.get("fixed_input_size") else image_size
-        if image_size != fixed:
-            raise InputError(f"image_size: {name} expects {fixed}; got {image_size}")
+        fixed = config["input_size"][-1]
+        if config.get("fixed_input_size") and self.shape != shape_of(fixed):
+            raise InputError(f"image_size: {name} expects {fixed}; got {show(image_size)}")
         # Transformers keep one width throughout and end in a norm that the taps need.
         self.norm = hasattr(self.model, "patch_embed") and hasattr(self.model, "norm")
         try:
@@ -74,7 +76,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Give features (B, C, H, W) of normalised images (B, 3, S, S), fine to coarse."""
+        """Give features (B, C, H, W) of normalised images (B, 3, H, W), fine to coarse."""
         features = self.model.forward_intermediates(
             images, indices=self.indices, norm=self.norm, stop_early=True,
             output_fmt="NCHW", intermediates_only=True,
@@ -83,15 +85,14 @@ class Backbone(nn.Module):
 
     def shapes(self) -> list[FeatureShape]:
         """Find the shape at each tap, by the model itself without weights or arithmetic."""
-        size = self.image_size
-        features = self.twin()(torch.empty(1, 3, size, size, device="meta"))
+        features = self.twin()(torch.empty(1, 3, *self.shape, device="meta"))
         shapes = [f.shape[1:] for f in features]
-        return [FeatureShape(c, h, w, stride=round(size / h)) for c, h, w in shapes]
+        return [FeatureShape(c, h, w, stride=round(self.shape[0] / h)) for c, h, w in shapes]
 
     def twin(self) -> "Backbone":
         """Make the same network on the meta device: shapes and counts, no weights."""
         with torch.device("meta"):
-            return Backbone(self.name, taps=self.taps, image_size=self.image_size)
+            return Backbone(self.name, taps=self.taps, image_size=self.shape)
 
     def load(self, file: WeightsFile) -> None:
         """Load the weights; a partial or mismatching file is an InputError that lists the keys."""
@@ -105,7 +106,7 @@ def load_backbone(
     name: str,
     *,
     taps: Sequence[int],
-    image_size: int,
+    image_size: Size,
     weights: str = "pretrained",
     folder: Path | None = None,
 ) -> tuple[Backbone, dict[str, str]]:
@@ -114,7 +115,7 @@ def load_backbone(
     Args:
         name: ``architecture.tag``.
         taps: see :class:`Backbone`.
-        image_size: side of the square input, pixels.
+        image_size: side of the square input, or its height and width, pixels.
         weights: ``pretrained`` or ``random`` (a fixed seed; said so in the result).
         folder: a local folder of weights files.
 

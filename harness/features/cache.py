@@ -171,7 +171,7 @@ class FeatureCache:
             for split in splits_of(category, key.spec):
                 self.passes += extract(temporary, split, extractor, device, progress)
             meta = {"key": key.about(), "images": images}
-            (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+            (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             _publish(temporary, self.folder / key.digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -263,7 +263,7 @@ def _open_entry(entry: Path) -> Features:
 def _meta(entry: Path) -> dict[str, Any]:
     """The entry's description; empty for what is no whole entry."""
     try:
-        return dict(json.loads((entry / "meta.json").read_text()))
+        return dict(json.loads((entry / "meta.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

@@ -6,6 +6,7 @@ stays what it is.
 """
 
 import io
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.contract import Category
+from harness.data.frame import boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES, VERSION
 from harness.features.cache import FeatureCache, FeatureKey, open_split
 from harness.features.extractor import Extractor
-from harness.features.passing import Split
+from harness.features.passing import Split, within
 from harness.files import write_whole
 
 
@@ -28,7 +30,7 @@ class DefectiveCopies:
 
     Attributes:
         features: (N, C, H, W) per tap, memory-mapped.
-        masks: (N, ⌈S² / 8⌉), the bits of where each copy differs from its image.
+        masks: (N, ⌈H W / 8⌉), the bits of where each copy differs from its image.
     """
 
     features: list[NDArray[np.floating]]
@@ -88,14 +90,19 @@ def ensure_defective(
     assert draw is not None
     marker = cache.folder / key.digest / f"{kind}.npz"
     marker.unlink(missing_ok=True)  # of an older version, whose features are replaced
-    masks = np.zeros((len(category.train), -(-(spec.image_size**2) // 8)), np.uint8)
+    masks = np.zeros((len(category.train), -(-math.prod(spec.shape) // 8)), np.uint8)
+    boxes = boxes_of(category.train, spec.image_size, spec.resize)
 
     def copy(number: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         drawn, mask = draw(image)
+        if boxes is not None:
+            box, inside = boxes[number], mask
+            mask = np.zeros(spec.shape, dtype=bool)
+            mask[box.rows, box.columns] = inside
         masks[number] = np.packbits(mask)
         return drawn[None]
 
-    split = Split(kind, category.train, 1, copy)
+    split = Split(kind, category.train, 1, within(category.train, spec, copy))
     cache.add_split(key, split, extractor, device=device, progress=progress)
     buffer = io.BytesIO()
     np.savez(buffer, version=VERSION, masks=masks)

@@ -67,7 +67,7 @@ class Extractor:
         return self.recipe.shapes(self.backbone)
 
     def extract(self, images: NDArray[np.uint8], device: str = "cpu") -> list[Tensor]:
-        """Give the features (B, C, H, W) per tap of images (B, S, S, 3), bytes."""
+        """Give the features (B, C, H, W) per tap of images (B, H, W, 3), bytes."""
         copies = self.recipe.copies(images)
         taken = [
             self.recipe.take(self.backbone, normalise(copy, self.backbone).to(device))
@@ -76,7 +76,7 @@ class Extractor:
         return self.recipe.join(taken)
 
     def look(self, images: Tensor) -> list[Tensor]:
-        """Give features of normalised images (B, 3, S, S) at the cost of :meth:`extract`.
+        """Give features of normalised images (B, 3, H, W) at the cost of :meth:`extract`.
 
         The copies are not turned: turning is work of the processor, and is not counted.
         """
@@ -85,7 +85,7 @@ class Extractor:
 
 
 def normalise(images: NDArray[np.uint8], backbone: Backbone) -> Tensor:
-    """Make images (B, S, S, 3) of bytes the backbone's input (B, 3, S, S)."""
+    """Make images (B, H, W, 3) of bytes the backbone's input (B, 3, H, W)."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
     return (x - mean) / std

@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, Sample, read_image
+from harness.data.frame import boxes_of, surround
 from harness.experiment.feature_spec import FeatureSpec
 from harness.features.augmentation import augmented, evenly_turned
 from harness.features.extractor import Extractor
 
 BATCH = 16
+
+Copies = Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -28,7 +31,7 @@ class Split(NamedTuple):
         name: before the tap's number in the files' names.
         samples: the images.
         each: copies of an image.
-        copies: of an image's number and its pixels (S, S, 3), its copies (each, S, S, 3).
+        copies: of an image's number and its pixels (H, W, 3), its copies (each, H, W, 3).
 
     >>> Split("train", (), 1, as_it_is).each
     1
@@ -37,11 +40,11 @@ class Split(NamedTuple):
     name: str
     samples: Sequence[Sample]
     each: int
-    copies: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
+    copies: Copies
 
 
 def as_it_is(number: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give an image (S, S, 3) as its only copy.
+    """Give an image (H, W, 3) as its only copy.
 
     >>> as_it_is(0, np.zeros((2, 2, 3), np.uint8)).shape
     (1, 2, 2, 3)
@@ -54,12 +57,35 @@ def splits_of(category: Category, spec: FeatureSpec) -> Iterator[Split]:
     yield Split("train", category.train, 1, as_it_is)
     yield Split("test", category.test, 1, as_it_is)
     if spec.copies:
-        yield Split(
-            "augmented", category.train, spec.copies, lambda number, image: augmented(image, spec)
-        )
+        draw = within(category.train, spec, lambda number, image: augmented(image, spec))
+        yield Split("augmented", category.train, spec.copies, draw)
     if spec.turned:
-        turns = partial(evenly_turned, turns=spec.test_turns)
-        yield Split("turned", category.test, spec.turned, lambda number, image: turns(image))
+        turn = partial(evenly_turned, turns=spec.test_turns)
+        turned = within(category.test, spec, lambda number, image: turn(image))
+        yield Split("turned", category.test, spec.turned, turned)
+
+
+def within(samples: Sequence[Sample], spec: FeatureSpec, copies: Copies) -> Copies:
+    """Make copies of what each frame shows of the photo, and surround them as the photo was.
+
+    Args:
+        samples: the images.
+        spec: how they are fitted.
+        copies: of an image's number and its pixels (h, w, 3), its copies (each, h, w, 3).
+
+    >>> within((), FeatureSpec(backbone="resnet18.tv_in1k"), as_it_is) is as_it_is
+    True
+    """
+    boxes = boxes_of(samples, spec.image_size, spec.resize)
+    if boxes is None:
+        return copies
+
+    def surrounded(number: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        box = boxes[number]
+        inside = copies(number, image[box.rows, box.columns])
+        return np.stack([surround(copy, box, spec.image_size) for copy in inside])
+
+    return surrounded
 
 
 def extract(

@@ -18,9 +18,9 @@ from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
 from harness.features.backbone import Backbone
 
-SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: S, S/2 and S/4
+SHRUNK = (1, 2, 4)  # DifferNet's sizes of an image: whole, half and quarter sides
 
-Bytes = NDArray[np.uint8]  # images (B, S, S, 3)
+Bytes = NDArray[np.uint8]  # images (B, H, W, 3)
 Shapes = tuple[tuple[int, int, int], ...]  # (C, H, W) at each tap
 
 
@@ -30,11 +30,11 @@ class Recipe(Protocol):
     count: int  # passes of the backbone that an image takes
 
     def copies(self, images: Bytes) -> Iterator[Bytes]:
-        """Yield the copies of images (B, S, S, 3) that pass the backbone."""
+        """Yield the copies of images (B, H, W, 3) that pass the backbone."""
         ...
 
     def take(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
-        """Take what is kept of one copy, normalised images (B, 3, S, S), per tap."""
+        """Take what is kept of one copy, normalised images (B, 3, H, W), per tap."""
         ...
 
     def join(self, copies: Sequence[Sequence[Tensor]]) -> list[Tensor]:
@@ -97,11 +97,11 @@ class TurnedViews:
             yield _turned(images, k * 360 / self.count)
 
     def take(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
-        """Average the features of S, S/2 and S/4 over the positions: (B, 3C) per tap."""
+        """Average the features of every size over the positions: (B, 3C) per tap."""
         sizes = []
         for divisor in SHRUNK:
-            side = images.shape[-1] // divisor
-            small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            shape = [side // divisor for side in images.shape[2:]]
+            small = F.interpolate(images, shape, mode="bilinear", antialias=True)
             features = backbone(images if divisor == 1 else small)
             sizes.append([f.mean((2, 3)) for f in features])
         return [torch.cat(tap, dim=1) for tap in zip(*sizes, strict=True)]
@@ -116,16 +116,15 @@ class TurnedViews:
         Raises:
             InputError: the model takes images of one size alone.
         """
-        size = backbone.image_size
         try:
             if backbone.norm:
                 raise RuntimeError("a transformer")
-            taps = self.take(backbone.twin(), torch.empty(1, 3, size, size, device="meta"))
+            taps = self.take(backbone.twin(), torch.empty(1, 3, *backbone.shape, device="meta"))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"views: expected a convolutional backbone, which takes images of {size}, "
-                f"{size // 2} and {size // 4} pixels; got {backbone.name} ({error}); use another "
-                "backbone or image_size"
+                "views: expected a convolutional backbone, which takes images of the whole, half "
+                f"and quarter of {' × '.join(map(str, backbone.shape))} pixels; got "
+                f"{backbone.name} ({error}); use another backbone or image_size"
             ) from None
         return tuple((f.shape[1], self.count, 1) for f in taps)
 

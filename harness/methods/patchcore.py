@@ -147,4 +147,4 @@ def fewer_dimensions(total: int) -> int:
     >>> fewer_dimensions(100_000)
     284
     """
-    return int(4 * math.log(total) / (DISTORTION**2 / 2 - DISTORTION**3 / 3))
+    return max(1, int(4 * math.log(total) / (DISTORTION**2 / 2 - DISTORTION**3 / 3)))

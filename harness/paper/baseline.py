@@ -88,7 +88,7 @@ def read_counts(baseline: Path) -> dict[str, Any]:
     """Read the accepted parameter counts: ``readings`` and ``variants``."""
     file = baseline / COUNTS
     try:
-        counts = json.loads(file.read_text())
+        counts = json.loads(file.read_text(encoding="utf-8"))
         _flat(counts)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(

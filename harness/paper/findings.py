@@ -186,4 +186,4 @@ def _words(arguments: str, count: int) -> list[str]:
 
 if __name__ == "__main__":
     into, template, records = (Path(argument) for argument in sys.argv[1:])
-    into.write_text(render(template.read_text(), records))
+    into.write_text(render(template.read_text(encoding="utf-8"), records), encoding="utf-8")

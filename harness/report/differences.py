@@ -166,9 +166,10 @@ def _moved(images: Images, metric: str) -> Floats:
     if not images.found:
         return np.full(len(images.path), nan)
     defective = np.array(images.defect_pixels)
+    normal = np.array(images.pixels) - defective
     return clustered_influences(
         found=np.array(images.found, dtype=float), found_weight=defective,
-        clear=np.array(images.clear, dtype=float), clear_weight=images.pixels - defective,
+        clear=np.array(images.clear, dtype=float), clear_weight=normal,
     )  # fmt: skip
 
 

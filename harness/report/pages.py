@@ -2,16 +2,17 @@
 
 import html
 import json
-import os
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
-import harness
 from harness.bundled import bundled
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
@@ -143,22 +144,22 @@ def execute(
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    from harness.report.kernel import own_kernel
+
     source = bundled("notebooks", f"{notebook}.ipynb")
-    declared = papermill.inspect_notebook(source)
+    template = str(source).replace("{", "{{").replace("}", "}}")  # papermill fills in others
+    declared = papermill.inspect_notebook(template)
     for key in parameters:
         if key not in declared:
             raise unknown(f"parameter of {source.name}", key, declared)
     reports.mkdir(parents=True, exist_ok=True)
-    # The kernel imports the harness that runs now, installed or not.
-    package = str(Path(harness.__file__).parents[1])
-    paths = filter(None, [package, os.environ.get("PYTHONPATH")])
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of papermill's own use of its libraries
         try:
             executed = papermill.execute_notebook(
-                source, None, dict(parameters), kernel_name="python3", progress_bar=False,
+                template, None, dict(parameters), kernel_name="python3", progress_bar=False,
                 cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
+                kernel_manager_class=own_kernel(Path(folder)),
             )  # fmt: skip
         except PapermillExecutionError as error:
             what = "" if error.ename == "InputError" else f"{error.ename}: "
@@ -173,9 +174,14 @@ def execute(
 
 def to_html(notebook: Path) -> Path:
     """Make a page of the executed notebook, without its code."""
+    from jupyter_core.paths import jupyter_path
     from nbconvert import HTMLExporter
 
-    exporter: Any = HTMLExporter(exclude_input=True, exclude_input_prompt=True)
+    # First the templates that came with it; JUPYTER_PATH may hold another version's.
+    roots = [str(Path(sys.prefix, "share", "jupyter")), *jupyter_path()]
+    exporter: Any = type("Own", (HTMLExporter,), {"get_prefix_root_dirs": lambda self: roots})(
+        exclude_input=True, exclude_input_prompt=True
+    )
     body, _ = exporter.from_filename(str(notebook))
     page = notebook.with_suffix(".html")
     write_whole(page, body)
@@ -203,7 +209,7 @@ def _index(reports: Path) -> str:
         when = datetime.fromtimestamp(page.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
         items.append(
             ITEM.format(
-                file=html.escape(page.name),
+                file=quote(page.name),
                 name=html.escape(page.stem),
                 when=when,
                 asks=html.escape(asks),
@@ -215,7 +221,7 @@ def _index(reports: Path) -> str:
 def _question(notebook: Path) -> str:
     """What an executed notebook answers; empty for one that says nothing, or is damaged."""
     try:
-        return str(json.loads(notebook.read_text())["metadata"]["harness"]["asks"])
+        return str(json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["harness"]["asks"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.experiment.place import Place
 from harness.report.differences import Difference
+from harness.report.drawing import draw_text_as_text, shown
 from harness.report.label_free import LABELS
 from harness.report.ranks import Ranks
 from harness.report.selection import Selection
@@ -28,22 +29,25 @@ def style() -> None:
     pd.set_option("display.max_rows", None, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
+    draw_text_as_text()
 
 
 def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Draw one panel per metric: every run a dot, by category, and the mean a bar."""
+    height = _height(frame["category"], 0.9 + 0.5 * frame["label"].nunique())
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), 0.9 + 0.5 * frame["label"].nunique()),
+        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), height),
         sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
-    shown = frame.assign(**{m: 100 * frame[m] for m in metrics})
+    values = {m: 100 * frame[m] for m in metrics}
+    table = frame.assign(category=frame["category"].map(shown), **values)
     for axis, metric in zip(axes[0], metrics, strict=True):
         sns.stripplot(
-            shown, x=metric, y="label", hue="category", ax=axis, size=6, alpha=0.8,
+            table, x=metric, y="label", hue="category", ax=axis, size=6, alpha=0.8,
             jitter=0.18, legend=metric == metrics[-1],
         )  # fmt: skip
         sns.pointplot(
-            shown, x=metric, y="label", ax=axis, errorbar=None, linestyle="none", marker="|",
+            table, x=metric, y="label", ax=axis, errorbar=None, linestyle="none", marker="|",
             markersize=22, markeredgewidth=2.5, color="black",
         )  # fmt: skip
         axis.set(xlabel=f"{METRICS[metric].label} (%)", ylabel="")
@@ -119,23 +123,23 @@ def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
     if "latency_ms" not in table:  # not measured
         del columns["latency_ms"]
     kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
-    shown = table.assign(kept=kept).dropna(subset=[metric])
+    known = table.assign(kept=kept).dropna(subset=[metric])
+    size = (3 + 4 * len(columns), _height(known["variant"], 4.2))
     figure, axes = plt.subplots(
-        1, len(columns), figsize=(3 + 4 * len(columns), 4.2), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+        1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     axes = axes[0]
     for axis, (column, text) in zip(axes, columns.items(), strict=True):
-        for row, colour in zip(shown.to_dict("records"), _colours(len(shown)), strict=True):
+        for row, colour in zip(known.to_dict("records"), _colours(len(known)), strict=True):
             if not np.isfinite(row[column]):  # its latency is not measured
                 continue
             millions, bank = row["additional_params"] / 1e6, row["bank_bytes"] / 1e6
             said = f"{millions:.2f} M" + (f", bank {bank:.0f} MB" if bank else "")
             axis.scatter(
                 row[column], 100 * row[metric], s=90, color=colour, alpha=0.85,
-                label=f"{row['variant']} ({said})",
+                label=shown(f"{row['variant']} ({said})"),
             )  # fmt: skip
-        front = shown.dropna(subset=[column])
+        front = known.dropna(subset=[column])
         front = front.sort_values([column, metric], ascending=[True, False])
         front = front[front[metric] > front[metric].cummax().shift(fill_value=-1)]
         axis.plot(front[column], 100 * front[metric], color="grey", linewidth=1, zorder=0)
@@ -157,14 +161,14 @@ def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
     The last epoch is what the tables report; a peak before it is what an oracle would pick.
     """
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(3 + 3.2 * len(metrics), 3.6), squeeze=False, layout="constrained"
-    )
+    size = (3 + 3.2 * len(metrics), _height(epochs["label"], 3.6))
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
     for axis, metric in zip(axes[0], metrics, strict=True):
-        shown = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
-        shown["label"] = pd.Categorical(shown["label"], list(dict.fromkeys(shown["label"])))
+        table = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
+        labels = [shown(str(label)) for label in table["label"]]
+        table["label"] = pd.Categorical(labels, list(dict.fromkeys(labels)))
         sns.lineplot(
-            shown, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
+            table, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
             legend=metric == metrics[-1],
         )  # fmt: skip
         axis.set(ylabel=f"{METRICS[metric].label} (%)")
@@ -182,13 +186,13 @@ def prediction(paired: pd.DataFrame) -> Figure:
         paired: of :func:`harness.report.label_free.pairs`.
     """
     figures = [name for name in LABELS if (paired["figure"] == name).any()]
-    figure, axes = plt.subplots(
-        1, len(figures), figsize=(2 + 3.6 * len(figures), 3.8), squeeze=False, layout="constrained"
-    )
-    shown = paired.assign(validation=100 * paired["validation"], test=100 * paired["test"])
+    size = (2 + 3.6 * len(figures), _height(paired["category"], 3.8))
+    figure, axes = plt.subplots(1, len(figures), figsize=size, squeeze=False, layout="constrained")
+    values = {side: 100 * paired[side] for side in ("validation", "test")}
+    table = paired.assign(category=paired["category"].map(shown), **values)
     for axis, name in zip(axes[0], figures, strict=True):
         sns.scatterplot(
-            shown[shown["figure"] == name], x="validation", y="test", hue="category",
+            table[table["figure"] == name], x="validation", y="test", hue="category",
             style="category", s=45, alpha=0.8, ax=axis, legend=name == figures[-1],
         )  # fmt: skip
         axis.set(title=LABELS[name], xlabel="on synthetic defects (%)", ylabel="on the test (%)")
@@ -217,10 +221,10 @@ def gallery(selection: Selection, label: str, category: str) -> Figure | None:
     if (data := _kept(path)) is None:
         return None
     count = len(data["images"])
-    figure, axes = plt.subplots(
-        2, count, figsize=(1.9 * count, 4.3), squeeze=False, layout="constrained"
-    )
-    low, high = data["maps"].min(), data["maps"].max()
+    height, width = data["maps"].shape[1:]
+    size = (1.9 * count, 0.5 + 3.8 * height / width)
+    figure, axes = plt.subplots(2, count, figsize=size, squeeze=False, layout="constrained")
+    low, high = np.nanmin(data["maps"]), np.nanmax(data["maps"])
     for column in range(count):
         image, mask, anomaly = (data[k][column] for k in ("images", "masks", "maps"))
         for axis in axes[:, column]:
@@ -248,6 +252,11 @@ def _kept(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
         return None
     return data
+
+
+def _height(legend: pd.Series, least: float) -> float:
+    """The height of a figure, in inches, that has room for a legend of these names beside it."""
+    return max(least, 1 + 0.3 * legend.nunique())
 
 
 def _closed(figure: Figure) -> Figure:

@@ -77,7 +77,7 @@ class Selection:
 def _reason(note: Path) -> str:
     """Why a run failed; a note that is damaged says no more than that."""
     try:
-        return str(json.loads(note.read_text())["reason"])
+        return str(json.loads(note.read_text(encoding="utf-8"))["reason"])
     except (OSError, ValueError, LookupError, TypeError):
         return f"its note is damaged ({note})"
 

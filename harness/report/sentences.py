@@ -8,6 +8,7 @@ import pandas as pd
 from harness.experiment.record import Data, Record
 from harness.experiment.study import Study
 from harness.experiment.values import plain, show
+from harness.report.cautions import cautions
 from harness.report.selection import Selection
 from harness.studies import definition
 
@@ -77,6 +78,7 @@ def opening(frame: pd.DataFrame, selection: Selection) -> str:
             "images; the means do not compare. Run the whole study again."
         )
     lines += [f"> A run **failed**: {plain(reason)}" for reason in selection.failures()]
+    lines += [f"> **Note**: {plain(said)}." for said in cautions(selection)]
     return "\n\n".join([*lines, *_warnings(frame)])
 
 

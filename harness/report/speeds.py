@@ -81,7 +81,7 @@ def _of_equal_networks(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """
     alike: dict[tuple[object, ...], list[Record]] = {}
     for r in records:
-        size, taps = r.variant["image_size"], tuple(r.variant["taps"])
+        size, taps = str(r.variant["image_size"]), tuple(r.variant["taps"])
         network = (r.weights.backbone, size, taps, r.variant["method"], r.variant["precision"])
         counts = (r.parameters.additional, r.macs.flow, r.macs.backbone)
         alike.setdefault((r.measured.speed.session, *network, *counts), []).append(r)

@@ -7,7 +7,8 @@ Those of other images than the test's have a namespace before the epoch: ``turne
 test images' turned copies, those of one image in a row; ``validation/`` held-out good images,
 then their defective copies, whose masks are ``validation/masks`` (bits, a row a copy). Tables of
 the good images' values (:mod:`harness.score.reference`) are in
-``reference/<epoch>/<fitted or held-out>/<tap>-<name>``. The file grows while its training goes
+``reference/<epoch>/<fitted or held-out>/<tap>-<name>``. Where images are padded, ``boxes`` of a
+namespace say where each input shows its image. The file grows while its training goes
 on, and is read chunk by chunk: no epoch is ever held whole.
 """
 
@@ -26,6 +27,7 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from harness.data.frame import Box, Boxes
 from harness.files import written_whole
 from harness.methods.contract import Energies
 from harness.score.reference import Reference, TapReference
@@ -138,6 +140,18 @@ class SavedEnergies(Mapping[int, Energies]):
         return [
             TapReference(int(n), torch.from_numpy(m), torch.from_numpy(t)) for n, m, t in read
         ] or None
+
+    def save_boxes(self, boxes: Boxes) -> None:
+        """Append where each input shows its image, if not everywhere."""
+        if boxes is not None:
+            self.write(f"{self._below}boxes", np.array(boxes, np.int32))
+
+    @property
+    def boxes(self) -> Boxes:
+        """Read where each input shows its image; None: everywhere."""
+        if (member := f"{self._below}boxes.npy") not in self._zip.namelist():
+            return None
+        return [Box(*row) for row in self.read(member).tolist()]
 
     def write(self, name: str, array: NDArray[Any]) -> None:
         """Append an array."""

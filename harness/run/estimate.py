@@ -28,7 +28,7 @@ from harness.run.machine import (
 )
 from harness.run.measure import flow_macs, measure, synchronise
 from harness.run.memory import fitting_runs, study_memory
-from harness.run.model import make_model
+from harness.run.model import check_batches, make_model
 from harness.run.plan import Plan, images_to_pass
 from harness.run.process import set_arithmetic
 from harness.run.schedule import epochs_of, evaluations_of
@@ -67,6 +67,8 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         ``parallel``, ``rates``.
     """
     missing, settings = plan.missing(), settle(settings)
+    for cell in missing:
+        check_batches(cell.variant, plan.sizes[cell.category][0])
     records = list(read_records(settings.results, damaged=warn))
     memory = study_memory(missing, plan.sizes, records, device=settings.device)
     parallel, warning = fitting_runs(settings, max(memory.values(), default=0))

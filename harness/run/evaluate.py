@@ -4,15 +4,17 @@ Maps are made and forgotten a few images at a time; masks are held as bits.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.data.contract import Category, read_mask
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import RunFailed
+from harness.experiment.feature_spec import Size, shape_of
 from harness.experiment.record import Epoch, Metrics, finite
 from harness.experiment.variant import Variant
 from harness.run.energies import History
@@ -20,7 +22,7 @@ from harness.score.localisation import Localisation, Truth
 from harness.score.metrics import Detection, image_metrics, measure_pixels
 from harness.score.ranking import Floats, Values
 from harness.score.reference import Reference
-from harness.score.rule import needs_reference, score_in_chunks
+from harness.score.rule import needs_reference, saturation, score_in_chunks
 from harness.score.select_epoch import select_epoch
 
 AUPRO_LIMIT = 0.3  # false-positive rate up to which AUPRO integrates (MVTec AD's convention)
@@ -29,10 +31,10 @@ Labels = NDArray[np.int64]
 
 
 class PackedMasks:
-    """Hold masks (N, S, S) as bits, and none of an image without a defect.
+    """Hold masks (N, H, W) as bits, and none of an image without a defect.
 
     Attributes:
-        shape: (N, S, S).
+        shape: (N, H, W).
         defective: pixels with a defect.
 
     >>> masks = PackedMasks(2, 8)
@@ -41,27 +43,30 @@ class PackedMasks:
     ([0, 8], (1, 8, 8))
     """
 
-    def __init__(self, images: int, size: int) -> None:
-        self.shape = (images, size, size)
+    def __init__(self, images: int, size: Size) -> None:
+        self.shape = (images, *shape_of(size))
         self.defective = 0
         self._bits: dict[int, NDArray[np.uint8]] = {}
 
     def put(self, image: int, mask: Truth) -> None:
-        """Keep an image's mask (S, S), once."""
+        """Keep an image's mask (H, W), once."""
         if mask.any():
             self._bits[image] = np.packbits(mask)
             self.defective += int(mask.sum())
 
     def __getitem__(self, which: slice | list[int]) -> Truth:
-        """Unpack the masks of some images, (k, S, S)."""
-        images, size, _ = self.shape
+        """Unpack the masks of some images, (k, H, W)."""
+        images, *shape = self.shape
         numbers = range(images)[which] if isinstance(which, slice) else which
-        masks = np.zeros((len(numbers), size, size), dtype=bool)
+        masks = np.zeros((len(numbers), *shape), dtype=bool)
         for mask, i in zip(masks, numbers, strict=True):
             if i in self._bits:
-                bits = np.unpackbits(self._bits[i], count=size * size)
-                mask[:] = bits.view(bool).reshape(size, size)
+                mask[:] = _unpacked(self._bits[i], shape)
         return masks
+
+
+def _unpacked(bits: NDArray[np.uint8], shape: Sequence[int]) -> Truth:
+    return np.unpackbits(bits, count=math.prod(shape)).view(bool).reshape(shape)
 
 
 Masks = PackedMasks | None
@@ -78,29 +83,32 @@ class PerImage:
         clear: (N,) mean over an image's normal pixels of the share of all defective pixels that
             score higher, ties half; nan where there are none.
         defect_pixels: (N,) defective pixels of its mask.
+        pixels: (N,) all pixels of its map.
+        saturated: of each tap, the share of all images' values at the end of its map.
 
     ``found`` weighted by the defective pixels averages to the pixel AUROC, and so does ``clear``
-    weighted by the normal ones. Without masks or maps both are nan, and ``defect_pixels`` 0.
+    weighted by the normal ones. Without masks or maps both are nan, and the pixels 0.
     """
 
     scores: NDArray[np.float32]
     found: Floats
     clear: Floats
     defect_pixels: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+    saturated: list[float] = field(default_factory=list)
 
 
 def truth(variant: Variant, category: Category) -> tuple[Labels, PackedMasks | None]:
-    """Read labels (N,) and masks (N, S, S) of the test images; None without masks.
+    """Read labels (N,) and masks (N, H, W) of the test images; None without masks.
 
     Read here and not cached: the rule that resizes a mask is a scoring choice.
     """
     labels = np.array([s.label for s in category.test], dtype=np.int64)
     if not category.has_masks:
         return labels, None
-    size = variant.image_size
-    masks = PackedMasks(len(labels), size)
+    masks = PackedMasks(len(labels), variant.image_size)
     for i, sample in enumerate(category.test):
-        masks.put(i, read_mask(sample, size, variant.resize, variant.mask_resize))
+        masks.put(i, read_mask(sample, variant.shape, variant.resize, variant.mask_resize))
     return labels, masks
 
 
@@ -132,10 +140,10 @@ def _validate(variant: Variant, history: History, epoch: int) -> Metrics | None:
     if DEFECTIVE_COPIES[variant.validation] is None:
         return None
     bits = history.energies.read("validation/masks.npy")
-    count, size = len(bits), variant.image_size
-    masks = PackedMasks(2 * count, size)
+    count = len(bits)
+    masks = PackedMasks(2 * count, variant.image_size)
     for i, row in enumerate(bits, start=count):  # the good images come first
-        masks.put(i, np.unpackbits(row, count=size * size).view(bool).reshape(size, size))
+        masks.put(i, _unpacked(row, variant.shape))
     scored = _Scored(variant, history, epoch, 2 * count, masks, "validation")
     pixels = scored.localisation()
     found = {"image_auroc": Detection(scored.scores, np.arange(2 * count) >= count).summary}
@@ -151,10 +159,13 @@ def per_image(
     scored = _Scored(variant, history, epoch, len(labels), masks)
     pixels = scored.localisation()
     scores = _over_turns(variant, history, epoch, scored.scores)
+    ends = saturation(variant, history.energies.chunks(epoch), scored.reference)
     if pixels is None:
-        none = np.full(len(labels), np.nan)
-        return PerImage(scores, none, none, np.zeros(len(labels), np.int64))
-    return PerImage(scores, pixels.found(), pixels.clear(scored), pixels.defect_pixels)
+        none, nothing = np.full(len(labels), np.nan), np.zeros(len(labels), np.int64)
+        return PerImage(scores, none, none, nothing, nothing, ends)
+    defective = pixels.defect_pixels
+    every = pixels.normal_pixels + defective
+    return PerImage(scores, pixels.found(), pixels.clear(scored), defective, every, ends)
 
 
 def _over_turns(
@@ -163,8 +174,9 @@ def _over_turns(
     """Average image scores (N,) with those of the images' turned copies, if there are any."""
     if not variant.test_turns:
         return scores
-    chunks = history.energies.part("turned").chunks(epoch)
-    parts = score_in_chunks(variant, chunks, reference_of(variant, history, epoch))
+    copies = history.energies.part("turned")
+    reference = reference_of(variant, history, epoch)
+    parts = score_in_chunks(variant, copies.chunks(epoch), reference, copies.boxes)
     turned = np.concatenate([s.numpy() for _, s in parts]).reshape(len(scores), -1)
     means = np.column_stack([scores, turned]).mean(1, dtype=np.float64)
     return np.asarray(means, np.float32)
@@ -185,18 +197,23 @@ class _Scored:
         energies = history.energies.part(part) if part else history.energies
         self.variant, self.energies, self.epoch, self.masks = variant, energies, epoch, masks
         self.scores = np.empty(images, np.float32)
-        self.reference = reference_of(variant, history, epoch)
+        self.reference, self.boxes = reference_of(variant, history, epoch), energies.boxes
 
     def __call__(self) -> Iterator[tuple[Values, Truth]]:
-        """Yield maps (B, S, S) and masks; nothing where there are not both."""
+        """Yield maps (B, H, W) and masks, of the photo alone; nothing where there are not both."""
         start = 0
         for maps, scores in score_in_chunks(
-            self.variant, self.energies.chunks(self.epoch), self.reference
+            self.variant, self.energies.chunks(self.epoch), self.reference, self.boxes
         ):
             part = slice(start, start := start + len(scores))
             self.scores[part] = scores.numpy()
+            _refuse_non_finite(self.epoch, scores if maps is None else maps, scores)
             if maps is not None and self.masks is not None:
-                yield maps.numpy(), self.masks[part]
+                masks = self.masks[part]
+                if self.boxes is not None:
+                    box = self.boxes[part.start]
+                    masks = masks[:, box.rows, box.columns]
+                yield maps.numpy(), masks
 
     def localisation(self) -> Localisation | None:
         """Rank the pixels, and set the image scores; None where there are no pixels to rank."""
@@ -206,8 +223,19 @@ class _Scored:
                 pass
             return None
         pixels = math.prod(masks.shape)
+        if self.boxes is not None:
+            pixels = sum(math.prod(box.shape) for box in self.boxes)
         return Localisation.of(
             self, pixels=pixels, defective=masks.defective, fpr_limit=AUPRO_LIMIT
+        )
+
+
+def _refuse_non_finite(epoch: int, *scored: Tensor) -> None:
+    """Refuse maps or image scores that have no order."""
+    if not all(bool(values.isfinite().all()) for values in scored):
+        raise RunFailed(
+            f"the maps or image scores of epoch {epoch} are not all finite: the energies are too "
+            "large for this rule; try another score_map or image_score, or a smaller learning_rate"
         )
 
 

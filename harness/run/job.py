@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.contract import Category, read_image
+from harness.data.contract import Category, Sample, read_image
+from harness.data.frame import Boxes, boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import RunFailed
 from harness.experiment.measured import Measured
@@ -53,6 +54,7 @@ from harness.score.rule import score
 from harness.score.select_epoch import ORACLES, select_epoch
 
 GALLERY = 6  # images a run keeps for the report
+BLANK = 255  # around a padded image, there
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
                 augmented=features.augmented,
                 turned=features.turned,
                 defective=defective,
+                good_boxes=_boxes(job.variant, job.category.train),
+                test_boxes=_boxes(job.variant, job.category.test),
             )
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
@@ -173,6 +177,10 @@ def _features(job: Job) -> tuple[Features, DefectiveCopies | None]:
     if features is None or (DEFECTIVE_COPIES[kind] and defective is None):
         raise RunFailed(f"the features of {job.category.name} left the cache; start again")
     return features, defective
+
+
+def _boxes(variant: Variant, samples: Sequence[Sample]) -> Boxes:
+    return boxes_of(samples, variant.image_size, variant.resize)
 
 
 def now() -> str:
@@ -208,13 +216,14 @@ def _record(
         loss=history.loss,
         parameters=job.cost.parameters,
         macs=job.cost.macs,
-        images=listed(category, images, variant.image_size),
+        images=listed(category, images),
+        saturated=images.saturated,
         environment=environment(job.device, job.threads),
         measured=measured,
     )
 
 
-def listed(category: Category, images: PerImage, size: int) -> Images:
+def listed(category: Category, images: PerImage) -> Images:
     """List what each test image got, for a record."""
     said = Images(
         path=category.names,
@@ -224,10 +233,11 @@ def listed(category: Category, images: PerImage, size: int) -> Images:
     )
     if not images.defect_pixels.any():
         return said
+    pixels = images.pixels.tolist()
     return msgspec.structs.replace(
         said,
         defect_pixels=images.defect_pixels.tolist(),
-        pixels=size * size,
+        pixels=pixels[0] if len(set(pixels)) == 1 else pixels,
         found=_numbers(images.found),
         clear=_numbers(images.clear),
     )
@@ -265,20 +275,23 @@ def save_gallery(
 ) -> None:
     """Keep the first image of every kind of defect and the good image with the highest score.
 
-    Nothing where the method gives no maps.
+    Nothing where the method gives no maps. What is around a padded image is blank.
     """
     test = category.test
     rows = _shown(category, scores)
     reference = reference_of(variant, history, epoch)
-    maps, _ = score(variant, history.energies.rows(epoch, rows), reference)
+    boxes = history.energies.boxes
+    some = None if boxes is None else [boxes[i] for i in rows]
+    maps, _ = score(variant, history.energies.rows(epoch, rows), reference, some)
     if maps is None:
         return
-    size = variant.image_size
-    none = np.zeros((len(rows), size, size), dtype=bool)
+    none = np.zeros((len(rows), *variant.shape), dtype=bool)
+    images = np.stack([read_image(test[i], variant.shape, variant.resize) for i in rows])
+    images[maps.isnan().numpy()] = BLANK
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        images=np.stack([read_image(test[i], size, variant.resize) for i in rows]),
+        images=images,
         masks=none if masks is None else masks[rows],
         maps=maps.numpy().astype(np.float32),
         scores=scores[rows],

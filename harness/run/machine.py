@@ -91,13 +91,15 @@ def available_memory() -> int:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = [pages]
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         kib = next(x.split()[1] for x in lines if x.startswith("MemAvailable"))
         found.append(1024 * int(kib))
     for limit, used in CGROUPS:
         with suppress(OSError, ValueError):  # "max": no limit
-            most = int(Path("/sys/fs/cgroup", limit).read_text())
-            found.append(max(0, most - int(Path("/sys/fs/cgroup", used).read_text())))
+            most = int(Path("/sys/fs/cgroup", limit).read_text(encoding="utf-8"))
+            found.append(
+                max(0, most - int(Path("/sys/fs/cgroup", used).read_text(encoding="utf-8")))
+            )
     return min(found)
 
 
@@ -122,7 +124,7 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
@@ -142,7 +144,8 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
+    own = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # a hook's repository
     done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=own
     )
     return done.stdout.strip()

@@ -36,7 +36,7 @@ MEASURES = (
     "normalised image in memory to map, or to score where there is none: "
     "backbone, method, map; no cache, no turning of views"
 )
-Path = Callable[[Tensor], object]  # from images (B, 3, S, S) to whatever is timed
+Path = Callable[[Tensor], object]  # from images (B, 3, H, W) to whatever is timed
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ def measure(variant: Variant, kept: int = 0) -> Cost:
     """
     extractor = Extractor.on_meta(variant.feature_spec)
     model = _on_meta(variant, extractor.shapes, kept)
-    size = variant.image_size
     with FlopCounterMode(display=False) as counter:
-        features = extractor.look(torch.empty(1, 3, size, size, device="meta"))
+        features = extractor.look(torch.empty(1, 3, *variant.shape, device="meta"))
     flow, share = flow_macs(model, features), model.step_share(features)
     backbone = sum(p.numel() for p in extractor.backbone.parameters())
     return Cost(
@@ -120,12 +119,12 @@ def measure_speeds(
     paths: dict[Any, Path] = {}
     images: dict[Any, Tensor] = {}
     for v in variants:
-        spec, size = v.feature_spec, v.image_size
+        spec = v.feature_spec
         extractor = extractors[spec]
         extractor.backbone.to(device)
         paths[v.digest] = _image_to_map(v, extractor, kept, device)
         paths[spec] = extractor.backbone
-        images[v.digest] = torch.zeros(SPEED_BATCH, 3, size, size, device=device)
+        images[v.digest] = torch.zeros(SPEED_BATCH, 3, *v.shape, device=device)
         images[spec] = images[v.digest]
     torch.set_num_threads(cores())
     with torch.inference_mode():
@@ -149,7 +148,7 @@ def time_in_turns(
 
     Args:
         paths: name → the whole path from a batch of images to its anomaly maps.
-        images: name → that path's batch (B, 3, S, S); one image of it gives the latency.
+        images: name → that path's batch (B, 3, H, W); one image of it gives the latency.
         device: as in torch.
 
     Returns:
@@ -182,17 +181,16 @@ def _on_meta(variant: Variant, shapes: Shapes, kept: int) -> Method:
     with torch.device("meta"):
         model = make_model(variant, shapes, 0)
         model.fill(kept)
-    return model
+    return model.eval()  # where a map is 1 × 1, a batch norm could not train on one image
 
 
 def _image_to_map(variant: Variant, extractor: Extractor, kept: int, device: str) -> Path:
     model = make_model(variant, extractor.shapes, 0)
     model.fill(kept)
     model.eval().to(device).to(memory_format=torch.channels_last)
-    size = variant.image_size
     reference = None
     if needs_reference(variant):  # arbitrary tables cost what any do
-        few = extractor.look(torch.zeros(1, 3, size, size, device=device))
+        few = extractor.look(torch.zeros(1, 3, *variant.shape, device=device))
         reference = make_reference([model.energies(few).cpu()])
 
     def look(images: Tensor) -> object:

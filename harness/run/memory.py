@@ -4,6 +4,7 @@ Counted on the meta device, part by part: a worker's process, what training or f
 what scoring holds at its bound. Where a record says what the same training took, that counts.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -69,9 +70,10 @@ def scoring_memory(variant: Variant, shapes: Shapes, images: int) -> int:
         shapes: (C, H, W) at the taps.
         images: to score; DEFECTIVE of their pixels are taken to be.
     """
-    pixels = images * variant.image_size**2
+    each = math.prod(variant.shape)
+    pixels = images * each
     kept = 16 * DEFECTIVE * pixels + pixels / 8 + FLOAT * min(ranking.BATCH, pixels)
-    maps = min(images, rule.CHUNK) * variant.image_size**2 * FLOAT * (2 * len(shapes) + 3)
+    maps = min(images, rule.CHUNK) * each * FLOAT * (2 * len(shapes) + 3)
     read = 2 * min(images, energies.CHUNK) * 2 * FLOAT * sum(h * w for _, h, w in shapes)
     return int(kept + maps + read)
 

@@ -8,11 +8,13 @@ from harness.data.check import check
 from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
+from harness.data.frame import boxes_of
 from harness.data.left_out import left_out
 from harness.data.remarks import Remark
 from harness.data.roles import match
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import InputError, unknown
+from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
@@ -184,24 +186,52 @@ def _wanted(
 def _usable(study: Study, categories: Mapping[str, Category]) -> list[Remark]:
     """Look for what is wrong with the images before anything runs, and say what is to be known.
 
-    A flow needs at least two images to train on after the holdout: from one alone, neither
-    data-initialised ActNorm nor a batch norm learns how images differ. A batch need not be full,
+    What a method needs of images after the holdout, its entry says. A batch need not be full,
     unless ``drop_last`` leaves out what is not.
     """
     leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
-    needs = {(v.holdout, v.batch_size if v.drop_last else 2) for v in study.variants}
+    needs = {
+        (v.holdout, max(METHODS[v.method].images, v.batch_size if v.drop_last else 0))
+        for v in study.variants
+    }
     said: list[Remark] = []
     for category in categories.values():
         said += check(category, leaks=leaks)
-        images = len(category.train)
-        for holdout, least in needs:
-            if (left := images - round(holdout * images)) < least:
-                raise InputError(
-                    f"{category.train[0].path.parent}: expected at least {least} images of "
-                    f"{category.name} to train on; got {left} (holdout={holdout:g} of {images}); "
-                    "add images, or lower holdout or, with drop_last, batch_size"
-                )
+        for holdout, least in sorted(needs):
+            _enough(category, holdout, least)
+        _refuse_seen_padding(study, category)
     return said
+
+
+def _enough(category: Category, holdout: float, least: int) -> None:
+    """Refuse a category with fewer images to train on, or with none held out where some are."""
+    images = len(category.train)
+    held, where = round(holdout * images), category.train[0].path.parent
+    if (left := images - held) < least:
+        can = " or ".join(name for name, method in METHODS.items() if method.images <= left)
+        raise InputError(
+            f"{where}: expected at least {least} images of {category.name} to train on; got "
+            f"{left} (holdout={holdout:g} of {images}); add images, or lower holdout or, with "
+            "drop_last, batch_size" + (f"; {left} is enough for method={can}" if can else "")
+        )
+    if holdout and not held:
+        raise InputError(
+            f"{where}: expected at least 1 image of {category.name} to be held out; got 0 "
+            f"(holdout={holdout:g} of {images}); add images, raise holdout, or set it to 0"
+        )
+
+
+def _refuse_seen_padding(study: Study, category: Category) -> None:
+    """Refuse image scores of a method's own where images are padded: it is not told where."""
+    for v in study.variants:
+        images = (*category.train, *category.test) if v.image_score == "own" else ()
+        if boxes_of(images, v.image_size, v.resize) is not None:
+            method = METHODS[v.method]
+            other = ", or another image_score, as max" if method.localises else ""
+            raise InputError(
+                f"resize: {method.name}'s own image score would see what pad puts around the "
+                f"images of {category.name}; expected square or crop{other}; got pad"
+            )
 
 
 def _checked(plan: Plan) -> Plan:

@@ -127,7 +127,8 @@ def _record(
         protocol=protocol(variant, before.protocol.resize),
         selection=selection(variant, chosen),
         epochs=epochs,
-        images=listed(category, images, variant.image_size),
+        images=listed(category, images),
+        saturated=images.saturated,
         measured=msgspec.structs.replace(
             before.measured, score_seconds=round(time.perf_counter() - start, 3)
         ),

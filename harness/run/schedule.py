@@ -29,6 +29,22 @@ def epochs_of(variant: Variant, images: int) -> int:
     return max(variant.epochs, math.ceil(variant.min_steps / _steps(variant, images)))
 
 
+def smallest_batch(variant: Variant, images: int) -> int:
+    """Count the images of a training's smallest batch.
+
+    Args:
+        variant: any that is trained.
+        images: good ones, those held out among them.
+
+    >>> smallest_batch(Variant(batch_size=4), images=9)
+    1
+    >>> smallest_batch(Variant(batch_size=4, drop_last=True), images=9)
+    4
+    """
+    size, kept = variant.batch_size, images - round(variant.holdout * images)
+    return size if variant.drop_last else kept % size or size
+
+
 def evaluations_of(variant: Variant, images: int) -> int:
     """Count the evaluations of a training; the last epoch is always evaluated.
 

@@ -19,6 +19,7 @@ from harness.run.job import Job
 from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
+from harness.run.model import check_batches
 from harness.run.plan import Plan, defective_wanted, images_to_pass
 from harness.run.process import give_back_memory, set_arithmetic
 from harness.run.schedule import epochs_of
@@ -69,6 +70,8 @@ def run_study(
     remove_leftovers(settings.results)
     if not missing:
         return outcome
+    for cell in missing:
+        check_batches(cell.variant, plan.sizes[cell.category][0])
     settings = settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
     settings = replace(settings, jobs=_parallel(plan, missing, settings, say))

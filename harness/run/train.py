@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.data.frame import Boxes
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
@@ -20,7 +21,7 @@ from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
 from harness.run.schedule import epochs_of, factor_of, is_due, steps_of
 from harness.run.turns import Turns
-from harness.run.watch import Watch, losses_of
+from harness.run.watch import REMEDY, Watch, losses_of
 
 CHUNK = 32  # images read at a time where all are looked at
 
@@ -44,6 +45,8 @@ def train(
     augmented: Arrays = (),
     turned: Arrays = (),
     defective: DefectiveCopies | None = None,
+    good_boxes: Boxes = None,
+    test_boxes: Boxes = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -61,13 +64,18 @@ def train(
             row: every epoch trains on one of each image's in its place; empty: on the images.
         turned: of the test images' turned copies, likewise; scored beside them.
         defective: copies of all good images; those of the held-out ones are scored too.
+        good_boxes: where the input shows each good image, if not everywhere; it is learnt whole.
+        test_boxes: where it shows each test image.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
     """
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
-    watch = Watch(variant, device, history, good, test, turned, defective)
+    watch = Watch(
+        variant, device, history, good, test, turned, defective,
+        good_boxes=good_boxes, test_boxes=test_boxes,
+    )  # fmt: skip
     if not model.trained:
         _finite(good)
         watch.look(model, 1)
@@ -100,6 +108,7 @@ def _train(
         try:
             loss = _epoch(model, source, order, optimiser, schedule, variant, device, noise)
         except ArithmeticError as error:
+            _finite(good)
             raise _diverged(error, epoch, epochs, history) from None
         history.loss.append(loss)
         evaluated = is_due(variant, epoch, steps_of(variant, used))
@@ -113,7 +122,7 @@ def _train(
 
 
 def _finite(good: Arrays) -> None:
-    """Refuse features that no distance can be taken of; a training would notice by its loss."""
+    """Refuse features that nothing can be learnt of; a training notices by its loss."""
     for array in good:
         for start in range(0, len(array), CHUNK):
             if not np.isfinite(array[start : start + CHUNK]).all():
@@ -123,10 +132,9 @@ def _finite(good: Arrays) -> None:
 
 
 def _diverged(error: object, epoch: int, epochs: int, history: History) -> RunFailed:
-    last = f"{history.loss[-1]:.6g}" if history.loss else "none"
+    last = f"{epoch - 1}, of loss {history.loss[-1]:.6g}" if history.loss else "none"
     return RunFailed(
-        f"the loss became {error} in epoch {epoch} of {epochs}; last good epoch's "
-        f"loss: {last}; try a smaller learning_rate, gradient_clip or another clamp"
+        f"the loss became {error} in epoch {epoch} of {epochs}; last good epoch: {last}; {REMEDY}"
     )
 
 

@@ -1,5 +1,6 @@
 """What a model says of the images, asked while it is trained and afterwards."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.frame import Boxes
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
@@ -20,6 +22,8 @@ from harness.score.reference import IMAGES, make_reference
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 NOBODY = np.arange(0)  # no images
+# What helps a training whose numbers run away.
+REMEDY = "try a smaller learning_rate, gradient_clip (as 1) or another clamp"
 
 Rows = NDArray[np.int64]
 
@@ -38,6 +42,8 @@ class Watch:
         defective: copies of all good images; those of the held-out ones are scored.
         kept: the good images that are trained on.
         held: those that are not.
+        good_boxes: where the input shows each good image, if not everywhere.
+        test_boxes: where it shows each test image.
 
     >>> Watch(Variant(), "cpu", History(), good=(), test=()).held.tolist()
     []
@@ -52,6 +58,8 @@ class Watch:
     defective: DefectiveCopies | None = None
     kept: Rows = field(default_factory=NOBODY.copy)
     held: Rows = field(default_factory=NOBODY.copy)
+    good_boxes: Boxes = None
+    test_boxes: Boxes = None
 
     def look(self, model: Method, epoch: int) -> None:
         """Score the test images, and the good ones, those trained on and those held out.
@@ -63,15 +71,25 @@ class Watch:
         with precision(self.variant, self.device):
             model.fit(self.good, device=self.device)
         energies = self.history.energies
+        if not energies:
+            energies.save_boxes(self.test_boxes)
         energies.save(epoch, self._finite(model, epoch, self.test))
         if self.turned:
-            energies.part("turned").save(epoch, self._finite(model, epoch, self.turned))
+            part = energies.part("turned")
+            if not part and self.test_boxes is not None:
+                each = len(self.turned[0]) // len(self.test_boxes)
+                part.save_boxes([box for box in self.test_boxes for _ in range(each)])
+            part.save(epoch, self._finite(model, epoch, self.turned))
         if "tap_scale" in self.variant.choices:
             for name, rows in zip(REFERENCES, (self.kept, self.held), strict=True):
                 self._save_reference(model, epoch, name, np.sort(rows[:IMAGES]))
         self.history.bank_bytes = model.bank_bytes
         if len(self.held):
-            self.history.holdout[epoch] = self._holdout_loss(model)
+            self.history.holdout[epoch] = loss = self._holdout_loss(model)
+            if not math.isfinite(loss):
+                raise RunFailed(
+                    f"the held-out images' loss became {loss} at epoch {epoch}{self._help}"
+                )
         if self.defective is not None:
             self._validate(model, epoch, self.defective)
 
@@ -79,7 +97,12 @@ class Watch:
         """Keep tables of what the model says of these good images, if there are any."""
         if len(rows):
             said = energies_in_batches(model, self.good, self.variant, self.device, rows)
-            self.history.energies.save_reference(epoch, name, make_reference(said))
+            boxes = self._boxes_of(rows)
+            reference = make_reference(said, boxes, self.variant.image_size)
+            self.history.energies.save_reference(epoch, name, reference)
+
+    def _boxes_of(self, rows: Rows) -> Boxes:
+        return None if self.good_boxes is None else [self.good_boxes[i] for i in rows.tolist()]
 
     @torch.inference_mode()
     def _holdout_loss(self, model: Method) -> float:
@@ -95,6 +118,8 @@ class Watch:
         part = self.history.energies.part("validation")
         if not part:
             self.history.energies.write("validation/masks", defective.masks[self.held])
+            boxes = self._boxes_of(self.held)
+            part.save_boxes(None if boxes is None else [*boxes, *boxes])
         splits = (self.good, defective.features)
         part.save(
             epoch, chain.from_iterable(self._finite(model, epoch, s, self.held) for s in splits)
@@ -105,10 +130,18 @@ class Watch:
     ) -> Iterator[Energies]:
         for energies in energies_in_batches(model, images, self.variant, self.device, rows):
             if not energies.isfinite():
-                which, loss = "a test" if rows is None else "a validation", self.history.loss
-                last = f"; last epoch's loss: {loss[-1]:.6g}" if loss else ""
-                raise RunFailed(f"{which} image's energy is not finite at epoch {epoch}{last}")
+                which = "a test" if rows is None else "a validation"
+                raise RunFailed(
+                    f"{which} image's energy is not finite at epoch {epoch}{self._help}"
+                )
             yield energies
+
+    @property
+    def _help(self) -> str:
+        """What to do about numbers that are not finite."""
+        if not (loss := self.history.loss):  # nothing is trained: the features are to blame
+            return "; try feature_dtype=float32"
+        return f"; last epoch's loss: {loss[-1]:.6g}; {REMEDY}, or feature_dtype=float32"
 
 
 def energies_of(model: Method, test: Arrays, variant: Variant, device: str = "cpu") -> Energies:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.data.frame import Box
+from harness.experiment.feature_spec import Size, shape_of
 from harness.score.reference import ABOVE, PARTS, Reference, TapReference
 from harness.score.smooth import gaussian
 
@@ -62,7 +64,7 @@ JOINS: dict[str, Callable[[Tensor], Tensor]] = {
 def anomaly_maps(
     energies: Sequence[tuple[Tensor, Tensor]],
     *,
-    size: int,
+    size: Size,
     score_map: str,
     scale_aggregation: str,
     smoothing: float,
@@ -73,12 +75,13 @@ def anomaly_maps(
     tap_weights: Sequence[float] = (),
     centring: str = "none",
     reference: Reference | None = None,
+    box: Box | None = None,
 ) -> Tensor:
     """Make anomaly maps, larger = more anomalous.
 
     Args:
         energies: per tap ``(energy, log_det)``, each (B, H, W).
-        size: side of the input image, pixels.
+        size: side of the input image, or its height and width, pixels.
         score_map: a key of :data:`MAPS`.
         scale_aggregation: how the taps' maps are joined, a key of :data:`JOINS`.
         align_corners: as torch's ``interpolate`` has it: lelexx and CFLOW-AD's code align.
@@ -90,33 +93,94 @@ def anomaly_maps(
         tap_weights: of the taps' maps, in proportion; empty: equal.
         centring: what is taken off each image's map at each tap, a key of :data:`LEVELS`.
         reference: of the training images; needed by every ``tap_scale`` but ``none``.
+        box: where the input shows the image; what lies around it has no part in the maps. None:
+            everywhere.
 
     Returns:
-        (B, size, size), of the energies' type. Memory: that of B maps a tap.
+        (B, H, W) of the input, or of the box, of the energies' type. Memory: that of B maps a tap.
     """
-    parts, link = MAPS[score_map]
-    total = sum(tap_weights)
+    total, frame = sum(tap_weights), shape_of(size)
     scales = []
     for tap, (energy, log_det) in enumerate(energies):
         of = reference[tap] if reference else _NOTHING
-        read = [
-            link(SCALES[tap_scale](PARTS[part](energy, log_det), of, part, tap_position, p_floor))
-            for part in parts
-        ]
-        values = read[0] if len(read) == 1 else torch.stack(read).mean(0)
+        values = _read(energy, log_det, of, score_map, tap_scale, tap_position, p_floor)
+        seen = box.positions(frame, (values.shape[1], values.shape[2])) if box else None
+        if seen:
+            values = values[:, seen.rows, seen.columns]
         values = centred(values, centring)
+        if seen:
+            values = _around(values, seen, energy.shape)
         weight = tap_weights[tap] * len(energies) / total if tap_weights else 1.0
         scales.append((values if weight == 1.0 else values * weight)[:, None])
     upsampled = torch.stack(
-        [
-            F.interpolate(s, (size, size), mode="bilinear", align_corners=align_corners)
-            for s in scales
-        ]
+        [F.interpolate(s, frame, mode="bilinear", align_corners=align_corners) for s in scales]
     )
+    if box:
+        upsampled = upsampled[..., box.rows, box.columns]
     return gaussian(JOINS[scale_aggregation](upsampled), smoothing)[:, 0]
 
 
 _NOTHING = TapReference(0, torch.empty(0), torch.empty(0))  # where no scale asks for one
+
+
+def _read(
+    energy: Tensor,
+    log_det: Tensor,
+    of: TapReference,
+    score_map: str,
+    tap_scale: str,
+    tap_position: str,
+    p_floor: float,
+) -> Tensor:
+    """A tap's map (B, h, w), before any centring."""
+    parts, link = MAPS[score_map]
+    read = [
+        link(SCALES[tap_scale](PARTS[part](energy, log_det), of, part, tap_position, p_floor))
+        for part in parts
+    ]
+    return read[0] if len(read) == 1 else torch.stack(read).mean(0)
+
+
+def count_saturated(
+    energies: Sequence[tuple[Tensor, Tensor]],
+    *,
+    score_map: str,
+    tap_scale: str = "none",
+    tap_position: str = "global",
+    p_floor: float = 0.0,
+    reference: Reference | None = None,
+) -> list[int]:
+    """Count each tap's values that are what an infinite energy would give: there pixels tie.
+
+    The arguments are those of :func:`anomaly_maps`.
+
+    >>> one = [(torch.tensor([[[3.0, 200.0]]]), torch.zeros(1, 1, 2))]
+    >>> count_saturated(one, score_map="exp-mean"), count_saturated(one, score_map="nll")
+    ([1], [0])
+    """
+    counts = []
+    for tap, (energy, log_det) in enumerate(energies):
+        rule = (
+            reference[tap] if reference else _NOTHING,
+            score_map,
+            tap_scale,
+            tap_position,
+            p_floor,
+        )
+        end = _read(torch.full_like(energy[:1], torch.inf), torch.zeros_like(log_det[:1]), *rule)
+        counts.append(int((_read(energy, log_det, *rule) == end).sum()))
+    return counts
+
+
+def _around(values: Tensor, box: Box, frame: Sequence[int]) -> Tensor:
+    """Values (B, h, w) of a box in their frame (B, H, W): each repeats the nearest in the box."""
+    rows, columns = (
+        torch.arange(side, device=values.device).clamp(start, stop - 1) - start
+        for side, start, stop in zip(
+            frame[1:], (box.top, box.left), (box.bottom, box.right), strict=True
+        )
+    )
+    return values[:, rows[:, None], columns]
 
 
 def centred(maps: Tensor, level: str) -> Tensor:

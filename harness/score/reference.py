@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.data.frame import Boxes
+from harness.experiment.feature_spec import Size, shape_of
 from harness.methods.contract import Energies
 from harness.score.smooth import gaussian
 
 IMAGES = 256  # training images looked at, at most: more move a table's tail alone
-SMOOTH = 1 / 16  # deviation of the Gaussian over positions, as a share of the tap's side
+SMOOTH = 1 / 16  # deviation of the Gaussian over positions, as a share of the tap's shorter side
 FLOOR = 0.1  # of the tap's deviation: a position that never varies keeps a finite scale
 # The share of values above each number of a table: dense where a p-value is read, in the tail.
 ABOVE = torch.cat(
@@ -78,30 +80,56 @@ class TapReference:
 Reference = Sequence[TapReference]  # one a tap
 
 
-def make_reference(energies: Iterable[Energies]) -> Reference:
+def make_reference(energies: Iterable[Energies], boxes: Boxes = None, size: Size = 0) -> Reference:
     """Make the tables of good images, given in parts; those of at most some hundred images.
+
+    Args:
+        energies: what is said of them.
+        boxes: where each input shows its image: no other position counts. None: everywhere.
+        size: of the inputs that the boxes are in.
 
     Raises:
         StopIteration: there are no images.
     """
     taps = Energies.join(list(energies)).taps
-    return [_of_tap(torch.stack([part(e, j) for part in PARTS])) for e, j in taps]
+    return [
+        _of_tap(torch.stack([part(e, j) for part in PARTS]), _seen(boxes, shape_of(size), e.shape))
+        for e, j in taps
+    ]
 
 
-def _of_tap(values: Tensor) -> TapReference:
-    """Of the parts' values (parts, B, h, w)."""
+def _seen(boxes: Boxes, frame: tuple[int, int], shape: Sequence[int]) -> Tensor | None:
+    """Which positions of a tap (B, h, w) show their image; None: all."""
+    if boxes is None:
+        return None
+    seen = torch.zeros(*shape, dtype=torch.bool)
+    for one, box in zip(seen, boxes, strict=True):
+        inside = box.positions(frame, (shape[1], shape[2]))
+        one[inside.rows, inside.columns] = True
+    return seen
+
+
+def _of_tap(values: Tensor, seen: Tensor | None) -> TapReference:
+    """Of the parts' values (parts, B, h, w), where they are seen (B, h, w)."""
     values = values.double()
-    moments = torch.stack([values.mean(1), values.square().mean(1)])
+    if seen is None:
+        moments = torch.stack([values.mean(1), values.square().mean(1)])
+    else:
+        values = values.where(seen, 0.0)
+        sums = torch.stack([values.sum(1), values.square().sum(1)])
+        count = seen.sum(0)  # a position that no image shows has all others' moments
+        whole = sums.sum((2, 3), keepdim=True) / count.sum()
+        moments = torch.where(count > 0, sums / count.clamp_min(1), whole)
     tables = []
     for rule in POSITIONS.values():
         mean, deviation = _spread(rule(moments))
         standard = (values - mean[:, None]) / deviation[:, None]
-        ascending = standard.flatten(1).sort(1).values
+        ascending = (standard.flatten(1) if seen is None else standard[:, seen]).sort(1).values
         place = (1 - ABOVE) * (ascending.shape[1] - 1)
         low = place.floor().long()
         high = (low + 1).clamp_max(ascending.shape[1] - 1)
         tables.append(torch.lerp(ascending[:, low], ascending[:, high], place - low))
-    return TapReference(values[0].numel(), moments.float(), torch.stack(tables).float())
+    return TapReference(ascending.shape[1], moments.float(), torch.stack(tables).float())
 
 
 def _spread(moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,5 +143,5 @@ def _spread(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 def _smooth(moments: Tensor) -> Tensor:
     """Smooth moments (parts, h, w) over the positions."""
-    sigma = SMOOTH * moments.shape[-1]
+    sigma = SMOOTH * min(moments.shape[1:])
     return gaussian(moments[:, None], sigma)[:, 0] if min(moments.shape[1:]) > 1 else moments

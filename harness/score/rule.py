@@ -1,63 +1,86 @@
 """A variant's score rule: from what a method says to maps and image scores."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from harness.data.frame import Box, Boxes
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.score.images import image_scores
-from harness.score.maps import anomaly_maps
+from harness.score.maps import anomaly_maps, count_saturated
 from harness.score.reference import Reference
 
 CHUNK = 16  # images whose maps are made together: bounds memory, whatever the category's size
 
 
 def score(
-    variant: Variant, energies: Energies, reference: Reference | None = None
+    variant: Variant, energies: Energies, reference: Reference | None = None, boxes: Boxes = None
 ) -> tuple[Tensor | None, Tensor]:
-    """Make anomaly maps (N, S, S) and image scores (N,) by the variant's score rule.
+    """Make anomaly maps (N, H, W) and image scores (N,) by the variant's score rule.
 
-    There are no maps from a method that does not localise.
+    There are no maps from a method that does not localise. Around an image's box its map is nan.
     """
-    maps, scores = zip(*score_in_chunks(variant, [energies], reference), strict=True)
-    if len(scores) == 1:
-        return maps[0], scores[0]
-    return None if maps[0] is None else torch.cat(maps), torch.cat(scores)
+    maps, scores = zip(*score_in_chunks(variant, [energies], reference, boxes), strict=True)
+    if maps[0] is None:
+        return None, torch.cat(scores)
+    if boxes is not None:
+        whole, rows = maps[0].new_full((len(boxes), *variant.shape), torch.nan), iter(boxes)
+        for placed, one in zip(whole, (m for some in maps for m in some), strict=True):
+            box = next(rows)
+            placed[box.rows, box.columns] = one
+        return whole, torch.cat(scores)
+    return (maps[0], scores[0]) if len(scores) == 1 else (torch.cat(maps), torch.cat(scores))
 
 
 def score_in_chunks(
-    variant: Variant, energies: Iterable[Energies], reference: Reference | None = None
+    variant: Variant,
+    energies: Iterable[Energies],
+    reference: Reference | None = None,
+    boxes: Boxes = None,
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Yield the maps and scores of :func:`score`, of CHUNK images and the rest of each part.
+
+    Where images have boxes, a chunk is of successive ones with the same box, and its maps are
+    those of the box alone.
 
     >>> from harness.experiment.variant import Variant
     >>> parts = [Energies([(torch.zeros(40, 2, 2), torch.zeros(40, 2, 2))])]
     >>> [maps.shape[0] for maps, _ in score_in_chunks(Variant(image_size=64), parts)]
     [16, 16, 8]
     """
+    before = 0
     for part in energies:
         for start in range(0, len(part), CHUNK):
-            yield _score(variant, part.rows(slice(start, start + CHUNK)), reference)
+            some = part.rows(slice(start, start + CHUNK))
+            first = 0
+            for box, count in _runs(boxes, before + start, len(some)):
+                rows = some.rows(slice(first, first := first + count))
+                yield _score(variant, rows, reference, box)
+        before += len(part)
+
+
+def _runs(boxes: Boxes, start: int, count: int) -> list[tuple[Box | None, int]]:
+    """Successive images with the same box, from one on: the box, and how many they are."""
+    if boxes is None:
+        return [(None, count)]
+    return [(box, len(list(run))) for box, run in groupby(boxes[start : start + count])]
 
 
 def _score(
-    variant: Variant, energies: Energies, reference: Reference | None
+    variant: Variant, energies: Energies, reference: Reference | None, box: Box | None
 ) -> tuple[Tensor | None, Tensor]:
     own = energies.images if variant.image_score == "own" else None
     if not energies.taps:
         assert own is not None, "a method without maps has image scores of its own"
         return None, own
-    rule = (variant.score_map, variant.tap_scale)
-    maps = _maps(variant, energies, reference, rule)
+    rule, images = _rules(variant)
+    maps = _maps(variant, energies, reference, rule, box)
     if own is not None:
         return maps, own
-    images = (
-        variant.score_map if variant.image_score_map == "same" else variant.image_score_map,
-        variant.tap_scale if variant.image_tap_scale == "same" else variant.image_tap_scale,
-    )
-    judged = maps if images == rule else _maps(variant, energies, reference, images)
+    judged = maps if images == rule else _maps(variant, energies, reference, images, box)
     scores = image_scores(
         judged,
         image_score=variant.image_score,
@@ -67,14 +90,62 @@ def _score(
     return maps, scores
 
 
+def _rules(variant: Variant) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The score_map and tap_scale of the maps, and of those that image scores are made of."""
+    images = (
+        variant.score_map if variant.image_score_map == "same" else variant.image_score_map,
+        variant.tap_scale if variant.image_tap_scale == "same" else variant.image_tap_scale,
+    )
+    return (variant.score_map, variant.tap_scale), images
+
+
+def saturation(
+    variant: Variant, energies: Iterable[Energies], reference: Reference | None = None
+) -> list[float]:
+    """Measure which share of each tap's values is at the end of its map, where pixels tie.
+
+    Args:
+        variant: its score rule; of its maps and those of the image scores the larger share.
+        energies: of all test images, in parts.
+        reference: where the rule reads one.
+
+    >>> from harness.experiment.variant import Variant
+    >>> far = Energies([(torch.tensor([[[1.0, 150.0]]]), torch.zeros(1, 1, 2))])
+    >>> saturation(Variant(), [far]), saturation(Variant(score_map="nll"), [far])
+    ([0.5], [0.0])
+    """
+    rules = dict.fromkeys(_rules(variant))
+    counts, values = [], []
+    for part in energies:
+        found = [
+            count_saturated(
+                part.taps,
+                score_map=score_map,
+                tap_scale=tap_scale,
+                tap_position=variant.tap_position,
+                p_floor=variant.p_floor,
+                reference=reference,
+            )
+            for score_map, tap_scale in rules
+        ]
+        counts.append(torch.tensor(found))
+        values.append(torch.tensor([e.numel() for e, _ in part.taps]))
+    most = torch.stack(counts).sum(0).amax(0)
+    return [float(share) for share in most / torch.stack(values).sum(0)]
+
+
 def _maps(
-    variant: Variant, energies: Energies, reference: Reference | None, rule: tuple[str, str]
+    variant: Variant,
+    energies: Energies,
+    reference: Reference | None,
+    rule: tuple[str, str],
+    box: Box | None,
 ) -> Tensor:
     """The maps by this score_map and tap_scale; the rest as the variant has it."""
     score_map, tap_scale = rule
     return anomaly_maps(
         energies.taps,
-        size=variant.image_size,
+        size=variant.shape,
         score_map=score_map,
         scale_aggregation=variant.scale_aggregation,
         smoothing=variant.smoothing,
@@ -85,6 +156,7 @@ def _maps(
         tap_weights=variant.tap_weights,
         centring=variant.centring,
         reference=reference,
+        box=box,
     ).cpu()
 
 

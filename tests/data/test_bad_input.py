@@ -134,6 +134,9 @@ TEST = "left/test/bright/001.png"
 MASK = "left/ground_truth/bright/001_mask.png"
 NOT = r"expected an image; it cannot be read"
 # base layout, what is done to it, the message, further options
+DEEP = ("--set", "norm=batch", "--set", "image_size=32", "--set", "taps=4")
+ONE_VALUE = (*DEEP, "--set", "batch_size=7")  # one image is left over, at a tap of one position
+
 BAD = {
     # the root, the category, the options
     "root missing": ("mvtec_ad", lose("*"), r"got dat, which does not exist; did you mean 'data'", "--data", "dat"),
@@ -157,7 +160,7 @@ BAD = {
     "nothing known": ("mvtec_ad", lose("*"), r"expected images or a known layout .* found neither", "--dataset", "surfaces"),
     "disturbed of another": ("folder", None, r"looks like folder: add --dataset folder", "--dataset", "disturbed-mvtec_ad"),
     "leaks": ("mvtec_ad", None, r"leaks: expected one of refuse, allow; got 'yes'", "--set", "leaks=yes"),
-    "resize": ("mvtec_ad", None, r"resize: expected one of square, crop; got 'pad'", "--set", "resize=pad"),
+    "resize": ("mvtec_ad", None, r"resize: expected one of square, crop, pad; got 'fill'", "--set", "resize=fill"),
     "mask rule": ("mvtec_ad", None, r"mask_resize: expected one of nearest, covered", "--set", "mask_resize=max"),
     # splits
     "no training images": ("mvtec_ad", lose("left/train/good/*"), r"left/train/good: expected training images; found none"),
@@ -167,10 +170,13 @@ BAD = {
     "one training image": ("mvtec_ad", lose("left/train/good/00[1-9].png"), r"expected at least 2 images of left to train on; got 1"),
     "one left by holdout": ("mvtec_ad", None, r"to train on; got 1 \(holdout=0\.9 of 8\); add images, or lower", "--set", "holdout=0.9"),
     "one photo": ("folder", lose("*.png"), r"expected images .* found none"),
+    "none held out": ("mvtec_ad", None, r"at least 1 image of left to be held out; got 0 \(holdout=0\.05 of 8\)", "--set", "holdout=0.05"),
+    "a batch norm of one value": ("mvtec_ad", None, r"batch norm: expected at least 2 values .* of 8 at a tap of 1 × 1 .*drop_last", *ONE_VALUE),
+    "one good photo": ("folder", lose("[1-9].png"), r"data: expected at least 2 good images, .* got 1, 0\.png; add some"),
     "no whole batch": ("mvtec_ad", None, r"expected at least 32 images of left to train on; got 8", "--set", "drop_last=true"),
     "two photos": ("folder", lose("[2-9].png", "test", "ground_truth"), r"expected at least 2 images of data to train on; got 1"),
     "the same image in train and test": ("mvtec_ad", copy(IMAGE, "left/test/good/x.png"), r"x\.png: expected a test image that is not trained on.*003\.png.*leaks=allow"),
-    "the same under a defect": ("mvtec_ad", copy(IMAGE, TEST), r"bright/001\.png: expected a test image that is not trained on"),
+    "the same under a defect": ("mvtec_ad", copy(IMAGE, TEST), r"bright/001\.png: expected one label .* as .*good/003\.png, labelled good"),
     "a leak in a folder": ("folder", copy("0.png", "4.png"), r"[04]\.png: expected a test image that is not trained on"),
     "a leak in disturbed": ("mvtec_ad", copy(IMAGE, "left/test/good/x.png"), r"that is not trained on", "--dataset", "disturbed-mvtec_ad"),
     "a defect's link to itself": ("mvtec_ad", link("left/test/dent", "dent"), r"left/test/dent: expected a folder; got a link that leads nowhere"),

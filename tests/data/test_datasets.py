@@ -110,9 +110,9 @@ def test_image_is_resized_without_a_crop(tmp_path):
     assert (image[:, -1] == 100).all()
 
 
-def test_mask_any_non_zero_is_a_defect_and_nearest(tmp_path):
+def test_a_mask_is_fitted_by_the_nearest_pixel(tmp_path):
     values = np.zeros((4, 4), np.uint8)
-    values[0, 0], values[3, 3] = 1, 255
+    values[0, 0], values[3, 3] = 128, 255
     Image.fromarray(values).save(tmp_path / "m.png")
     mask = read_mask(tmp_path / "m.png", 8)
     assert mask.dtype == bool

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data.contract import Sample, facts_of, read_image, read_mask
+from harness.data import images
+from harness.data.contract import Sample, read_image, read_mask
+from harness.data.facts import facts_of
+from harness.data.images import SUFFIXES, unread
 from harness.errors import InputError
 
 GREY = np.full((8, 8), 100, np.uint8)
@@ -16,13 +19,16 @@ def saved(path, array, **options):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "jpg"])
+@pytest.mark.parametrize(
+    "suffix", ["png", "bmp", "tif", "webp", "jpg", "jfif", "gif", "ppm", "avif"]
+)
 @pytest.mark.parametrize("array", [GREY, COLOUR], ids=["grey", "colour"])
 def test_formats(tmp_path, suffix, array):
-    options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
+    best = {"quality": 100, "subsampling": 0}
+    options = {"webp": {"lossless": True}, "jpg": best, "jfif": best, "avif": {"quality": 100}}
     path = saved(tmp_path / f"x.{suffix}", array, **options.get(suffix, {}))
     expected = np.dstack([array] * 3) if array.ndim == 2 else array
-    assert np.abs(read_image(path, 8).astype(int) - expected).max() <= 2 * (suffix == "jpg")
+    assert np.abs(read_image(path, 8).astype(int) - expected).max() <= 2 * (suffix in options)
     assert facts_of(path).size == (8, 8)
 
 
@@ -82,24 +88,6 @@ def test_mask_follows_the_crop(tmp_path):
     assert mask[:10, :10].all()
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.array([[0, 1]], np.uint8),
-        np.array([[0, 1]], np.uint16),
-        np.array([[0, 1]], np.int32),
-        np.array([[False, True]]),
-        np.array([[[0, 0, 0], [0, 0, 1]]], np.uint8),
-        np.array([[[9, 9, 9, 0], [0, 0, 9, 255]]], np.uint8),
-        np.array([[[0, 0, 0, 255], [0, 0, 1, 1]]], np.uint8),
-    ],
-    ids=["8 bits", "16 bits", "32 bits", "1 bit", "colour", "transparent", "faint"],
-)
-def test_any_non_zero_pixel_of_a_mask_is_a_defect(tmp_path, array):
-    mask = read_mask(saved(tmp_path / "m.tif", array), 2)
-    assert mask.tolist() == [[False, True]] * 2
-
-
 def test_covered_counts_only_what_is_covered_whole(tmp_path):
     values = np.zeros((32, 32), np.uint8)
     values[:, :19] = 1
@@ -145,7 +133,69 @@ def test_what_follows_the_end_of_a_jpeg_is_harmless(tmp_path):
 
 
 def test_other_formats_are_not_tried(tmp_path):
-    Image.fromarray(GREY).save(tmp_path / "x.gif")
-    (tmp_path / "x.gif").rename(tmp_path / "x.png")
-    with pytest.raises(InputError, match="its content is no PNG, JPEG, BMP, TIFF or WebP"):
+    Image.fromarray(GREY).save(tmp_path / "x.tga")
+    (tmp_path / "x.tga").rename(tmp_path / "x.png")
+    with pytest.raises(InputError, match="its content is no PNG, JPEG, BMP, TIFF, WebP, GIF"):
         read_image(tmp_path / "x.png", 8)
+
+
+@pytest.mark.parametrize("content", [b"<html></html>", bytes(100), b"GIF89a", b"P5 4 4", b"\xff"])
+def test_what_only_has_the_name_of_an_image_is_refused(tmp_path, content):
+    (tmp_path / "x.gif").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.gif: expected an image; it cannot be read \(.+\)"):
+        facts_of(tmp_path / "x.gif")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif", "avif"])
+def test_of_several_pictures_the_first_is_read(tmp_path, suffix):
+    pictures = [Image.fromarray(np.full((8, 8), v, np.uint8)) for v in (100, 200, 0)]
+    path = tmp_path / f"x.{suffix}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    assert facts_of(path).pictures == 3
+    assert np.abs(read_image(path, 8).astype(int) - 100).max() <= 2
+    pictures[0].save(path)
+    facts = facts_of(path)
+    assert facts.pictures == 1
+
+
+def test_damage_behind_the_first_picture_is_harmless(tmp_path):
+    pictures = [Image.fromarray(np.full((8, 8), v, np.uint8)) for v in (100, 200)]
+    path = tmp_path / "x.tif"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    path.write_bytes(path.read_bytes()[:-20])
+    assert (read_image(path, 8) == 100).all()
+    assert facts_of(path).pictures >= 1
+
+
+def test_every_suffix_is_read_or_said_not_to_be():
+    assert unread(".HEIC") == "" or "pip install 'fastflow-harness[heic]'" in unread(".HEIC")
+    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".gif", ".pgm", ".avif"} <= SUFFIXES
+    assert not any(unread(suffix) for suffix in (*SUFFIXES, "", ".json", ".txt", ".csv", ".PNG"))
+    for suffix in (".NEF", ".dng", ".jp2", ".psd", ".svg", ".tga"):
+        assert unread(suffix).endswith("(export it as PNG or TIFF)")
+
+
+def test_heic(tmp_path):
+    """Read where the extra is there, turned as it is shown, whatever the file's name."""
+    heif = pytest.importorskip("pillow_heif")
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[:, :64] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "x.jpg"  # as telephones send it
+    heif.from_pillow(Image.fromarray(wide)).save(path, exif=exif.tobytes(), quality=90)
+    facts = facts_of(path)
+    assert (facts.format, facts.size) == ("HEIF", (64, 128))
+    image = read_image(path, 128)[..., 0]
+    assert image[:60].min() > 200
+    assert image[68:].max() < 50
+    assert ".heic" in SUFFIXES
+    assert not unread(".heic")
+
+
+def test_heic_without_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)
+    monkeypatch.setattr(images, "unread", lambda suffix: f"{suffix} needs the extra")
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(InputError, match=r"it cannot be read \(\.heic needs the extra\)"):
+        facts_of(tmp_path / "x.jpg")

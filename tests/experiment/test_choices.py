@@ -4,6 +4,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from harness.data import images as data_images
 from harness.data import synthetic
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
@@ -16,6 +17,7 @@ from harness.score import maps, reference, select_epoch
 
 TABLES = {
     "augmentation": augmentation.AUGMENTATIONS,
+    "resize": data_images.FITS,
     "norm": norms.NORMS,
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,
@@ -44,7 +46,7 @@ TABLES = {
 
 
 # Choices of two that are an if where they are implemented.
-WITHOUT = {"weights", "feature_dtype", "resize", "mask_resize", "leaks"}
+WITHOUT = {"weights", "feature_dtype", "mask_resize", "leaks"}
 
 
 @pytest.mark.parametrize("field", TABLES)

@@ -115,6 +115,12 @@ def test_shapes(name, taps, size, expected):
     assert backbone.shapes() == [FeatureShape(c, s, s, stride) for c, s, stride in expected]
 
 
+def test_a_convolutional_network_takes_a_rectangle():
+    with torch.device("meta"):
+        backbone = Backbone("resnet18.tv_in1k", taps=(1, 3), image_size=(64, 160))
+    assert backbone.shapes() == [FeatureShape(64, 16, 40, 4), FeatureShape(256, 4, 10, 16)]
+
+
 def test_twin_is_the_same_network_without_weights():
     backbone = build("resnet18.tv_in1k", (1, 2), 64)
     twin = backbone.twin()
@@ -162,6 +168,12 @@ def test_normalisation_of_the_input(name, mean):
         ("deit_base_distilled_patch16_384.fb_in1k", (12,), 384, "taps: .* has no tap 12"),
         ("deit_base_distilled_patch16_384.fb_in1k", (7,), 256, "image_size: .* 384; got 256"),
         ("cait_m48_448.fb_dist_in1k", (40,), 384, "image_size: .* expects 448; got 384"),
+        (
+            "deit_base_distilled_patch16_384.fb_in1k",
+            (7,),
+            (384, 640),
+            "image_size: .* got 384,640",
+        ),
     ],
 )
 def test_errors(name, taps, size, message):

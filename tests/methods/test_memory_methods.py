@@ -260,3 +260,15 @@ def test_the_projection_keeps_distances():
     ratio = torch.pdist(small) / torch.pdist(x)
     assert abs(ratio.mean() - 1) < 0.1
     assert patchcore.DISTORTION == 0.9
+
+
+@pytest.mark.parametrize("name", ["spade", "patchcore"])
+def test_a_bank_of_one_image_of_one_position(name):
+    """One good image is enough, even one patch: it scores 0, and what is not it more."""
+    made = METHODS[name]([(6, 1, 1)])
+    good = images(1, [(6, 1, 1)])
+    made.fit(good)
+    found = made.energies([torch.cat([torch.from_numpy(good[0]), torch.zeros(1, 6, 1, 1)])])
+    same, other = found.taps[0][0].flatten().tolist()
+    assert same == 0
+    assert 0 < other < np.inf

@@ -9,12 +9,14 @@ import pytest
 import torch
 from drawn_maps import close, draw_masks
 
+from harness.errors import RunFailed
 from harness.experiment.record import finite
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.run.energies import History
 from harness.run.evaluate import PackedMasks, evaluate, per_image
 from harness.score.metrics import image_metrics, pixel_metrics
+from harness.score.reference import make_reference
 from harness.score.rule import score
 
 IMAGES, SIZE = 70, 64
@@ -115,3 +117,34 @@ def test_memory_is_bounded():
     assert done.returncode == 0, done.stderr
     grows = (2**31 - CHUNK_BYTES) / 100  # with the images; the rest is of a chunk
     assert int(done.stdout) <= grows + CHUNK_BYTES
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, [0.5, 0.0]),  # exp(-200) is 0 in float32, exp(-50) is not
+        ({"score_map": "nll"}, [0.0, 0.0]),
+        ({"score_map": "nll", "image_score_map": "exp-mean"}, [0.5, 0.0]),
+        ({"score_map": "likelihood"}, [0.5, 0.0]),
+        ({"score_map": "nll", "tap_scale": "quantile"}, [0.5, 0.5]),  # above all good ones
+        ({"score_map": "nll", "tap_scale": "neg-log-p", "tap_position": "position"}, [0.5, 0.5]),
+        ({"score_map": "nll", "tap_scale": "standardised"}, [0.0, 0.0]),
+    ],
+)
+def test_the_share_of_a_map_at_its_end_is_known(change, expected):
+    far = [torch.tensor([1.0, large]).view(2, 1, 1).expand(2, 4, 4) for large in (200.0, 50.0)]
+    history = History(loss=[1.0])
+    history.energies.save(1, [Energies([(e, torch.zeros_like(e)) for e in far])])
+    good = Energies([(torch.rand(9, 4, 4) + 2, torch.zeros(9, 4, 4))] * 2)
+    history.energies.save_reference(1, "fitted", make_reference([good]))
+    found = per_image(VARIANT.replace(**change), history, 1, np.array([0, 1]), None)
+    assert found.saturated == expected
+
+
+def test_maps_that_are_not_finite_are_a_failure_in_one_line():
+    history = History(loss=[1.0])
+    huge = torch.full((2, 4, 4), 3e38)
+    history.energies.save(1, [Energies([(huge, torch.zeros_like(huge))] * 3)])
+    variant = VARIANT.replace(score_map="nll", scale_aggregation="sum")
+    with pytest.raises(RunFailed, match=r"epoch 1 are not all finite.*try another score_map"):
+        evaluate(variant, history, np.array([0, 1]), None)

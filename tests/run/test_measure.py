@@ -185,3 +185,8 @@ def test_turned_copies_are_timed(turns, passes):
     with torch.inference_mode():
         module._image_to_map(variant, extractor, 0, "cpu")(torch.zeros(1, 3, 64, 64))
     assert len(seen) == passes
+
+
+def test_a_batch_norm_at_a_tap_of_one_position_can_be_counted():
+    deep = Variant().replace(image_size=32, taps=(4,), norm="batch", subnet_norm="batch")
+    assert measure(deep).shapes[0][1:] == (1, 1)

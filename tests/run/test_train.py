@@ -224,14 +224,30 @@ def test_draws_of_copies_follow_the_seed():
 
 def test_non_finite_loss_stops_with_epoch_and_last_good_loss():
     variant = BASE.replace(learning_rate=1e6, clamp="none", epochs=50)
-    with pytest.raises(RunFailed, match=r"in epoch \d+ of 50; last good epoch's loss: \S+"):
+    with pytest.raises(RunFailed, match=r"in epoch (\d+) of 50; last good epoch: \S+") as failed:
         train(variant)
+    assert "; try a smaller learning_rate, gradient_clip" in str(failed.value)
+
+
+def test_features_that_are_not_finite_are_named_as_the_reason():
+    bad = arrays(10)
+    bad[1][3] = np.nan
+    with pytest.raises(RunFailed, match=r"features are not finite; try feature_dtype=float32"):
+        fit(make_model(BASE, SHAPES, 0), bad, arrays(3, 1), variant=BASE, seed=0)
+
+
+def test_a_loss_of_held_out_images_that_is_not_finite_stops_the_run():
+    bad, variant = arrays(10), BASE.replace(holdout=0.2)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    bad[0][order[0]] = np.nan  # held out: the training does not see it
+    with pytest.raises(RunFailed, match=r"held-out images' loss became nan at epoch 4; .*try a"):
+        fit(make_model(variant, SHAPES, 0), bad, arrays(3, 1), variant=variant, seed=0)
 
 
 def test_non_finite_energy_of_a_test_image_stops_the_run():
     bad = arrays(3, 1)
     bad[0][0, 0, 0, 0] = np.inf
-    with pytest.raises(RunFailed, match="energy is not finite at epoch 4"):
+    with pytest.raises(RunFailed, match=r"energy is not finite at epoch 4; .*try a smaller"):
         fit(make_model(BASE, SHAPES, 0), arrays(10), bad, variant=BASE, seed=0)
 
 

@@ -103,7 +103,7 @@ class _Resume:
 
     def _kept(self) -> tuple[int, dict[str, Any]]:
         try:
-            about = json.loads(self.about.read_text())
+            about = json.loads(self.about.read_text(encoding="utf-8"))
             return self.part.stat().st_size, {key: about[key] for key in _ABOUT}
         except (OSError, ValueError, TypeError, LookupError):
             return 0, dict.fromkeys(_ABOUT)

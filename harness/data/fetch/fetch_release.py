@@ -116,7 +116,9 @@ def _check(mirror: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise InputError(f"--mirror: expected http://… or https://…; got '{mirror}'")
+        raise InputError(
+            f"--mirror or HARNESS_MIRROR: expected http://… or https://…; got '{mirror}'"
+        )
 
 
 def _is_there(folder: Path) -> bool:
@@ -127,7 +129,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         {name: str(entry["sha256"]) for name, entry in record["archives"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         raise InputError(

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.contract import Category, Facts, Sample, make_category
+from harness.data.contract import Category, Sample, make_category
 from harness.data.counts import CIFAR10_CLASSES
+from harness.data.facts import Facts
 from harness.data.folders import entries, existing_folder, images_in, safe_name, subfolders
 from harness.data.images import read_bytes
 from harness.errors import InputError, unknown
@@ -143,7 +144,8 @@ class Row:
 
     def facts(self) -> Facts:
         """Describe the row's own content."""
-        return Facts(hashlib.sha256(self._bytes().tobytes()).digest(), "array", (SIDE, SIDE))
+        digest = hashlib.sha256(self._bytes().tobytes()).digest()
+        return Facts(digest, "array", (SIDE, SIDE), shown=digest)
 
     def image(self) -> Image.Image:
         """Give the pixels, stored plane by plane."""

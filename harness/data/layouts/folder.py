@@ -65,6 +65,12 @@ class Folder:
             raise unknown("category", category, (self.name,))
         train, test = read_folder(self.root, self._said)
         if all(s.label for s in test):
+            if len(train) == 1:
+                only = train[0].path
+                raise InputError(
+                    f"{only.parent}: expected at least 2 good images, as one of them is a test "
+                    f"image; got 1, {only.name}; add some, or good ones in test/good"
+                )
             good = {s.path: s for s in train}
             left, held = held_out(list(good))
             train, test = [good[p] for p in left], [*(good[p] for p in held), *test]

@@ -5,9 +5,8 @@ defect, and its (black) masks are not read. There is no official split: every fi
 tile by name is a test image (:func:`harness.data.folders.every_fifth`), of the released 952
 tiles 762 train and 190 test. No tile was photographed twice, so none is on both sides.
 
-The released masks were once JPEGs: beside 0 and 255 they hold faint greys around the defects. Any
-non-zero pixel counts, here as everywhere, so regions are a little larger than drawn (by 8 % in the
-median); a few tiles of MT_Uneven have a black mask.
+The released masks were once JPEGs: beside 0 and 255 they hold greys around the defects. A pixel
+counts from half the white on, here as everywhere; a few tiles of MT_Uneven have a black mask.
 """
 
 from pathlib import Path

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 from harness.experiment.choices import METHODS, Kind
+from harness.experiment.feature_spec import Size, shape_of
 from harness.experiment.values import Rule
 
 
@@ -31,6 +32,13 @@ Count = Annotated[int, at_least(0)]
 Positive = Annotated[int, at_least(1)]
 Fours = Annotated[int, Rule("a multiple of 4, or 0", lambda v: v >= 0 and v % 4 == 0)]
 Alternate = Annotated[int, Rule("0, or a number of at least 2", lambda v: v == 0 or v >= 2)]
+InputSize = Annotated[
+    Size,
+    Rule(
+        "a side of at least 32, or height,width of such, as in 256,640",
+        lambda v: min(shape_of(v)) >= 32,
+    ),
+]
 Amount = Annotated[float, at_least(0)]
 Factor = Annotated[float, above(0)]
 Share = Annotated[float, Rule("a share in (0, 1]", lambda v: 0 < v <= 1)]

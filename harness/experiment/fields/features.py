@@ -1,17 +1,17 @@
 """Choices of what is taken of an image."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from harness.experiment.fields.declare import (
     Count,
     Factor,
+    InputSize,
     Positive,
     Tagged,
     Taps,
     Turns,
     Window,
-    at_least,
     feature,
     own,
     trained,
@@ -28,8 +28,10 @@ class Features:
     weights: Literal["pretrained", "random"] = feature(
         "pretrained", "the backbone's weights", "pretrained"
     )
-    image_size: Annotated[int, at_least(32)] = feature(
-        256, "side of the square input, pixels", "256; 384 (DeiT); 448 (CaiT)"
+    image_size: InputSize = feature(
+        256,
+        "side of the square input, pixels; or its height and width, where the backbone takes any",
+        "256; 384 (DeiT); 448 (CaiT)",
     )
     taps: Taps = feature(
         (1, 2, 3),
@@ -39,10 +41,11 @@ class Features:
     feature_dtype: Literal["float32", "float16"] = feature(
         "float32", "number format of the cached features"
     )
-    resize: Literal["square", "crop"] = feature(
+    resize: Literal["square", "crop", "pad"] = feature(
         "square",
-        "how an image becomes a square: stretched; or its short side to 256/224 of the size, "
-        "then the centre",
+        "how an image is fitted into the input: stretched; crop: in proportion, to cover 256/224 "
+        "of it, then the centre; pad: in proportion and whole, mirrored around. The method "
+        "learns from what is mirrored too; no score or metric sees it",
     )
     views: Count = own(
         0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"

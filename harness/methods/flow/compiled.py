@@ -18,6 +18,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from harness.files import home
+from harness.files import cache_folder
 from harness.methods.flow.step import ActNorm, FlowStep, GlobalAffine
 
 SOURCE = Path(__file__).with_name("coupling.cpp")
@@ -243,36 +244,67 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
-    """Load the compiled passes; None where there is no compiler, or HARNESS_NATIVE is 0."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None or os.environ.get("HARNESS_NATIVE") == "0":
-        return None
+    """Give the compiled passes; None where :func:`why_not` says why there are none."""
+    found = _library()
+    return None if isinstance(found, str) else found
+
+
+def why_not() -> str:
+    """Say why there are no compiled passes on this machine; empty where there are."""
+    found = _library()
+    return found if isinstance(found, str) else ""
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    """The compiled passes, loaded; or why there are none."""
+    if os.environ.get("HARNESS_NATIVE") == "0":
+        return "HARNESS_NATIVE is 0"
+    if not (compiler := _compiler()):
+        return f"no C++ compiler (CXX, or c++): found no program {os.environ.get('CXX') or 'c++'}"
     source = SOURCE.read_bytes()
     facts = repr((FLAGS, compiler, platform.machine(), _processor(), torch.__version__))
     digest = hashlib.sha256(source + facts.encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
-    path = root / "fastflow-harness" / f"coupling-{digest}.so"
+    path = cache_folder() / f"coupling-{digest}.so"
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
                 subprocess.run(
-                    [compiler, *FLAGS, str(SOURCE), "-o", str(made)],
+                    [*compiler, *FLAGS, str(SOURCE), "-o", str(made)],
                     check=True, capture_output=True, timeout=300,
                 )  # fmt: skip
                 made.replace(path)  # whole or not at all, also beside other processes
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        first = next((line for line in said if "error" in line), said[0])
+        return f"{' '.join(compiler)} (CXX, or c++) failed: {first}"
+    except subprocess.TimeoutExpired:
+        return f"{' '.join(compiler)} (CXX, or c++) took more than 300 s"
+    except OSError as error:
+        return f"cannot be kept in {path.parent} (XDG_CACHE_HOME, or HOME): {error}"
+
+
+def _compiler() -> list[str]:
+    """The C++ compiler with its arguments, as in ``CXX="ccache g++"``; empty where none is."""
+    given = os.environ.get("CXX") or "c++"
+    if program := shutil.which(given):  # its path may hold a space
+        return [program]
+    try:
+        program, *arguments = shlex.split(given)
+    except ValueError:  # nothing but spaces, or a quote that is not closed
+        return []
+    found = shutil.which(program)
+    return [found, *arguments] if found else []
 
 
 def _processor() -> str:
     """What -march=native depends on, so that machines may share a home folder."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")

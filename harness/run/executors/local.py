@@ -8,11 +8,12 @@ the first steps in a fresh process pay for its memory and for compiled convoluti
 import multiprocessing as mp
 import os
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -21,6 +22,9 @@ from harness.errors import InputError, RunFailed
 from harness.run.executors.contract import Event, Task
 from harness.run.job import Job, run_job
 from harness.run.process import give_back_memory, keep_memory
+
+LONGEST = 103 - len("/pymp-12345678/listener-12345678")  # 103 bytes: macOS; Linux has 107
+SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # where sockets may be beside TMPDIR
 
 
 class LocalPool:
@@ -115,12 +119,38 @@ def _start_server() -> None:
 
     There a person's study may have the name of one, as ``statistics.py``.
     """
+    _make_room_for_sockets()
     before = os.environ.get("PYTHONSAFEPATH", "")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
         forkserver.ensure_running()
     finally:
         os.environ["PYTHONSAFEPATH"] = before  # empty: as not given
+
+
+def _make_room_for_sockets() -> None:
+    """Let multiprocessing keep its sockets in a short folder where TMPDIR is a long one.
+
+    A socket's path has at most some hundred bytes, and TMPDIR on a cluster may have as many.
+    """
+    try:
+        usual = tempfile.gettempdir()
+        if len(os.fsencode(usual)) <= LONGEST:
+            return
+        tempfile.tempdir = next(
+            d for d in (*SHORT, os.environ.get("XDG_RUNTIME_DIR", "")) if _is_usable(d)
+        )
+        util.get_temp_dir()  # makes its own there, for good
+        tempfile.tempdir = usual
+    except (OSError, StopIteration):
+        raise InputError(
+            f"TMPDIR: expected a folder that can be written, with a path of at most {LONGEST} "
+            f"bytes, for the sockets of worker processes; got '{os.environ.get('TMPDIR', '')}'"
+        ) from None
+
+
+def _is_usable(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and len(os.fsencode(folder)) <= LONGEST
 
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:

@@ -411,9 +411,17 @@ BAD = {
     "data set": (["--yes"], {"name": "mvtec"}, "unknown data set 'mvtec'; did you mean"),
     "category": (["--category", "lefd"], {}, "unknown category 'lefd'; did you mean 'left'"),
     "cifar10 class": (["--category", "cat"], {"name": "cifar10"}, "cifar10 comes as a whole"),
-    "mirror": (["--mirror", "ftp://host"], {}, "--mirror: expected http://"),
-    "mirror without host": (["--mirror", "https://"], {}, "--mirror: expected http://"),
-    "mirror address": (["--mirror", "http://[::1"], {}, "--mirror: expected http://"),
+    "mirror": (["--mirror", "ftp://host"], {}, "--mirror or HARNESS_MIRROR: expected http://"),
+    "mirror without host": (
+        ["--mirror", "https://"],
+        {},
+        "--mirror or HARNESS_MIRROR: expected http://",
+    ),
+    "mirror address": (
+        ["--mirror", "http://[::1"],
+        {},
+        "--mirror or HARNESS_MIRROR: expected http://",
+    ),
 }
 
 

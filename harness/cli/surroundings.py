@@ -1,0 +1,84 @@
+"""What a shell hands over beside the arguments: put right once, before anything reads it."""
+
+import codecs
+import os
+import sys
+from contextlib import suppress
+
+from harness.errors import InputError
+from harness.files import home
+
+# What stands for a sign that a terminal may lack; a letter is written as its number.
+PLAIN = {
+    "±": "+-", "×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "≤": "<=", "≥": ">=",
+    "…": "...", "·": "*", "“": '"', "”": '"', "\u00a0": " ",
+}  # fmt: skip
+
+
+def settle() -> None:
+    """Put right what the shell hands over, for this process and those that it starts.
+
+    What can only be wrong is an error; what a library would stumble over is taken away.
+
+    Raises:
+        InputError: the working folder is gone, or HARNESS_NATIVE is neither 0 nor 1.
+    """
+    _open_streams()
+    os.umask(os.umask(0o077) & 0o077)  # what is written can be read by whoever writes it
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        if not os.path.isabs(os.environ.get(name, "/")):  # noqa: PTH117
+            del os.environ[name]  # the XDG specification: not absolute is to be ignored
+    os.environ.pop("MPLBACKEND", None)  # of a notebook or an IDE: nothing here is shown by one
+    home()  # before the libraries that look for it
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        raise InputError(
+            "working folder: expected one that is there; it was removed; cd to another"
+        ) from None
+    if (native := os.environ.get("HARNESS_NATIVE", "")) not in ("", "0", "1"):
+        raise InputError(f"HARNESS_NATIVE: expected 0 or 1; got '{native}'")
+
+
+def discard_output() -> None:
+    """Let what is still to be printed go nowhere: its reader has left, or its disk is full."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):  # not a file, as in a test
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_streams() -> None:
+    """Have all three streams, and let two of them print any text in whatever encoding."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would take its place
+            with suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: PTH123
+    codecs.register_error("plain", _in_plain_words)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="plain")
+
+
+def _in_plain_words(error: UnicodeError) -> tuple[bytes, int]:
+    r"""What stands for text that an encoding lacks; a name that is no text keeps its bytes.
+
+    >>> codecs.register_error("plain", _in_plain_words)
+    >>> "3 × 97.1 ± 0.2 … Nuß".encode("ascii", "plain")
+    b'3 x 97.1 +- 0.2 ... Nu\\xdf'
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return b"".join(map(_plain, lacking)), error.end
+
+
+def _plain(sign: str) -> bytes:
+    if "\udc80" <= sign <= "\udcff":  # Python's for a byte of a file's name in another encoding
+        return bytes([ord(sign) - 0xDC00])
+    return PLAIN.get(sign, sign).encode("ascii", "backslashreplace")

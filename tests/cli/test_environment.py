@@ -1,0 +1,202 @@
+"""Any shell, any machine: what variables, streams and folders may be without harm."""
+
+import io
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main as cli
+from harness.cli import surroundings
+from harness.errors import InputError
+from harness.methods.flow import compiled
+from harness.report.kernel import own_kernel
+from harness.run.executors import local
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_list_prints_in_any_encoding(encoding, monkeypatch):
+    for command in (["list"], ["fields"], ["data", "list"]):
+        written = io.BytesIO()
+        terminal = io.TextIOWrapper(written, encoding)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            assert cli.main(command) == 0
+        assert len(written.getvalue().decode(encoding).splitlines()) > 3
+
+
+def test_a_name_that_is_no_text_keeps_its_bytes():
+    name = os.fsdecode(b"n\xfcss_\xe6\xbc\xa2")
+    surroundings.settle()
+    assert name.encode("utf-8", "plain") == b"n\xfcss_\xe6\xbc\xa2"
+
+
+STREAMS = {
+    "a closed output": "list >&-",
+    "both closed": "list >&- 2>&-",
+    "no input": "list <&-",
+    "a reader that leaves": "list | head -1",
+    "a full disk": "list >/dev/full",
+    "ASCII everywhere": "list",
+}
+
+
+@pytest.mark.parametrize("words", STREAMS.values(), ids=STREAMS)
+def test_no_stream_ends_in_a_traceback(words, tmp_path):
+    if "/dev/full" in words and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    ran = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{shlex.quote(sys.executable)} -m harness {words}"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},
+    )  # fmt: skip
+    assert ran.returncode == (2 if "full" in words else 0)
+    lines = ran.stderr.splitlines()
+    assert len(lines) == ("full" in words)
+    assert all("No space left" in line for line in lines)
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(["list"]) == 2
+    said = capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert said == "harness: working folder: expected one that is there; it was removed; " \
+        "cd to another\n"  # fmt: skip
+
+
+def test_variables_are_put_right_or_named(monkeypatch, capsys):
+    given = {"XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "~/x", "MPLBACKEND": "module://backend_x"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_DATA_HOME", "/x")
+    before = os.umask(0o777)
+    try:
+        surroundings.settle()
+        assert os.umask(0) == 0o077
+    finally:
+        os.umask(before)
+    assert not set(given) & set(os.environ)
+    assert os.environ["XDG_DATA_HOME"] == "/x"
+    monkeypatch.setenv("HARNESS_NATIVE", "no")
+    assert cli.main(["list"]) == 2
+    assert capsys.readouterr().err == "harness: HARNESS_NATIVE: expected 0 or 1; got 'no'\n"
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = cli.make_parser()
+    given = ["--results=~/r", "--data=~/d", "--weights=~nobody-of-this-name/w"]
+    options = parser.parse_args(["doctor", *given])
+    assert options.results == tmp_path / "r"
+    assert options.data == tmp_path / "d"
+    options = parser.parse_args(["images", "surfaces", "--common=~/c"])
+    assert options.common == tmp_path / "c"
+    assert parser.parse_args(["gap", "--baseline=~"]).baseline == tmp_path
+
+
+@pytest.fixture
+def compile_anew(tmp_path, monkeypatch):
+    """Compile as told by these variables, in vain or not; gives why not."""
+
+    def compiled_with(**variables):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        compiled._library.cache_clear()
+        return compiled.why_not()
+
+    yield compiled_with
+    compiled._library.cache_clear()
+
+
+@pytest.mark.parametrize("arguments", ["-std=c++17", "'-DX=a b'"])
+def test_a_compiler_with_arguments_is_used(arguments, compile_anew, monkeypatch, tmp_path):
+    known = shutil.which("c++")
+    if known is None:
+        pytest.skip("no C++ compiler here")
+    asked = []
+    monkeypatch.setattr(compiled.subprocess, "run", lambda words, **rest: asked.append(words))
+    assert "cannot be kept" in compile_anew(CXX=f"c++ {arguments}")  # nothing was written
+    assert asked[0][:2] == [known, *shlex.split(arguments)]
+
+
+NO_COMPILER = {
+    "nothing of the name": ("no-such-compiler -O2", "found no program no-such-compiler -O2"),
+    "an open quote": ('c++ "', 'found no program c++ "'),
+    "blanks": ("  ", "found no program"),
+    "one that fails": (f"{sys.executable} -c 'exit(3)'", "failed: it said nothing"),
+}
+
+
+@pytest.mark.parametrize(("cxx", "why"), NO_COMPILER.values(), ids=NO_COMPILER)
+def test_why_nothing_is_compiled(cxx, why, compile_anew):
+    said = compile_anew(CXX=cxx)
+    assert "CXX" in said
+    assert why in said
+    assert compiled.library() is None
+
+
+def test_a_cache_that_cannot_be_written_is_named(compile_anew, tmp_path):
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler here")
+    (tmp_path / "file").touch()
+    assert "XDG_CACHE_HOME" in compile_anew(XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert compile_anew(HARNESS_NATIVE="0") == "HARNESS_NATIVE is 0"
+
+
+@pytest.fixture
+def long_folder(tmp_path, monkeypatch):
+    """A folder for temporary files whose path is too long for a socket's."""
+    folder = tmp_path / ("x" * local.LONGEST)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    made = []
+    monkeypatch.setattr(local.util, "get_temp_dir", lambda: made.append(tempfile.mkdtemp()))
+    yield folder, made
+    for path in made:
+        Path(path).rmdir()
+
+
+def test_sockets_are_kept_in_a_short_folder(long_folder):
+    usual, made = long_folder
+    local._make_room_for_sockets()
+    assert len(made[0]) < local.LONGEST
+    assert tempfile.gettempdir() == str(usual)  # all else stays where it was asked for
+
+
+def test_no_folder_for_sockets_names_tmpdir(long_folder, monkeypatch):
+    monkeypatch.setattr(local, "SHORT", ())
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with pytest.raises(InputError, match=r"^TMPDIR: expected .* at most 71 bytes.*xxx'$"):
+        local._make_room_for_sockets()
+
+
+def test_the_kernel_is_this_python_with_nothing_of_the_user(tmp_path, monkeypatch):
+    other = tmp_path / "kernels" / "python3"
+    other.mkdir(parents=True)
+    other.joinpath("kernel.json").write_text('{"argv": ["/opt/gone/bin/python"]}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "/nowhere")
+    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "nothing")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["here", "/a b$c"]))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    monkeypatch.chdir(tmp_path)
+    manager = own_kernel(tmp_path)(kernel_name="python3")
+    spec = manager.kernel_spec
+    assert spec.argv[0] == sys.executable
+    assert spec.metadata["kernel_provisioner"]["provisioner_name"] == "local-provisioner"
+    assert Path(manager.connection_file).parent == tmp_path
+    package, *rest = spec.env["PYTHONPATH"].split(os.pathsep)
+    assert Path(package, "harness").is_dir()
+    assert rest[:2] == [str(tmp_path / "here"), "/a b$$c"]  # $$: jupyter_client fills in $name
+    assert spec.env["IPYTHONDIR"] == spec.env["MPLCONFIGDIR"] == str(tmp_path)

@@ -1,10 +1,9 @@
 """A detector: a run's weights with all that an image needs to become a score."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -14,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data import images as pictures
-from harness.data.contract import Sample
+from harness.data.frame import Boxes, interior
 from harness.detect.inference import fused
-from harness.detect.threshold import Threshold, image_threshold, p_values, pixel_threshold
+from harness.detect.threshold import Threshold, image_threshold, pixel_threshold
 from harness.errors import InputError
 from harness.experiment.variant import Variant
+from harness.features.augmentation import evenly_turned
 from harness.features.backbone import Backbone
 from harness.features.extractor import Extractor, normalise
 from harness.features.folding import fold_batch_norms
@@ -31,36 +31,31 @@ from harness.run.watch import precision
 from harness.score.reference import Reference, TapReference
 from harness.score.rule import score
 
-BATCH = 16
+BATCH = 16  # images that pass together
 
-Picture = Path | str | Image.Image | NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+Picture = Path | str | Image.Image | Pixels  # a file, or pixels (H, W, 3)
 
 
 class Calibration(msgspec.Struct, kw_only=True):
     """Say which good images the thresholds are set on, and what rates are asked for.
-
-    Attributes:
-        images: how many.
-        which: whose they are, in words.
-        date: when, in UTC.
-        false_alarms: the share of good images that may be flagged.
-        pixel_false_alarms: the share of a good image's pixels that may be.
 
     >>> Calibration(images=20, which="good test images", date="2026-01-01").false_alarms
     0.01
     """
 
     images: int
-    which: str
-    date: str
-    false_alarms: float = 0.01
-    pixel_false_alarms: float = 0.001
+    which: str  # whose they are, in words
+    date: str  # UTC
+    false_alarms: float = 0.01  # the share of good images that may be flagged
+    pixel_false_alarms: float = 0.001  # the share of a good image's pixels that may be
 
 
 class DetectorFile(Kept, kw_only=True):
     """Say what a detector's file holds beside a run's weights."""
 
-    calibration: Calibration
+    bits: int
+    calibration: Calibration | None = None
 
 
 class Prediction(NamedTuple):
@@ -68,7 +63,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         score: (B,) larger = more anomalous.
-        anomaly_map: (B, H, W) of the images as they were fitted; None: the method localises not.
+        anomaly_map: (B, H, W), of the images as they were fitted, nan beside them; None: the
+            method does not localise.
         is_anomalous: (B,) whether the score exceeds the threshold.
 
     >>> Prediction(np.ones(1), None, np.array([True])).is_anomalous.tolist()
@@ -80,15 +76,207 @@ class Prediction(NamedTuple):
     is_anomalous: NDArray[np.bool_]
 
 
-@dataclass
-class Detector:
-    """Score images with a run's weights; :meth:`load` reads one from a file."""
+class Levels(NamedTuple):
+    """Hold what good images that nothing was learnt from got.
 
-    about: DetectorFile
-    backbone: Backbone
-    model: Method
-    reference: Reference | None
+    Attributes:
+        scores: (n,) their scores.
+        shares: (k,) of all pixels of their maps, descending; empty without maps.
+        values: (k,) that these shares of the pixels exceed.
+
+    >>> Levels.none().scores.shape
+    (0,)
+    """
+
     scores: NDArray[np.float32]
     shares: NDArray[np.float32]
     values: NDArray[np.float32]
-    device: str = "cpu"
+
+    @classmethod
+    def none(cls) -> Self:
+        """Give those of no images."""
+        empty = np.empty(0, np.float32)
+        return cls(empty, empty, empty)
+
+
+class Detector:
+    """Score images with a run's weights; :meth:`load` reads one from a file.
+
+    Args:
+        about: what it is.
+        backbone: with its weights.
+        model: that has learnt.
+        reference: tables of good images, where the score rule reads any.
+        levels: of the calibration's images.
+        device: as in torch.
+    """
+
+    def __init__(
+        self,
+        about: DetectorFile,
+        backbone: Backbone,
+        model: Method,
+        reference: Reference | None,
+        levels: Levels,
+        device: str = "cpu",
+    ) -> None:
+        self.about, self.backbone, self.model = about, backbone, model
+        self.reference, self.levels, self.device = reference, levels, device
+        self.variant = Variant.from_fields(about.variant)
+        self.set_rates()
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> Self:
+        """Read a detector; nothing in its file is executed.
+
+        Raises:
+            InputError: no such file, a damaged or foreign one, or one of a newer version.
+        """
+        path, device = Path(path), torch_device(device)
+        about, tensors = read_tensors(path, DetectorFile)
+        parts: dict[str, dict[str, Tensor]] = {
+            p: {} for p in ("backbone", "model", "reference", "levels")
+        }
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor
+        variant = Variant.from_fields(about.variant)
+        spec = variant.feature_spec
+        backbone = Backbone(spec.backbone, taps=spec.taps, image_size=spec.image_size)
+        restore(backbone, parts["backbone"], path)
+        model = make_model(variant, tuple(map(tuple, about.shapes)), about.seed)
+        restore(model, parts["model"], path)
+        try:
+            levels = Levels(*(parts["levels"][name].numpy() for name in Levels._fields))
+        except KeyError as error:
+            raise InputError(
+                f"{path}: expected a detector; it lacks {error}; make it anew"
+            ) from None
+        model.eval().to(device).to(memory_format=torch.channels_last)
+        return cls(about, backbone, model, _reference(parts["reference"]), levels, device)
+
+    def save(self, path: Path) -> None:
+        """Write the detector, whole or not at all."""
+        tensors = {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()}
+        tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for i, tap in enumerate(self.reference or ()):
+            tensors[f"reference.{i}.count"] = torch.tensor(tap.count)
+            tensors |= {f"reference.{i}.moments": tap.moments, f"reference.{i}.tables": tap.tables}
+        levels = zip(Levels._fields, self.levels, strict=True)
+        tensors |= {f"levels.{name}": torch.from_numpy(np.asarray(v)) for name, v in levels}
+        write_tensors(path, self.about, tensors)
+
+    def set_rates(self, false_alarms: float | None = None, pixels: float | None = None) -> None:
+        """Set the thresholds for other rates of false alarms than the detector's own.
+
+        Args:
+            false_alarms: the share of good images that may be flagged.
+            pixels: the share of a good image's pixels that may be.
+
+        Raises:
+            InputError: a rate is not between 0 and 1, or asked of a detector without calibration.
+        """
+        asked, levels = self.about.calibration, self.levels
+        self.threshold: Threshold | None = None
+        self.pixel_threshold: Threshold | None = None
+        if asked is None:
+            if false_alarms or pixels:
+                raise InputError("--false-alarms: expected a calibrated detector; got one without")
+            return
+        self.threshold = image_threshold(levels.scores, false_alarms or asked.false_alarms)
+        if len(levels.values):
+            rate = pixels or asked.pixel_false_alarms
+            self.pixel_threshold = pixel_threshold(
+                levels.shares, levels.values, rate, len(levels.scores)
+            )
+
+    def __call__(self, images: Iterable[Picture] | Picture) -> Prediction:
+        """Score images: files, Pillow's, or arrays (H, W, 3) of bytes.
+
+        Raises:
+            InputError: one cannot be read, or there are none.
+        """
+        one = isinstance(images, Path | str | Image.Image) or getattr(images, "ndim", 0) == 3
+        given: list[Picture] = [images] if one else list(images)  # type: ignore[list-item,arg-type]
+        if not given:
+            raise InputError("images: expected at least one; got none")
+        parts = [
+            self.score([self.read(p) for p in given[i : i + BATCH]])
+            for i in range(0, len(given), BATCH)
+        ]
+        maps = [m for m, _ in parts if m is not None]
+        scores = np.concatenate([s for _, s in parts])
+        return Prediction(scores, np.concatenate(maps) if maps else None, self.judge(scores))
+
+    def judge(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Tell which scores exceed the threshold; without a calibration, none does."""
+        limit = np.inf if self.threshold is None else self.threshold.value
+        return np.asarray(scores > limit)
+
+    def read(self, picture: Picture) -> Image.Image:
+        """Read an image, RGB; what is white in 16 bits is what it was when the run learnt."""
+        if isinstance(picture, Image.Image):
+            return pictures.to_rgb(picture, Path("image"), self.about.bits)
+        if isinstance(picture, str | Path):
+            path = Path(picture)
+            image = pictures.open_image(path)
+            bits = self.about.bits if pictures.is_deep_grey(image) else 16
+            return pictures.to_rgb(image, path, bits)
+        array = np.asarray(picture)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise InputError(
+                f"images: expected arrays of bytes, (H, W, 3); got {array.dtype} {array.shape}"
+            )
+        return Image.fromarray(array)
+
+    def score(
+        self, images: Sequence[Image.Image]
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
+        """Give maps (B, H, W), if the method localises, and scores (B,) of images that were read."""
+        fitted = np.stack([self.fit(image) for image in images])
+        resize = self.variant.resize
+        boxes = [interior(i.size, self.variant.image_size, resize) for i in images]
+        seen: Boxes = boxes if resize == "pad" else None
+        maps, scores = score(self.variant, self.energies(fitted), self.reference, seen)
+        if turns := self.variant.test_turns:
+            copies = np.concatenate([evenly_turned(image, turns) for image in fitted])
+            _, more = score(self.variant, self.energies(copies), self.reference)
+            scores = torch.cat([scores[:, None], more.view(len(scores), -1)], 1).double().mean(1)
+        return None if maps is None else maps.float().numpy(), scores.float().numpy()
+
+    def fit(self, image: Image.Image) -> Pixels:
+        """Fit an image into the backbone's input, (H, W, 3)."""
+        size, resize = self.variant.image_size, self.variant.resize
+        return np.asarray(pictures.squared(image, size, resize, Image.Resampling.BILINEAR))
+
+    @torch.inference_mode()
+    def energies(self, fitted: Pixels) -> Energies:
+        """Give the method's energies of fitted images (B, H, W, 3)."""
+        return self._path(fitted).cpu()
+
+    @cached_property
+    def _path(self) -> Callable[[Pixels], Energies]:
+        """The fastest path there is for the method."""
+        variant = self.variant
+        if isinstance(self.model, FastFlow) and not variant.views:
+            whole = fused(
+                self.backbone, self.model, precision=variant.precision,
+                pooling=variant.feature_pooling,
+            )  # fmt: skip
+            return lambda images: Energies(whole(normalise(images, self.backbone).to(self.device)))
+        folded = fold_batch_norms(self.backbone).to(self.device, memory_format=torch.channels_last)
+        return partial(self._plain, Extractor(variant.feature_spec, folded, {}))
+
+    def _plain(self, extractor: Extractor, images: Pixels) -> Energies:
+        features = extractor.extract(images, self.device)
+        with precision(self.variant, self.device):
+            return self.model.energies(features)
+
+
+def _reference(tensors: dict[str, Tensor]) -> Reference | None:
+    """The tables of every tap, if there are any."""
+    taps = sorted({int(name.partition(".")[0]) for name in tensors})
+    return [
+        TapReference(int(tensors[f"{i}.count"]), tensors[f"{i}.moments"], tensors[f"{i}.tables"])
+        for i in taps
+    ] or None

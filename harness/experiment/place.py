@@ -71,6 +71,11 @@ class Place:
         return self._file(".npz")
 
     @property
+    def weights(self) -> Path:
+        """Find the weights of the run's model, where they were asked to be kept."""
+        return self._file(".safetensors")
+
+    @property
     def gallery(self) -> Path:
         """Find a few test images with mask and anomaly map, for the report."""
         return self._file(".gallery.npz")

@@ -46,6 +46,7 @@ class Settings:
         jobs: runs at a time; 0: as many as the machine takes.
         cache_limit: bytes of the feature cache.
         speed: whether the variants' latency and FPS are measured.
+        keep: whether the models' weights are kept.
         executor: who runs the trainings, a module of :mod:`harness.run.executors`.
 
     >>> Settings(results=Path("there")).cache.as_posix()
@@ -63,6 +64,7 @@ class Settings:
     jobs: int = 0
     cache_limit: int = 20 * GIB
     speed: bool = True
+    keep: bool = False
     executor: str = "local"
 
     @property

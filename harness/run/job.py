@@ -27,6 +27,7 @@ from harness.experiment.record import (
     Protocol,
     Record,
     Weights,
+    read_at,
     write_record,
 )
 from harness.experiment.variant import Variant
@@ -34,6 +35,7 @@ from harness.features.cache import FeatureCache, FeatureKey, Features
 from harness.features.defective import DefectiveCopies, open_defective
 from harness.features.views import Shapes
 from harness.files import write_whole
+from harness.methods.contract import Method
 from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import (
     AUPRO_LIMIT,
@@ -45,6 +47,7 @@ from harness.run.evaluate import (
     reference_of,
     truth,
 )
+from harness.run.kept import kept_of, write_tensors
 from harness.run.machine import environment
 from harness.run.measure import Cost
 from harness.run.model import make_model
@@ -74,6 +77,7 @@ class Job:
         device: where to run, as in torch.
         tf32: whether float32 is TF32 there.
         threads: of the processor.
+        keep: whether the model's weights are kept beside the record.
     """
 
     variant: Variant
@@ -88,6 +92,7 @@ class Job:
     device: str = "cpu"
     tf32: bool = False
     threads: int = 1
+    keep: bool = False
 
     @property
     def place(self) -> Place:
@@ -134,25 +139,10 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     reset_peak_memory(job.device)
     labels, masks = truth(job.variant, job.category)
     history = load_energies(job.training_place.energies, **job.source)
+    model = None
     if trained := history is None:
-        features, defective = _features(job)
         with writing_energies(job.training_place.energies, **job.source) as history:
-            train(
-                make_model(job.variant, job.shapes, job.seed),
-                features.train,
-                features.test,
-                variant=job.variant,
-                seed=job.seed,
-                device=job.device,
-                progress=progress,
-                enough=patience(job.variant, labels, masks),
-                history=history,
-                augmented=features.augmented,
-                turned=features.turned,
-                defective=defective,
-                good_boxes=_boxes(job.variant, job.category.train),
-                test_boxes=_boxes(job.variant, job.category.test),
-            )
+            model = learn(job, history, patience(job.variant, labels, masks), progress)
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
     chosen = select_epoch(epochs, job.variant.epoch_selection)
@@ -166,7 +156,76 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         finished=now(),
         speed=job.cost.speed,
     )
-    write_record(job.place, _record(job, history, epochs, chosen, images, measured))
+    record = _record(job, history, epochs, chosen, images, measured)
+    if not job.keep:
+        write_record(job.place, record)
+        return
+    if job.place.record.is_file():  # whose weights are wanted now
+        record = same_scores(read_at(job.place), record)
+    if model is None or chosen.epoch != max(history.energies):
+        model = learn_again(job, history, chosen.epoch)
+    write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())
+    write_record(job.place, record)
+
+
+def learn(
+    job: Job,
+    history: History,
+    enough: Callable[[History], bool],
+    progress: Callable[[int, float], object] = lambda epoch, loss: None,
+) -> Method:
+    """Train the job's model from its cached features; see :func:`harness.run.train.train`."""
+    features, defective = _features(job)
+    model = make_model(job.variant, job.shapes, job.seed)
+    train(
+        model,
+        features.train,
+        features.test,
+        variant=job.variant,
+        seed=job.seed,
+        device=job.device,
+        progress=progress,
+        enough=enough,
+        history=history,
+        augmented=features.augmented,
+        turned=features.turned,
+        defective=defective,
+        good_boxes=_boxes(job.variant, job.category.train),
+        test_boxes=_boxes(job.variant, job.category.test),
+    )
+    return model
+
+
+def learn_again(job: Job, history: History, epoch: int) -> Method:
+    """Train the model once more, up to an epoch that was evaluated; its energies must be the same.
+
+    Raises:
+        RunFailed: they are not, bit for bit: another machine, device or number of threads.
+    """
+    again = History()
+    model = learn(job, again, lambda now: max(now.energies) >= epoch)
+    for one, other in zip(again.energies.chunks(epoch), history.energies.chunks(epoch), strict=True):
+        if not one.equal(other):
+            raise RunFailed(
+                f"{job.place.record}: expected its energies when it is trained again; got others, "
+                "as on another machine, device or number of threads; remove the record and its "
+                "energies, and run it with --keep"
+            )
+    return model
+
+
+def same_scores(there: Record, now: Record) -> Record:
+    """Give a record that is there, if its run now gives the same scores.
+
+    Raises:
+        RunFailed: it does not.
+    """
+    if there.images is None or now.images is None or there.images.score != now.images.score:
+        raise RunFailed(
+            f"expected the scores that are recorded of {there.category}, seed {there.seed}; got "
+            "others; `harness rescore` computes recorded ones anew"
+        )
+    return there
 
 
 def _features(job: Job) -> tuple[Features, DefectiveCopies | None]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import harness
 from harness.errors import InputError
 from harness.experiment.measured import Block
-from harness.experiment.record import Data, Weights
+from harness.experiment.record import Data, Record, Weights
+from harness.features.views import Shapes
 from harness.files import write_whole
 
 SCHEMA = 1
@@ -41,13 +42,27 @@ class Kept(Block, kw_only=True):
     data: Data
 
 
+def kept_of(record: Record, shapes: Shapes) -> Kept:
+    """Say whose weights are kept, by the run's record."""
+    return Kept(
+        variant=record.variant,
+        dataset=record.dataset,
+        category=record.category,
+        seed=record.seed,
+        epoch=record.selection.epoch,
+        shapes=list(shapes),
+        weights=record.weights,
+        data=record.data,
+    )
+
+
 About = TypeVar("About", bound=Block)
 
 
 def write_tensors(path: Path, about: Block, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with what is said of them; the file is seen whole or not at all."""
     header = {
-        "format": f"fastflow-harness {type(about).__name__.lower()}",
+        "format": f"fastflow-harness {_kind(type(about))}",
         "schema": str(SCHEMA),
         "harness": harness.__version__,
         "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
@@ -62,13 +77,13 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
     Raises:
         InputError: no such file, a damaged or foreign one, or one of a newer version.
     """
-    what = f"fastflow-harness {kind.__name__.lower()}"
+    what = f"fastflow-harness {_kind(kind)}"
     if not path.is_file():
         raise InputError(f"{path}: expected a file of {what}; found none")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -100,7 +115,7 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
         module = dict(model.named_modules()).get(owner)
-        if module is not None and leaf in module._buffers:  # noqa: SLF001 -- nn.Module's own
+        if module is not None and leaf in module._buffers:
             module.register_buffer(leaf, torch.empty_like(tensor))
     try:
         model.load_state_dict(dict(tensors), strict=True)
@@ -109,3 +124,8 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise InputError(
             f"{path}: expected the weights of its own variant; {lines[:200]}; make it anew"
         ) from None
+
+
+def _kind(about: type[Block]) -> str:
+    """What a file that holds such a block is called."""
+    return "weights" if about is Kept else "detector"

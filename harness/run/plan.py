@@ -68,10 +68,19 @@ class Plan:
         """Find where the cell's record is or will be."""
         return Place.of(self.results, cell.variant, self.dataset, cell.category, cell.seed)
 
-    def missing(self) -> list[Cell]:
-        """List the cells without a record, and those whose images are more by now."""
+    def missing(self, *, kept: bool = False) -> list[Cell]:
+        """List the cells without a record, and those whose images are more by now.
+
+        Args:
+            kept: whether a cell without its model's weights is missing too.
+        """
         grown = set(self.grown)
-        return [c for c in self.cells if c in grown or not self.place(c).record.is_file()]
+
+        def is_there(cell: Cell) -> bool:
+            place = self.place(cell)
+            return place.record.is_file() and (not kept or place.weights.is_file())
+
+        return [c for c in self.cells if c in grown or not is_there(c)]
 
 
 def make_plan(study: Study, settings: Settings) -> Plan:

@@ -64,7 +64,7 @@ def run_study(
     Raises:
         InputError: weights that cannot be had, or others than those of the records.
     """
-    missing = plan.missing()
+    missing = plan.missing(kept=settings.keep)
     outcome = Outcome(already=len(plan.cells) - len(missing))
     say(_headline(plan, len(missing)))
     remove_leftovers(settings.results)
@@ -237,6 +237,7 @@ def _job(
         device=settings.device,
         tf32=settings.tf32,
         threads=max(1, cores() // settings.jobs),
+        keep=settings.keep,
     )
 
 

@@ -1,0 +1,116 @@
+"""From a recorded run to a detector: its weights, the backbone's, and thresholds."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.data.contract import Category, Sample
+from harness.detect.detector import Calibration, Detector, DetectorFile, Levels
+from harness.errors import InputError
+from harness.experiment.settings import Settings
+from harness.experiment.variant import Variant
+from harness.features.backbone import load_backbone
+from harness.run.energies import load_energies
+from harness.run.evaluate import reference_of
+from harness.run.kept import Kept, read_tensors, restore
+from harness.run.machine import arithmetic, settle
+from harness.run.model import make_model
+from harness.run.plan import Plan
+from harness.run.train import held_out
+from harness.score.reference import ABOVE
+
+MOST = 200  # images whose maps the pixels' threshold is set on
+
+
+def make_detector(plan: Plan, settings: Settings) -> Detector:
+    """Make the detector of a plan's only cell, whose weights are kept.
+
+    Args:
+        plan: of one cell, that has run with ``keep``.
+        settings: where it ran.
+
+    Raises:
+        InputError: the plan has several cells, or the weights of its backbone are others by now.
+    """
+    (cell,) = plan.cells
+    place, category = plan.place(cell), plan.categories[cell.category]
+    settings = settle(settings)
+    kept, tensors = read_tensors(place.weights, Kept)
+    variant = Variant.from_fields(kept.variant)
+    spec = variant.feature_spec
+    backbone, weights = load_backbone(
+        spec.backbone, taps=spec.taps, image_size=spec.image_size, weights=spec.weights,
+        folder=settings.weights,
+    )  # fmt: skip
+    if weights["sha256"] != kept.weights.sha256:
+        raise InputError(
+            f"{spec.backbone}: expected the weights that the run had, SHA-256 "
+            f"{kept.weights.sha256[:12]}…; got {weights['sha256'][:12]}…; use another --weights"
+        )
+    model = make_model(variant, tuple(kept.shapes), kept.seed)
+    restore(model, tensors, place.weights)
+    model.eval().to(settings.device).to(memory_format=torch.channels_last)
+    energies = plan.place(replace(cell, variant=cell.variant.training)).energies
+    history = load_energies(
+        energies, data=kept.data.digest, weights=kept.weights.sha256,
+        arithmetic=arithmetic(settings.device, tf32=settings.tf32),
+    )  # fmt: skip
+    reference = None if history is None else reference_of(variant, history, kept.epoch)
+    about = DetectorFile(**{f: getattr(kept, f) for f in Kept.__struct_fields__}, bits=category.bits)
+    backbone.to(settings.device)
+    made = Detector(about, backbone, model, reference, Levels.none(), settings.device)
+    samples, which = unseen(variant, category, cell.seed)
+    return calibrated(made, samples, which) if samples else made
+
+
+def unseen(variant: Variant, category: Category, seed: int) -> tuple[list[Sample], str]:
+    """Choose good images that nothing was learnt from: those held out, or else of the test."""
+    if variant.holdout:
+        rows = held_out(len(category.train), variant.holdout, seed)
+        return [category.train[i] for i in rows], f"held out by holdout={variant.holdout:g}"
+    return [s for s in category.test if not s.label], "the good test images"
+
+
+def calibrated(
+    detector: Detector,
+    samples: Sequence[Sample],
+    which: str,
+    *,
+    false_alarms: float | None = None,
+    pixels: float | None = None,
+) -> Detector:
+    """Give a detector with thresholds set on good images that nothing was learnt from.
+
+    Args:
+        detector: whose scores they are.
+        samples: the images.
+        which: whose they are, in words.
+        false_alarms: the share of good images that may be flagged; None: as it comes.
+        pixels: the share of a good image's pixels that may be.
+    """
+    scores, levels = [], []
+    for number, sample in enumerate(samples):
+        maps, one = detector.score([sample.image()])
+        scores.append(one)
+        if maps is not None and number < MOST:
+            levels.append(_table(maps[np.isfinite(maps)]))
+    shares = ABOVE.numpy().astype(np.float32) if levels else np.empty(0, np.float32)
+    asked = {"false_alarms": false_alarms, "pixel_false_alarms": pixels}
+    card = Calibration(
+        images=len(samples), which=which, date=datetime.now(UTC).date().isoformat(),
+        **{name: rate for name, rate in asked.items() if rate is not None},
+    )  # fmt: skip
+    return Detector(
+        msgspec.structs.replace(detector.about, calibration=card),
+        detector.backbone,
+        detector.model,
+        detector.reference,
+        Levels(np.concatenate(scores), shares, _joined(levels)),
+        detector.device,
+    )

@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 import harness
-from harness.cli import data, machine, paper, studies
+from harness.cli import data, detector, machine, paper, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, settle
 from harness.errors import InputError
@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "doctor": machine.doctor,
     },
     "run": {"run": studies.run, "rescore": studies.rescore, "new": studies.new},
+    "detect": {"train": detector.train, "predict": detector.predict, "card": detector.show},
     "read": {
         "report": studies.report,
         "images": studies.images,

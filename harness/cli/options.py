@@ -184,6 +184,7 @@ class Settings(Cells):
 
 JOBS = "runs at a time; default: one a core, at most 8; one on a GPU"
 TF32 = "on an NVIDIA GPU, faster and coarser than float32 (10 bits for 23); the records say so"
+KEEP = "keep the model's weights beside each record, for `harness train`"
 NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
 EXECUTOR = "who runs them (default: worker processes of this machine)"
 
@@ -197,6 +198,7 @@ class Machine:
     jobs: int = option("--jobs", JOBS, 0, metavar="N", group=HOW)
     executor: str = option("--executor", EXECUTOR, "local", choices=executors(), group=HOW)
     no_speed: bool = option("--no-speed", NO_SPEED, group=HOW)
+    keep: bool = option("--keep", KEEP, group=HOW)
     cache_limit: float = option(
         "--cache-limit", "size of the feature cache (default 20)", 20.0, metavar="GB", group=HOW
     )
@@ -232,6 +234,45 @@ class Run(Plan):
     """Hold a study, how it is run, and whether its report is written."""
 
     report: bool = option("--report", "then write the report")
+
+
+ALARMS = "share of good images that may be flagged (default 0.01)"
+PIXEL_ALARMS = "share of a good image's pixels that may be flagged (default 0.001)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Hold how often a detector may be wrong about what is good."""
+
+    false_alarms: float | None = option("--false-alarms", ALARMS, metavar="SHARE")
+    pixel_false_alarms: float | None = option(
+        "--pixel-false-alarms", PIXEL_ALARMS, metavar="SHARE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Plan, Rates):
+    """Hold the one run that a detector is made of, and where it goes."""
+
+    out: Path = option("--out", "the detector's file", metavar="FILE.safetensors", required=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(Json):
+    """Hold which detector is shown."""
+
+    detector: Path = argument("a detector's file", metavar="DETECTOR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Show, Rates):
+    """Hold which photos a detector looks at."""
+
+    photos: list[str] = argument(
+        "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
+    )
+    out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
+    device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,8 +59,8 @@ def plan(options: options.Plan) -> int:
     """Print a study's runs, which of them are recorded, and what the rest costs."""
     from harness.run.estimate import estimate
 
-    plan, settings = _planned(options, _machine(options)), _machine(options)
-    _say(plan.remarks, strict=options.strict)
+    plan, settings = _planned(options, settings_of(options)), settings_of(options)
+    say_remarks(plan.remarks, strict=options.strict)
     missing = set(plan.missing())
     rows = [
         {
@@ -93,7 +93,7 @@ def run(options: options.Run) -> int:
     """Run what is missing of a study and print its table."""
     from harness.run.sweep import run_study
 
-    return _work(options, _machine(options), run_study, report=options.report)
+    return _work(options, settings_of(options), run_study, report=options.report)
 
 
 def rescore(options: options.Study) -> int:
@@ -151,9 +151,8 @@ def _work(
     """Work on a study, print its table and perhaps write its report; 1 if some run failed."""
     from harness.run.plan import make_plan
 
-    study = get_study(options.study, **_asked(options))
-    plan = make_plan(study, settings)
-    _say(plan.remarks, strict=options.strict)
+    plan = make_plan(asked_study(options), settings)
+    say_remarks(plan.remarks, strict=options.strict)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
@@ -164,7 +163,7 @@ def _work(
     return 1 if outcome.failed else 0
 
 
-def _say(remarks: Sequence["Remark"], *, strict: bool) -> None:
+def say_remarks(remarks: Sequence["Remark"], *, strict: bool) -> None:
     """Say what should be known of the images, a line a kind; an error if that is asked for."""
     for remark in remarks:
         print(f"harness: {remark}", file=sys.stderr)
@@ -247,6 +246,11 @@ def _planned(options: options.Study | options.Report, settings: Settings) -> "Pl
     return make(study, settings)
 
 
+def asked_study(options: options.Study) -> Study:
+    """Give the study as it is asked for."""
+    return get_study(options.study, **_asked(options))
+
+
 def _asked(options: options.Settings) -> dict[str, Any]:
     """The keywords of :func:`get_study` that the command line gives."""
     changed = _assignments("--set", options.set)
@@ -290,7 +294,8 @@ def _settings(options: options.Study | options.Report) -> Settings:
     )
 
 
-def _machine(options: options.Plan) -> Settings:
+def settings_of(options: options.Plan) -> Settings:
+    """Give where and how the study is run."""
     if options.jobs < 0:
         raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
     if not 0 < options.cache_limit < 2**40:
@@ -303,6 +308,7 @@ def _machine(options: options.Plan) -> Settings:
         cache_limit=int(options.cache_limit * GIB),
         speed=not options.no_speed,
         executor=options.executor,
+        keep=options.keep,
     )
 
 

@@ -144,7 +144,7 @@ class Detector:
         spec = variant.feature_spec
         backbone = Backbone(spec.backbone, taps=spec.taps, image_size=spec.image_size)
         restore(backbone, parts["backbone"], path)
-        model = make_model(variant, tuple(map(tuple, about.shapes)), about.seed)
+        model = make_model(variant, tuple(about.shapes), about.seed)
         restore(model, parts["model"], path)
         try:
             levels = Levels(*(parts["levels"][name].numpy() for name in Levels._fields))
@@ -232,7 +232,7 @@ class Detector:
     def score(
         self, images: Sequence[Image.Image]
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        """Give maps (B, H, W), if the method localises, and scores (B,) of images that were read."""
+        """Give maps (B, H, W), if the method localises, and scores (B,) of RGB images."""
         fitted = np.stack([self.fit(image) for image in images])
         resize = self.variant.resize
         boxes = [interior(i.size, self.variant.image_size, resize) for i in images]
@@ -264,7 +264,8 @@ class Detector:
                 pooling=variant.feature_pooling,
             )  # fmt: skip
             return lambda images: Energies(whole(normalise(images, self.backbone).to(self.device)))
-        folded = fold_batch_norms(self.backbone).to(self.device, memory_format=torch.channels_last)
+        folded = fold_batch_norms(self.backbone).to(memory_format=torch.channels_last)
+        folded.to(self.device)
         return partial(self._plain, Extractor(variant.feature_spec, folded, {}))
 
     def _plain(self, extractor: Extractor, images: Pixels) -> Energies:

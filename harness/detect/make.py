@@ -1,9 +1,7 @@
 """From a recorded run to a detector: its weights, the backbone's, and thresholds."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -22,18 +20,26 @@ from harness.run.kept import Kept, read_tensors, restore
 from harness.run.machine import arithmetic, settle
 from harness.run.model import make_model
 from harness.run.plan import Plan
-from harness.run.train import held_out
+from harness.run.train import split
 from harness.score.reference import ABOVE
 
 MOST = 200  # images whose maps the pixels' threshold is set on
 
 
-def make_detector(plan: Plan, settings: Settings) -> Detector:
+def make_detector(
+    plan: Plan,
+    settings: Settings,
+    *,
+    false_alarms: float | None = None,
+    pixels: float | None = None,
+) -> Detector:
     """Make the detector of a plan's only cell, whose weights are kept.
 
     Args:
         plan: of one cell, that has run with ``keep``.
         settings: where it ran.
+        false_alarms: as of :func:`calibrated`.
+        pixels: likewise.
 
     Raises:
         InputError: the plan has several cells, or the weights of its backbone are others by now.
@@ -56,23 +62,27 @@ def make_detector(plan: Plan, settings: Settings) -> Detector:
     model = make_model(variant, tuple(kept.shapes), kept.seed)
     restore(model, tensors, place.weights)
     model.eval().to(settings.device).to(memory_format=torch.channels_last)
-    energies = plan.place(replace(cell, variant=cell.variant.training)).energies
+    energies = plan.place(cell._replace(variant=cell.variant.training)).energies
     history = load_energies(
         energies, data=kept.data.digest, weights=kept.weights.sha256,
-        arithmetic=arithmetic(settings.device, tf32=settings.tf32),
+        arithmetic=arithmetic(settings.device),
     )  # fmt: skip
     reference = None if history is None else reference_of(variant, history, kept.epoch)
-    about = DetectorFile(**{f: getattr(kept, f) for f in Kept.__struct_fields__}, bits=category.bits)
+    about = DetectorFile(
+        **{f: getattr(kept, f) for f in Kept.__struct_fields__}, bits=category.bits
+    )
     backbone.to(settings.device)
     made = Detector(about, backbone, model, reference, Levels.none(), settings.device)
     samples, which = unseen(variant, category, cell.seed)
-    return calibrated(made, samples, which) if samples else made
+    rates = {"false_alarms": false_alarms, "pixels": pixels}
+    return calibrated(made, samples, which, **rates) if samples else made
 
 
 def unseen(variant: Variant, category: Category, seed: int) -> tuple[list[Sample], str]:
     """Choose good images that nothing was learnt from: those held out, or else of the test."""
     if variant.holdout:
-        rows = held_out(len(category.train), variant.holdout, seed)
+        generator = torch.Generator().manual_seed(seed)
+        _, rows = split(len(category.train), variant.holdout, generator)
         return [category.train[i] for i in rows], f"held out by holdout={variant.holdout:g}"
     return [s for s in category.test if not s.label], "the good test images"
 
@@ -94,13 +104,12 @@ def calibrated(
         false_alarms: the share of good images that may be flagged; None: as it comes.
         pixels: the share of a good image's pixels that may be.
     """
-    scores, levels = [], []
-    for number, sample in enumerate(samples):
-        maps, one = detector.score([sample.image()])
-        scores.append(one)
-        if maps is not None and number < MOST:
-            levels.append(_table(maps[np.isfinite(maps)]))
-    shares = ABOVE.numpy().astype(np.float32) if levels else np.empty(0, np.float32)
+    parts = [detector.score([sample.image()]) for sample in samples]
+    scores = np.concatenate([one for _, one in parts])
+    pixels_of = [maps[np.isfinite(maps)] for maps, _ in parts[:MOST] if maps is not None]
+    levels = (
+        Levels(scores, *_table(pixels_of)) if pixels_of else Levels(scores, *Levels.none()[1:])
+    )
     asked = {"false_alarms": false_alarms, "pixel_false_alarms": pixels}
     card = Calibration(
         images=len(samples), which=which, date=datetime.now(UTC).date().isoformat(),
@@ -111,6 +120,13 @@ def calibrated(
         detector.backbone,
         detector.model,
         detector.reference,
-        Levels(np.concatenate(scores), shares, _joined(levels)),
+        levels,
         detector.device,
     )
+
+
+def _table(values: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], ...]:
+    """Shares, and what these shares of all values exceed."""
+    shares = ABOVE.numpy()
+    exceeded = np.quantile(np.concatenate(values), 1 - shares, method="higher")
+    return shares.astype(np.float32), exceeded.astype(np.float32)

@@ -46,10 +46,14 @@ class Threshold:
         return self.promised <= self.asked + 1e-12
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Say it of images, in a sentence."""
+        return self.of("images")
+
+    def of(self, what: str) -> str:
+        """Say it, in a sentence, of what is flagged: images or pixels."""
         least = f"; {self.images} images can promise no less than {1 / (self.images + 1):.2%}"
         return (
-            f"at most {self.promised:.2%} false alarms, by {self.images} good images"
+            f"at most {self.promised:.2%} of good {what} are flagged, by {self.images} good images"
             f"{'' if self.reached else f' ({self.asked:.2%} were asked for{least})'}"
         )
 

@@ -204,7 +204,9 @@ def learn_again(job: Job, history: History, epoch: int) -> Method:
     """
     again = History()
     model = learn(job, again, lambda now: max(now.energies) >= epoch)
-    for one, other in zip(again.energies.chunks(epoch), history.energies.chunks(epoch), strict=True):
+    for one, other in zip(
+        again.energies.chunks(epoch), history.energies.chunks(epoch), strict=True
+    ):
         if not one.equal(other):
             raise RunFailed(
                 f"{job.place.record}: expected its energies when it is trained again; got others, "

@@ -96,7 +96,7 @@ def _train(
     """Epoch after epoch, by gradient."""
     variant, device, history, good = watch.variant, watch.device, watch.history, watch.good
     generator = torch.Generator().manual_seed(seed)
-    kept, watch.held = _split(len(good[0]), variant.holdout, generator)
+    kept, watch.held = split(len(good[0]), variant.holdout, generator)
     watch.kept, used = kept, _used(len(kept), variant)
     optimiser, schedule = _ready(model, good, kept, used, variant, device)
     average = WeightAverage(model, optimiser, variant.ema)
@@ -181,10 +181,13 @@ def _ready(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor_of(variant, used))
 
 
-def _split(
+def split(
     images: int, holdout: float, generator: torch.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on, and rows held out (none where the share is 0)."""
+    """Choose the rows to train on and those held out, none where the share is 0.
+
+    The generator is the training's, by its seed, and this is what it draws first.
+    """
     rows = torch.randperm(images, generator=generator).numpy()
     held = round(holdout * images)
     if holdout and not 0 < held < images:

@@ -25,8 +25,8 @@ def test_no_less_can_be_promised_than_the_images_allow():
     assert (threshold.value, threshold.promised) == (9.0, pytest.approx(1 / 11))
     assert not threshold.reached
     assert str(threshold) == (
-        "at most 9.09% false alarms, by 10 good images (1.00% were asked for; 10 images can "
-        "promise no less than 9.09%)"
+        "at most 9.09% of good images are flagged, by 10 good images (1.00% were asked for; "
+        "10 images can promise no less than 9.09%)"
     )
 
 

@@ -104,12 +104,10 @@ def anomaly_maps(
     for tap, (energy, log_det) in enumerate(energies):
         of = reference[tap] if reference else _NOTHING
         values = _read(energy, log_det, of, score_map, tap_scale, tap_position, p_floor)
-        seen = box.positions(frame, (values.shape[1], values.shape[2])) if box else None
-        if seen:
-            values = values[:, seen.rows, seen.columns]
-        values = centred(values, centring)
-        if seen:
-            values = _around(values, seen, energy.shape)
+        if box is None:
+            values = centred(values, centring)
+        else:
+            values = _centred_inside(values, box, frame, centring)
         weight = tap_weights[tap] * len(energies) / total if tap_weights else 1.0
         scales.append((values if weight == 1.0 else values * weight)[:, None])
     upsampled = torch.stack(
@@ -172,15 +170,14 @@ def count_saturated(
     return counts
 
 
-def _around(values: Tensor, box: Box, frame: Sequence[int]) -> Tensor:
-    """Values (B, h, w) of a box in their frame (B, H, W): each repeats the nearest in the box."""
-    rows, columns = (
-        torch.arange(side, device=values.device).clamp(start, stop - 1) - start
-        for side, start, stop in zip(
-            frame[1:], (box.top, box.left), (box.bottom, box.right), strict=True
-        )
-    )
-    return values[:, rows[:, None], columns]
+def _centred_inside(values: Tensor, box: Box, frame: tuple[int, int], centring: str) -> Tensor:
+    """Values (B, h, w) of a frame, centred by those in the box; the nearest of them around it."""
+    _, height, width = values.shape
+    top, left, bottom, right = box.positions(frame, (height, width))
+    inside = centred(values[:, top:bottom, left:right], centring)
+    rows = torch.arange(height, device=values.device).clamp(top, bottom - 1) - top
+    columns = torch.arange(width, device=values.device).clamp(left, right - 1) - left
+    return inside[:, rows[:, None], columns]
 
 
 def centred(maps: Tensor, level: str) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image
 from harness.data import images
 from harness.data.counts import compare
 from harness.data.facts import Facts, MaskFacts, facts_of, mask_facts_of
+from harness.data.fitting import squared, squared_mask
 from harness.data.folders import printable
 from harness.data.motion import Motion
 from harness.errors import InputError
@@ -309,10 +310,10 @@ def read_image(image: Sample | Path, size: Size, resize: str = "square") -> NDAr
     """Read an image as RGB, fitted into an input of this size: (H, W, 3).
 
     Bilinear with anti-aliasing (PIL), as torchvision's Resize on PIL images in the
-    reproductions; ``resize`` as in :func:`harness.data.images.squared`.
+    reproductions; ``resize`` as in :func:`harness.data.fitting.squared`.
     """
     sample = image if isinstance(image, Sample) else Sample(image)
-    return np.asarray(images.squared(sample.image(), size, resize, Image.Resampling.BILINEAR))
+    return np.asarray(squared(sample.image(), size, resize, Image.Resampling.BILINEAR))
 
 
 def read_mask(
@@ -320,12 +321,12 @@ def read_mask(
 ) -> NDArray[np.bool_]:
     """Read a mask, fitted as its image: where its defects are, (H, W).
 
-    No mask: no defect anywhere. ``rule`` as in :func:`harness.data.images.squared_mask`.
+    No mask: no defect anywhere. ``rule`` as in :func:`harness.data.fitting.squared_mask`.
     """
     sample = mask if isinstance(mask, Sample) else Sample(Path(), masks=(mask,) if mask else ())
     if not sample.masks:
         return np.zeros(shape_of(size), dtype=bool)
-    return images.squared_mask(sample.defective(), size, resize, rule)
+    return squared_mask(sample.defective(), size, resize, rule)
 
 
 def _pixels(path: Path) -> bytes:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from harness.data.contract import Sample, read_image, read_mask
+from harness.data.fitting import FITS
 from harness.data.frame import Box, boxes_of, interior
-from harness.data.images import FITS
 from harness.data.motion import Motion
 
 WIDE, TALL = (1260, 500), (500, 1260)  # (width, height)

@@ -4,8 +4,8 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from harness.data import images as data_images
 from harness.data import synthetic
+from harness.data.fitting import FITS
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import HINTS
 from harness.features import augmentation
@@ -17,7 +17,7 @@ from harness.score import maps, reference, select_epoch
 
 TABLES = {
     "augmentation": augmentation.AUGMENTATIONS,
-    "resize": data_images.FITS,
+    "resize": FITS,
     "norm": norms.NORMS,
     "loss": fastflow.LOSSES,
     "coupling": step.COUPLINGS,

@@ -140,7 +140,7 @@ def test_a_rule_that_does_not_apply_is_told_and_the_rest_goes_on(recorded, monke
     wider = replace(study, vary=({}, {"epoch_selection": "best-pixel-on-test"}))
     plan = make_plan(wider, settings)
     left = plan.categories["left"]
-    bare = tuple(replace(s, mask=None) for s in left.test)
+    bare = tuple(replace(s, masks=()) for s in left.test)
     masked = replace(left, test=bare)
     masked.__dict__["_content"] = left._content  # the same images: only the masks are gone
     outcome = rescore_study(replace(plan, categories={"left": masked}), settings, quiet)

@@ -264,7 +264,7 @@ def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     assert len(outcome.failed) == 2
     notes = list((settings.results / "runs").rglob("*.failed.json"))
     assert len(notes) == 2
-    assert "last good epoch's loss" in json.loads(notes[0].read_text())["reason"]
+    assert "last good epoch: 1, of loss" in json.loads(notes[0].read_text())["reason"]
     assert len(make_plan(study, settings).missing()) == 2
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data import images as pictures
+from harness.data.fitting import squared
 from harness.data.frame import Boxes, interior
 from harness.detect.inference import fused
 from harness.detect.threshold import Threshold, image_threshold, pixel_threshold
@@ -247,7 +248,7 @@ class Detector:
     def fit(self, image: Image.Image) -> Pixels:
         """Fit an image into the backbone's input, (H, W, 3)."""
         size, resize = self.variant.image_size, self.variant.resize
-        return np.asarray(pictures.squared(image, size, resize, Image.Resampling.BILINEAR))
+        return np.asarray(squared(image, size, resize, Image.Resampling.BILINEAR))
 
     @torch.inference_mode()
     def energies(self, fitted: Pixels) -> Energies:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from harness.data.images import CROP
+from harness.data.fitting import CROP
 
 Map = NDArray[np.float32]
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -111,7 +112,8 @@ def test_other_energies_are_an_error(bolts, tmp_path):
 def test_pictures_of_every_kind(bolts, tmp_path):
     detector, plan = made(bolts, tmp_path / "r", TINY)
     path = plan.categories["bolts"].test[0].path
-    image = Image.open(path)
+    with Image.open(path) as opened:
+        image = opened.copy()
     same = [detector(x).score[0] for x in (path, str(path), image, np.asarray(image), [path])]
     assert len(set(same)) == 1
     many = detector([path] * 20)
@@ -180,7 +182,7 @@ def test_from_a_folder_to_findings(bolts, tmp_path, capsys):
     photos.mkdir()
     (photos / "broken.png").write_bytes(b"no image")
     Image.new("RGB", (90, 40), (110, 110, 110)).save(photos / "wide.png")
-    Image.fromarray(np.asarray(Image.open(bolts / "test/bright/000.png"))).save(photos / "b.png")
+    shutil.copy(bolts / "test/bright/000.png", photos / "b.png")
     found = tmp_path / "found"
     assert cli.main(["predict", str(out), str(photos), "--out", str(found), "--json"]) == 1
     output = capsys.readouterr()
@@ -191,8 +193,8 @@ def test_from_a_folder_to_findings(bolts, tmp_path, capsys):
         Detector.load(out, "cpu")(photos / "b.png").score[0], rel=1e-5
     )
     for kind, mode in (("overlay.jpg", "RGB"), ("map.png", "I;16"), ("mask.png", "L")):
-        image = Image.open(found / f"wide.{kind}")
-        assert (image.size, image.mode) == ((90, 40), mode)
+        with Image.open(found / f"wide.{kind}") as image:
+            assert (image.size, image.mode) == ((90, 40), mode)
     rows = (found / "scores.csv").read_text().splitlines()
     assert rows[0] == "path,score,verdict,regions,milliseconds,error"
     assert len(rows) == 4

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 
 from harness.cli import options, studies
+from harness.cli.options import argument, option
+from harness.data.remarks import tell
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,22 +22,99 @@ if TYPE_CHECKING:
     from harness.detect.predict import Finding
 
 
-def train(options: options.Train) -> int:
+ALARMS = "share of good images that may be flagged (default 0.01)"
+PIXEL_ALARMS = "share of a good image's pixels that may be flagged (default 0.001)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Hold how often a detector may be wrong about what is good."""
+
+    false_alarms: float | None = option("--false-alarms", ALARMS, metavar="SHARE")
+    pixel_false_alarms: float | None = option(
+        "--pixel-false-alarms", PIXEL_ALARMS, metavar="SHARE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(options.Plan, Rates):
+    """Hold the one run that a detector is made of, and where it goes."""
+
+    out: Path = option("--out", "the detector's file", metavar="FILE.safetensors", required=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best(options.Study):
+    """Hold the study whose best variant is named, and the budget."""
+
+    metric: str = option("--metric", "default: image_auroc", "image_auroc", metavar="NAME")
+    max_latency_ms: float | None = option(
+        "--max-latency-ms", "of one image, as the records have it", metavar="MS"
+    )
+    max_params: float | None = option(
+        "--max-params", "trained beside the backbone, as in 2e6", metavar="N"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(options.Json):
+    """Hold which detector is shown."""
+
+    detector: Path = argument("a detector's file", metavar="DETECTOR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Show, Rates):
+    """Hold which photos a detector looks at."""
+
+    photos: list[str] = argument(
+        "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
+    )
+    out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
+    device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
+
+
+def best(given: Best) -> int:
+    """Name the variant to take, with its lead, or say that the images cannot tell."""
+    from harness.report.best import best
+    from harness.report.selection import Selection
+
+    plan = studies.planned(given)
+    selection = Selection(plan.study, plan.results, plan.dataset, plan.about)
+    found = best(
+        selection, given.metric, max_latency_ms=given.max_latency_ms, max_params=given.max_params
+    )
+    if given.json:
+        print(json.dumps(asdict(found), indent=1))
+        return 0
+    print(f"{found.variant}  {found.by} {found.value:.1f}")
+    print(found.said)
+    for name, why in found.left_out.items():
+        print(f"not considered: {name}: {why}")
+    category = next(iter(plan.sizes), "NAME")
+    print(
+        f"next: harness train {given.study} --variant '{found.variant}' --category {category} "
+        f"--seed {plan.study.seeds[0]} --out {category}.safetensors, with these options"
+    )
+    return 0
+
+
+def train(given: Train) -> int:
     """Make a detector of one run: its weights, the backbone's, and thresholds from good images."""
     from harness.detect.make import make_detector
     from harness.run.plan import make_plan
     from harness.run.sweep import run_study
 
-    settings = replace(studies.settings_of(options), keep=True)
-    plan = make_plan(studies.asked_study(options), settings)
-    studies.say_remarks(plan.remarks, strict=options.strict)
+    settings = replace(studies.settings_of(given), keep=True)
+    plan = make_plan(studies.asked_study(given), settings)
+    tell(plan.remarks, strict=given.strict)
     if len(plan.cells) != 1:
         named = ", ".join(list(plan.study.named.values())[:8])
         raise InputError(
             f"expected one run; got {len(plan.cells)}: choose by --variant ({named} …), "
             f"--category ({', '.join(plan.sizes)}) and --seed"
         )
-    out = options.out
+    out = given.out
     if out.suffix != ".safetensors":
         raise InputError(f"--out: expected a name that ends in .safetensors; got {out}")
     outcome = run_study(plan, settings)
@@ -44,7 +123,7 @@ def train(options: options.Train) -> int:
     if outcome.failed:
         return 1
     detector = make_detector(
-        plan, settings, false_alarms=options.false_alarms, pixels=options.pixel_false_alarms
+        plan, settings, false_alarms=given.false_alarms, pixels=given.pixel_false_alarms
     )
     detector.save(out)
     print(card(detector))
@@ -52,16 +131,16 @@ def train(options: options.Train) -> int:
     return 0
 
 
-def predict(options: options.Predict) -> int:
+def predict(given: Predict) -> int:
     """Look at new photos: scores, verdicts, heat maps, masks and regions."""
     from harness.detect.detector import Detector
     from harness.detect.predict import as_json, drift_of, photos_of, predict
 
-    detector = Detector.load(options.detector, options.device)
-    detector.set_rates(options.false_alarms, options.pixel_false_alarms)
-    photos = photos_of(options.photos)
-    found, scale = predict(detector, photos, options.out)
-    print(as_json(found, scale) if options.json else _summary(found, options.out))
+    detector = Detector.load(given.detector, given.device)
+    detector.set_rates(given.false_alarms, given.pixel_false_alarms)
+    photos = photos_of(given.photos)
+    found, scale = predict(detector, photos, given.out)
+    print(as_json(found, scale) if given.json else _summary(found, given.out))
     if said := drift_of(found, detector):
         print(f"harness: drift: {said}; calibrate anew by `harness train`", file=sys.stderr)
     for finding in found:
@@ -70,12 +149,12 @@ def predict(options: options.Predict) -> int:
     return 1 if any(f.error for f in found) else 0
 
 
-def show(options: options.Show) -> int:
+def show(given: Show) -> int:
     """Show a detector's card: whose run it is, on which images its thresholds are set."""
     from harness.detect.detector import Detector
 
-    detector = Detector.load(options.detector, "cpu")
-    if options.json:
+    detector = Detector.load(given.detector, "cpu")
+    if given.json:
         print(json.dumps(msgspec.to_builtins(detector.about), indent=1))
     else:
         print(card(detector))

@@ -45,7 +45,12 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "doctor": machine.doctor,
     },
     "run": {"run": studies.run, "rescore": studies.rescore, "new": studies.new},
-    "detect": {"train": detector.train, "predict": detector.predict, "card": detector.show},
+    "detect": {
+        "best": detector.best,
+        "train": detector.train,
+        "predict": detector.predict,
+        "card": detector.show,
+    },
     "read": {
         "report": studies.report,
         "images": studies.images,

@@ -236,45 +236,6 @@ class Run(Plan):
     report: bool = option("--report", "then write the report")
 
 
-ALARMS = "share of good images that may be flagged (default 0.01)"
-PIXEL_ALARMS = "share of a good image's pixels that may be flagged (default 0.001)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """Hold how often a detector may be wrong about what is good."""
-
-    false_alarms: float | None = option("--false-alarms", ALARMS, metavar="SHARE")
-    pixel_false_alarms: float | None = option(
-        "--pixel-false-alarms", PIXEL_ALARMS, metavar="SHARE"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Plan, Rates):
-    """Hold the one run that a detector is made of, and where it goes."""
-
-    out: Path = option("--out", "the detector's file", metavar="FILE.safetensors", required=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Show(Json):
-    """Hold which detector is shown."""
-
-    detector: Path = argument("a detector's file", metavar="DETECTOR")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predict(Show, Rates):
-    """Hold which photos a detector looks at."""
-
-    photos: list[str] = argument(
-        "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
-    )
-    out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
-    device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Report(Settings, Data, Results, Machine, Json):
     """Hold a study whose notebook is executed; none: every notebook."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import options
+from harness.data.remarks import tell
 from harness.errors import InputError, warn
 from harness.experiment.reference import as_markdown, field_facts
 from harness.experiment.settings import GIB, Settings
@@ -18,7 +19,6 @@ from harness.studies import EMBEDDED, STUDIES, get_study
 from harness.studies.outside import new_study
 
 if TYPE_CHECKING:
-    from harness.data.remarks import Remark
     from harness.run.plan import Plan
 
 
@@ -60,7 +60,7 @@ def plan(options: options.Plan) -> int:
     from harness.run.estimate import estimate
 
     plan, settings = _planned(options, settings_of(options)), settings_of(options)
-    say_remarks(plan.remarks, strict=options.strict)
+    tell(plan.remarks, strict=options.strict)
     missing = set(plan.missing())
     rows = [
         {
@@ -152,7 +152,7 @@ def _work(
     from harness.run.plan import make_plan
 
     plan = make_plan(asked_study(options), settings)
-    say_remarks(plan.remarks, strict=options.strict)
+    tell(plan.remarks, strict=options.strict)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
@@ -161,17 +161,6 @@ def _work(
     if report:
         _write_report(options, plan)
     return 1 if outcome.failed else 0
-
-
-def say_remarks(remarks: Sequence["Remark"], *, strict: bool) -> None:
-    """Say what should be known of the images, a line a kind; an error if that is asked for."""
-    for remark in remarks:
-        print(f"harness: {remark}", file=sys.stderr)
-    if strict and remarks:
-        raise InputError(
-            "--strict: expected every file to be used and none to be doubtful; "
-            f"got the {len(remarks)} remarks above (`harness doctor` lists every file)"
-        )
 
 
 def _print_table(plan: "Plan", *, as_json: bool) -> None:
@@ -234,6 +223,11 @@ def _recorded(results: Path) -> list[str]:
         for name, study in STUDIES.items()
         if name in NOTEBOOKS or (name != EMBEDDED and digests & set(study.labels()))
     ]
+
+
+def planned(options: options.Study) -> "Plan":
+    """Plan a study as it is asked for, wherever it runs."""
+    return _planned(options, _settings(options))
 
 
 def _planned(options: options.Study | options.Report, settings: Settings) -> "Plan":

@@ -1,7 +1,10 @@
 """What is said of files that a run can do with, or without: one line a kind."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from harness.errors import InputError
 
 
 class Remark(NamedTuple):
@@ -34,3 +37,22 @@ def remarks(found: Iterable[tuple[str, str]]) -> list[Remark]:
     for what, file in found:
         kinds.setdefault(what, []).append(file)
     return [Remark(what, tuple(sorted(files))) for what, files in kinds.items()]
+
+
+def tell(said: Sequence[Remark], *, strict: bool) -> None:
+    """Say what should be known of the images, a line a kind, on standard error.
+
+    Args:
+        said: the remarks.
+        strict: whether any is an error.
+
+    Raises:
+        InputError: there are some, and that is one.
+    """
+    for remark in said:
+        print(f"harness: {remark}", file=sys.stderr)
+    if strict and said:
+        raise InputError(
+            "--strict: expected every file to be used and none to be doubtful; "
+            f"got the {len(said)} remarks above (`harness doctor` lists every file)"
+        )

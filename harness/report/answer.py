@@ -41,23 +41,23 @@ def _level(selection: Selection, metric: str, level: str, reference: str) -> Ite
     """The sentences about one level."""
     found = differences(selection, metric)
     label = METRICS[metric].label
-    mean = _means(selection, metric, [reference])[reference]
+    mean = means_of(selection, metric, [reference])[reference]
     yield (
         f"**{level.capitalize()}**: the reference ({plain(reference)}) has a mean {label} of "
         f"{mean:.1f}."
     )
     yield from _clear(found)
-    oracles = _oracles(selection)
-    honest = [name for name in selection.labels.values() if name not in oracles]
-    means = _means(selection, metric, honest)
+    chosen_by_labels = oracles(selection)
+    honest = [name for name in selection.labels.values() if name not in chosen_by_labels]
+    means = means_of(selection, metric, honest)
     if len(means) > 1:
-        yield _take(selection, metric, means, reference)
+        yield take(selection, metric, means, reference)
     elif len(honest) > 1:
         yield "Which to take is not told: the variants have no run in common."
 
 
-def _take(selection: Selection, metric: str, means: dict[str, float], reference: str) -> str:
-    """Which variant to take, or what would tell.
+def take(selection: Selection, metric: str, means: dict[str, float], reference: str) -> str:
+    """Say which variant to take, or what would tell.
 
     The best is picked after looking, so each comparison with it counts as one of all pairs.
     """
@@ -127,8 +127,8 @@ def _names(variants: Sequence[str]) -> str:
     return plain(", ".join(variants))
 
 
-def _means(selection: Selection, metric: str, names: Iterable[str]) -> dict[str, float]:
-    """Variant → mean in %, over the runs on the same images that all of these variants have."""
+def means_of(selection: Selection, metric: str, names: Iterable[str]) -> dict[str, float]:
+    """Give each variant's mean in %, over the runs on the same images that all of them have."""
     values: dict[str, dict[tuple[str, int, str], float]] = {name: {} for name in names}
     for r in selection.records:
         name = selection.labels[r.digest]
@@ -141,6 +141,6 @@ def _means(selection: Selection, metric: str, names: Iterable[str]) -> dict[str,
     return {name: float(np.mean([of[cell] for cell in common])) for name, of in has.items()}
 
 
-def _oracles(selection: Selection) -> set[str]:
-    """Variants whose epochs were chosen with the test's labels: nobody can take them."""
+def oracles(selection: Selection) -> set[str]:
+    """Find the variants whose epochs were chosen with the test's labels: nobody can take them."""
     return {selection.labels[r.digest] for r in selection.records if r.selection.oracle}

@@ -156,7 +156,7 @@ class Detector:
         model.eval().to(device).to(memory_format=torch.channels_last)
         return cls(about, backbone, model, _reference(parts["reference"]), levels, device)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the detector, whole or not at all."""
         tensors = {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()}
         tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -165,7 +165,7 @@ class Detector:
             tensors |= {f"reference.{i}.moments": tap.moments, f"reference.{i}.tables": tap.tables}
         levels = zip(Levels._fields, self.levels, strict=True)
         tensors |= {f"levels.{name}": torch.from_numpy(np.asarray(v)) for name, v in levels}
-        write_tensors(path, self.about, tensors)
+        write_tensors(Path(path), self.about, tensors)
 
     def set_rates(self, false_alarms: float | None = None, pixels: float | None = None) -> None:
         """Set the thresholds for other rates of false alarms than the detector's own.

@@ -170,10 +170,14 @@ def _assigned(found: Mapping[Path, tuple[Path, bool]]) -> Pairs:
 def _shows_a_mask(path: Path, image: Path) -> bool:
     """Whether a picture beside another of its name is a mask by what it shows."""
     try:
-        grey = np.asarray(images.open_image(path).convert("L"))
-        of_its_size = grey.shape[::-1] == images.open_image(image).size
+        picture = images.open_image(path)
+        deep = picture.mode.startswith(("I", "F"))
+        grey = np.asarray(picture if deep else picture.convert("L"))
+        of_its_size = picture.size == images.open_image(image).size
     except (InputError, ValueError):  # damaged: said when every image is looked at
         return False
+    if deep:  # no grey of 256 levels: a mask has few values
+        return bool(of_its_size and len(np.unique(grey)) <= KINDS)
     counts = np.bincount(grey.ravel(), minlength=256)
     white = int(np.flatnonzero(counts)[-1])
     extreme = counts[: white // 10 + 1].sum() + counts[white - white // 10 :].sum()

@@ -155,6 +155,16 @@ def test_contradictions_are_named(name, tmp_path):
         opened(tmp_path / "own")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_a_deep_photo_beside_one_of_its_name_is_no_mask(dtype, tmp_path):
+    write(tmp_path / "own", [*GOOD, *good("test/good", 2)])
+    noise = np.random.default_rng(0).random((16, 16)) * (1 if dtype is np.float32 else 9999)
+    Image.fromarray(noise.astype(dtype)).save(tmp_path / "own" / "0.tif")
+    category, _ = opened(tmp_path / "own")
+    assert len(category.train) == 6
+    assert not any(s.masks for s in category.train)
+
+
 def test_what_is_said_must_be_there_and_of_ones_own(tmp_path):
     write(tmp_path / "own", [*good("a"), *good("b/good", 2)])
     with pytest.raises(InputError, match="expected a folder, named below --data; found none"):

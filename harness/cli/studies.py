@@ -18,7 +18,6 @@ from harness.studies import EMBEDDED, STUDIES, get_study
 from harness.studies.outside import new_study
 
 if TYPE_CHECKING:
-    from harness.data.remarks import Remark
     from harness.run.plan import Plan
 
 
@@ -60,7 +59,7 @@ def plan(options: options.Plan) -> int:
     from harness.run.estimate import estimate
 
     plan, settings = _planned(options, _machine(options)), _machine(options)
-    _say(plan.remarks, strict=options.strict)
+    _say(plan, strict=options.strict)
     missing = set(plan.missing())
     rows = [
         {
@@ -153,7 +152,7 @@ def _work(
 
     study = get_study(options.study, **_asked(options))
     plan = make_plan(study, settings)
-    _say(plan.remarks, strict=options.strict)
+    _say(plan, strict=options.strict)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
@@ -164,10 +163,11 @@ def _work(
     return 1 if outcome.failed else 0
 
 
-def _say(remarks: Sequence["Remark"], *, strict: bool) -> None:
-    """Say what should be known of the images, a line a kind; an error if that is asked for."""
-    for remark in remarks:
-        print(f"harness: {remark}", file=sys.stderr)
+def _say(plan: "Plan", *, strict: bool) -> None:
+    """Say what the images were taken for, and what should be known; an error if that is asked."""
+    remarks = plan.remarks
+    for line in (*plan.read, *remarks):
+        print(f"harness: {line}", file=sys.stderr)
     if strict and remarks:
         raise InputError(
             "--strict: expected every file to be used and none to be doubtful; "

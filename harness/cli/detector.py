@@ -107,7 +107,7 @@ def train(given: Train) -> int:
 
     settings = replace(studies.settings_of(given), keep=True)
     plan = make_plan(studies.asked_study(given), settings)
-    tell(plan.remarks, strict=given.strict)
+    tell(plan.remarks, plan.read, strict=given.strict)
     if len(plan.cells) != 1:
         named = ", ".join(list(plan.study.named.values())[:8])
         raise InputError(

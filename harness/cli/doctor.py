@@ -59,7 +59,7 @@ def examine(
         else:
             usable.append(category)
             categories[name] = _about(category)
-    said = (left_out(data, found, usable) if data else []) + said
+    said = (left_out(data, found, usable) if data and usable else []) + said
     return {
         "machine": machine,
         f"data: {found.name} (read as {found.layout})": categories,

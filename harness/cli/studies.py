@@ -60,7 +60,7 @@ def plan(options: options.Plan) -> int:
     from harness.run.estimate import estimate
 
     plan, settings = _planned(options, settings_of(options)), settings_of(options)
-    tell(plan.remarks, strict=options.strict)
+    tell(plan.remarks, plan.read, strict=options.strict)
     missing = set(plan.missing())
     rows = [
         {
@@ -152,7 +152,7 @@ def _work(
     from harness.run.plan import make_plan
 
     plan = make_plan(asked_study(options), settings)
-    tell(plan.remarks, strict=options.strict)
+    tell(plan.remarks, plan.read, strict=options.strict)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:

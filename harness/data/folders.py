@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from harness.data.images import SUFFIXES
-from harness.data.roles import spelled
+from harness.data.roles import TRAIN, is_good, means, spelled
 from harness.errors import InputError
 
 EVERY = 5
@@ -158,8 +158,10 @@ def every_fifth(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [p for p in good if p not in held], test
 
 
-def held_out(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Split a person's good images: about every fifth is a test image, by a hash of its name.
+def held_out(good: Sequence[Path], root: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Split a person's good images: about every fifth is a test image, by a hash of its path.
+
+    The path counts from ``root``, without the folders that say what it holds (``train/good``).
 
     So a photo stays on its side whatever other photos are added, and every order of taking them
     is spread over both sides. At least one image is on either side, of two or more, and no more
@@ -170,13 +172,17 @@ def held_out(good: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     >>> len(train), len(test), len(more[1]), set(test) <= set(more[1])
     (8, 2, 9, True)
     """
-    below = sum(_hash(p) < 1 / EVERY for p in good)
-    held = set(sorted(good, key=_hash)[: max(1, min(below, len(good) // 4))])
+    hashes = {p: _hash(p if root is None else p.relative_to(root)) for p in good}
+    below = sum(h < 1 / EVERY for h in hashes.values())
+    held = set(sorted(good, key=hashes.__getitem__)[: max(1, min(below, len(good) // 4))])
     test = [p for p in good if p in held]
     return [p for p in good if p not in held], test
 
 
 def _hash(path: Path) -> float:
-    """A number in [0, 1) that a file's name decides."""
-    name = unicodedata.normalize("NFC", path.name).encode(errors="surrogateescape")
+    """A number in [0, 1) that a file's name and its folders decide."""
+    parts = list(path.parts) if not path.is_absolute() else [path.name]
+    while len(parts) > 1 and (means(Path(parts[0]), TRAIN) or is_good(Path(parts[0]))):
+        parts.pop(0)
+    name = unicodedata.normalize("NFC", "/".join(parts)).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.sha256(name).digest()[:6], "big") / 2**48

@@ -1,6 +1,7 @@
 """Every file below ``--data``, accounted for: which no category uses, and why."""
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from harness.data import images
 from harness.data.contract import Category, Dataset
 from harness.data.folders import printable
 from harness.data.remarks import Remark, remarks
-from harness.data.roles import VALIDATION, means, spelled
+from harness.data.roles import TEST, TRAIN, VALIDATION, means, spelled
 
 SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
@@ -50,6 +51,27 @@ def left_out(data: Path, dataset: Dataset, categories: Iterable[Category]) -> li
     )
 
 
+def as_read(category: Category) -> str:
+    """Say in a line what was taken for what: training images with their folders, test by label.
+
+    >>> from harness.data.contract import Sample
+    >>> good, bad = Sample(Path("a/1.png")), Sample(Path("b/2.png"), "dent")
+    >>> as_read(Category("mine", "bolt", (good,), (good, bad, bad)))
+    'bolt: train 1 good (a); test 1 good, 2 dent'
+    """
+    folders = dict.fromkeys(_name(s.path.parent, category.root) for s in category.train)
+    shown = ", ".join(list(folders)[:3]) + ", …" * (len(folders) > 3)
+    kinds = Counter(s.defect for s in category.test)
+    test = ", ".join(
+        f"{n} {printable(kind)}" for kind, n in sorted(kinds.items(), key=_good_first)
+    )
+    return f"{category.name}: train {len(category.train)} good ({shown}); test {test}"
+
+
+def _good_first(kind: tuple[str, int]) -> tuple[bool, str]:
+    return kind[0] != "good", kind[0]
+
+
 def _as_called(path: Path) -> Path:
     """The path from the root, links as they are called."""
     return Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would follow them
@@ -72,7 +94,8 @@ def _below(
         if not path.is_dir() or _of_system(path) or path.resolve() in above | {here}:
             yield path
         elif spelled(path.name) not in others:
-            yield from _below(path, others, above | {here})
+            inner = others if means(path, TRAIN | TEST) and not above else ()
+            yield from _below(path, inner, above | {here})
 
 
 def _of_system(path: Path) -> bool:

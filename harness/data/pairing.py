@@ -7,20 +7,22 @@ it. Or it lies beside its image. Names as in :mod:`harness.data.roles`.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from harness.data import images
-from harness.data.roles import GOOD, IMAGES, MASKS, TEST, TRAIN, key, masked_stems, spelled
+from harness.data.roles import IMAGES, MASKS, TEST, TRAIN, is_good, key, masked_stems, spelled
 from harness.errors import InputError
 
 Places = Mapping[Path, tuple[str, ...]]  # file → the folders it lies in, below its role's
 Pairs = dict[Path, tuple[Path, ...]]  # image → its masks
 TWO_VALUED = 0.98  # the share of a mask's pixels that are black or white, at least
+BLACK = 0.3  # the share of black pixels of what is called a mask, at least
 KINDS = 8  # grey values that a mask of numbered kinds of defect has, at most
 
 
@@ -51,29 +53,61 @@ def pair(pictures: Places, masks: Places, others: Places | None = None) -> Pairs
     raise faults[0]
 
 
-def beside(pictures: Sequence[Path], others: Sequence[Path]) -> Pairs:
+def beside(
+    pictures: Sequence[Path], others: Sequence[Path], masked: Collection[str] = ()
+) -> Pairs:
     """Find the masks that lie beside their images.
 
     Args:
-        pictures: the images of a folder, masks among them.
-        others: its other files: a labelme file may be among them.
+        pictures: the images of some folders, masks among them.
+        others: labelme's files there.
+        masked: stems of masks elsewhere: a picture of such a stem may be a photo, whatever it is
+            called.
 
     Returns:
         Image → masks; what is a mask here is no photo.
+
+    Raises:
+        InputError: a picture is called a mask and shows none, or two of one image differ.
     """
     stems: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in pictures:
         stems[path.parent, spelled(path.stem).casefold()].append(path)
     pairs: dict[Path, list[Path]] = defaultdict(list)
     taken: set[Path] = set()
+    labelme = set(others)
     for mask in sorted((*pictures, *others)):
+        own = spelled(mask.stem).casefold()
         for stem, _ in masked_stems(mask):
             found = [p for p in stems.get((mask.parent, stem), ()) if p != mask and p not in taken]
-            if len(found) == 1 and (mask in others or _shows_a_mask(mask, found[0])):
+            if len(found) != 1:
+                continue
+            if mask in labelme or _shows_a_mask(mask, found[0], called=stem != own):
                 pairs[found[0]].append(mask)
                 taken.add(mask)
                 break
+            if stem != own and own not in masked:
+                raise InputError(
+                    f"{mask}: expected the mask of {found[0].name}, as it is called so; its size "
+                    "or its colours are no mask's; mend it, or rename one of the two"
+                )
+    for masks in pairs.values():
+        whole = [m for m in masks if not masked_stems(m)[-1][1]]
+        for one, other in pairwise(whole):
+            require_same([one], [other])
     return {image: tuple(masks) for image, masks in pairs.items() if image not in taken}
+
+
+def require_same(masks: Sequence[Path], others: Sequence[Path]) -> None:
+    """Refuse, by an InputError, masks of one image that do not show the same."""
+    one, other = (
+        np.logical_or.reduce([images.read_defects(p) for p in m]) for m in (masks, others)
+    )
+    if not np.array_equal(one, other):
+        raise InputError(
+            f"{masks[0]}: expected the same defect as {others[0]}, another mask of its image; "
+            "remove one"
+        )
 
 
 def is_labelme(path: Path) -> bool:
@@ -101,11 +135,16 @@ class _Group(NamedTuple):
         return cls(stems, {path: _plain(folders) for path, folders in pictures.items()})
 
 
+def _is_grey(picture: Image.Image) -> bool:
+    colours = np.asarray(picture.convert("RGB"))
+    return bool((colours == colours[..., :1]).all())
+
+
 def _plain(folders: Sequence[str]) -> tuple[str, ...]:
     """Folders without those that name a role, good ones under one name."""
     kept = [key(name) for name in folders]
     return tuple(
-        "good" if name in GOOD else name
+        "good" if is_good(Path(name)) else name
         for name in kept
         if name not in MASKS | TEST | TRAIN | IMAGES
     )
@@ -161,19 +200,30 @@ def _assigned(found: Mapping[Path, tuple[Path, bool]]) -> Pairs:
     for masks in pairs.values():
         whole = [m for m in masks if not found[m][1]]
         for one, other in pairwise(whole):
-            raise InputError(
-                f"{other}: expected one mask an image; {one.name} is of the same; remove one"
-            )
+            if one.parent == other.parent:
+                raise InputError(
+                    f"{other}: expected one mask an image; {one.name} is of the same; remove one"
+                )
+            require_same([one], [other])
     return {image: tuple(masks) for image, masks in pairs.items()}
 
 
-def _shows_a_mask(path: Path, image: Path) -> bool:
-    """Whether a picture beside another of its name is a mask by what it shows."""
+def _shows_a_mask(path: Path, image: Path, *, called: bool) -> bool:
+    """Whether a picture beside another of its name is a mask by what it shows.
+
+    Of one that is called a mask, grey that is black in parts is enough, as of smoothed edges.
+    """
     try:
-        grey = np.asarray(images.open_image(path).convert("L"))
-        of_its_size = grey.shape[::-1] == images.open_image(image).size
+        picture = images.open_image(path)
+        deep = picture.mode.startswith(("I", "F"))
+        grey = np.asarray(picture if deep else picture.convert("L"))
+        of_its_size = picture.size == images.open_image(image).size
     except (InputError, ValueError):  # damaged: said when every image is looked at
         return False
+    if deep:  # no grey of 256 levels: a mask has few values
+        return bool(of_its_size and len(np.unique(grey)) <= KINDS)
+    if called and of_its_size and _is_grey(picture) and (grey == 0).mean() >= BLACK:
+        return True
     counts = np.bincount(grey.ravel(), minlength=256)
     white = int(np.flatnonzero(counts)[-1])
     extreme = counts[: white // 10 + 1].sum() + counts[white - white // 10 :].sum()

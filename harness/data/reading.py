@@ -5,18 +5,16 @@ Folders count by their names (:mod:`harness.data.roles`), or by what a person sa
 camera, by batch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from harness.data import images
 from harness.data.contract import Sample
 from harness.data.folders import files_below, images_in, printable, subfolders
-from harness.data.pairing import Pairs, Places, beside, is_labelme, pair
-from harness.data.roles import BAD, GOOD, MASKS, TEST, TRAIN, VALIDATION, means, spelled
+from harness.data.pairing import Pairs, Places, beside, is_labelme, pair, require_same
+from harness.data.roles import MASKS, TEST, TRAIN, VALIDATION, is_bad, is_good, key, means, spelled
 from harness.data.roles import says_nothing as neutral
 from harness.errors import InputError
 from harness.experiment.settings import Folders
@@ -66,13 +64,16 @@ def read_folder(root: Path, said: Folders = BY_NAME) -> Found:
     test = [(p, n) for folder, n in sorted(roles.test.items()) for p in _test(root, folder, roles)]
     pictures = [p for p in (*good, *(p for p, _ in test)) if _is_image(p)]
     others = [p for p in (*good, *(p for p, _ in test)) if is_labelme(p)]
-    near = beside(pictures, others)
+    drawn = _masks(root, roles, said)
+    near = beside(pictures, others, {spelled(p.stem).casefold() for p in drawn})
     photos = set(pictures).difference(*near.values())
     defective = {p: _folders(root, p) for p, label in test if label != LABEL and p in photos}
     held = [p for p, label in test if label == LABEL] or good
     clean = {p: (LABEL, *_folders(root, p)) for p in held if p in photos}
-    far = pair(defective, _masks(root, roles, said), clean)
-    masks = _joined(near, far)
+    taught = {p: (LABEL, *_folders(root, p)) for p in good if p in photos}
+    of_train = {m: f for m, f in drawn.items() if any(key(name) in TRAIN for name in f)}
+    of_test = {m: f for m, f in drawn.items() if m not in of_train}
+    masks = _joined(near, pair(defective, of_test, clean) | pair({}, of_train, taught))
     return Found(
         [Sample(p, LABEL, masks.get(p, ())) for p in sorted(set(good) & photos)],
         [Sample(p, label, masks.get(p, ())) for p, label in test if p in photos],
@@ -86,20 +87,21 @@ def has_good_images(root: Path, said: Folders = BY_NAME) -> bool:
 
 def unknown_folders(root: Path) -> list[str]:
     """List the folders of a folder that hold images, of no role that their names say."""
-    known = GOOD | BAD | TRAIN | TEST | VALIDATION | MASKS
-    folders = [c for c in subfolders(root) if not means(c, known)]
+    known = TRAIN | TEST | VALIDATION | MASKS
+    folders = [c for c in subfolders(root) if not (means(c, known) or is_good(c) or is_bad(c))]
     return [c.name for c in folders if any(map(_is_image, files_below(c)))]
 
 
 def _roles(root: Path, said: Folders) -> _Roles:
     """What each folder is, as said or by its name."""
-    children = subfolders(root)
+    children = list(_children(root))
     train = [c for c in children if means(c, TRAIN)]
     tests = [c for c in children if means(c, TEST)]
     masks = [c for p in (root, *train, *tests) for c in subfolders(p) if means(c, MASKS)]
     masks = [m for m in masks if not any((other / m.name).is_dir() for other in masks)]
     roles = _Roles(masks=_named(root, said.masks) or masks)
     roles.good = _named(root, said.good) or _good(root, train, children, roles)
+    taught = {key(c.name) for f in train if f in roles.good for c in subfolders(f)}
     labelled = not (said.good_test or said.defective)
     for folder in tests:
         if labelled and (loose := images_in(folder)):
@@ -107,8 +109,8 @@ def _roles(root: Path, said: Folders) -> _Roles:
                 f"{loose[0]}: expected test images in {folder.name}/{LABEL}/ or "
                 f"{folder.name}/<defect>/; move it to where it belongs"
             )
-        for child in subfolders(folder):
-            if means(child, GOOD):
+        for child in _children(folder):
+            if is_good(child) or key(child.name) in taught:
                 roles.test |= {} if said.good_test else {child: LABEL}
             elif child not in roles.masks and not said.defective:
                 roles.test[child] = printable(spelled(child.name))
@@ -123,10 +125,25 @@ def _roles(root: Path, said: Folders) -> _Roles:
     return roles
 
 
+def _children(folder: Path) -> Iterator[Path]:
+    """Folders in a folder; in place of one whose name says nothing, those in it, if there are any.
+
+    So is a line's or a camera's folder with good and bad ones in it.
+    """
+    for child in subfolders(folder):
+        below = [] if is_good(child) or is_bad(child) else subfolders(child)
+        if below and (
+            neutral(child) or (not means(child, TRAIN | TEST) and any(map(is_good, below)))
+        ):
+            yield from _children(child)
+        else:
+            yield child
+
+
 def _good(root: Path, train: list[Path], children: list[Path], roles: _Roles) -> list[Path]:
     """The folders of good photos: the first kind of place that has any."""
-    inner = [c for folder in train for c in subfolders(folder) if means(c, GOOD)]
-    for places in (inner, train, [c for c in children if means(c, GOOD)], [root]):
+    inner = [c for folder in train for c in subfolders(folder) if is_good(c)]
+    for places in (inner, train, [c for c in children if is_good(c)], [root]):
         if any(_is_image(p) for folder in places for p in _files(root, folder, roles)):
             return places
     return []
@@ -134,21 +151,24 @@ def _good(root: Path, train: list[Path], children: list[Path], roles: _Roles) ->
 
 def _side_by_side(children: list[Path], roles: _Roles) -> list[Path]:
     """Folders of defects beside ``good``, or whose name says so."""
-    beside_good = any(means(c, GOOD) for c in roles.good if c in children)
-    known = GOOD | TRAIN | VALIDATION
-    return [
+    rest = [
         c
         for c in children
-        if (means(c, BAD) or (beside_good and not means(c, known) and not neutral(c)))
-        and c not in (*roles.good, *roles.masks)
+        if c not in (*roles.good, *roles.masks)
         and any(_is_image(p) for p in files_below(c))
+        and not (means(c, TRAIN | VALIDATION) or is_good(c) or neutral(c))
     ]
+    bad = [c for c in rest if is_bad(c)]
+    beside_good = any(is_good(c) for c in roles.good if c in children)
+    return bad or (rest if beside_good else [])
 
 
-def _named(root: Path, names: Iterable[str]) -> list[Path]:
+def _named(root: Path, names: Sequence[str]) -> list[Path]:
     """The folders that a person names, below the category's own."""
     found = [root / name for name in names]
-    for folder in found:
+    for folder, name in zip(found, names, strict=True):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{name}: expected a folder below --data, named from there on")
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder, named below --data; found none")
     return found
@@ -159,10 +179,10 @@ def _files(root: Path, folder: Path, roles: _Roles) -> list[Path]:
     closed = {*roles.masks, *roles.test}
 
     def enter(child: Path) -> bool:
-        if child in closed or means(child, MASKS | BAD | TEST | VALIDATION):
+        if child in closed or is_bad(child) or means(child, MASKS | TEST | VALIDATION):
             roles.masks += [child] if means(child, MASKS) and child not in roles.masks else []
             return False
-        return folder != root or child.parent != root or neutral(child)
+        return folder != root or neutral(child)
 
     return files_below(folder, enter)
 
@@ -203,10 +223,5 @@ def _is_image(path: Path) -> bool:
 def _joined(near: Pairs, far: Pairs) -> Pairs:
     """Masks beside their images and elsewhere; of one image both must say the same."""
     for image in near.keys() & far.keys():
-        one, other = near[image][0], far[image][0]
-        if not np.array_equal(images.read_defects(one), images.read_defects(other)):
-            raise InputError(
-                f"{one}: expected the same defect as {other}, the other mask of {image.name}; "
-                "remove one"
-            )
+        require_same(near[image], far[image])
     return {image: near.get(image, ()) + far.get(image, ()) for image in (*near, *far)}

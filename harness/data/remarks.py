@@ -39,18 +39,19 @@ def remarks(found: Iterable[tuple[str, str]]) -> list[Remark]:
     return [Remark(what, tuple(sorted(files))) for what, files in kinds.items()]
 
 
-def tell(said: Sequence[Remark], *, strict: bool) -> None:
-    """Say what should be known of the images, a line a kind, on standard error.
+def tell(said: Sequence[Remark], read: Sequence[str] = (), *, strict: bool) -> None:
+    """Say what the images were taken for, and what should be known, on standard error.
 
     Args:
-        said: the remarks.
+        said: the remarks, a line each.
+        read: what they were taken for, in lines.
         strict: whether any is an error.
 
     Raises:
         InputError: there are some, and that is one.
     """
-    for remark in said:
-        print(f"harness: {remark}", file=sys.stderr)
+    for line in (*read, *said):
+        print(f"harness: {line}", file=sys.stderr)
     if strict and said:
         raise InputError(
             "--strict: expected every file to be used and none to be doubtful; "

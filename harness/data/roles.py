@@ -9,21 +9,30 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+# In the languages that people of this field name folders in.
 GOOD = frozenset(
-    "good ok okay normal nominal pass passed healthy intact fine io no_defect no_defects "
+    "good ok okay normal nominal pass passed healthy intact fine io i.o. no_defect no_defects "
     "non_defective nondefective defect_free defectfree without_defect without_defects "
-    "anomaly_free good_images good_photos".split()
+    "anomaly_free gut bon bonne bueno buena buono buona bom boa 正常 良品 合格 好 정상 양품 "
+    "хорошие годные норма".split()
 )
 BAD = frozenset(
-    "bad ng ko nok nio defect defects defective anomaly anomalies anomalous abnormal "
-    "fail failed faulty reject rejected broken damaged".split()
+    "bad ng ko nok nio def defect defects defective anomaly anomalies anomalous abnormal not "
+    "fail failed faulty reject rejected broken damaged schlecht defekt mauvais malo mala "
+    "difettoso ruim 异常 異常 不良 不良品 缺陷 欠陥 불량 брак".split()
+)
+# What may stand beside such a word without changing what it says: ok_front, good_parts_2.
+_BESIDE = frozenset(
+    "images image img imgs photos photo pictures parts part samples sample front back top bottom "
+    "left right side view set data products product items units".split()
 )
 TRAIN = frozenset(("train", "training"))
 TEST = frozenset(("test", "testing", "test_public"))
 VALIDATION = frozenset(("validation", "valid", "val"))
 MASKS = frozenset(
     "ground_truth groundtruth gt mask masks label labels annotation annotations "
-    "segmentation segmentations".split()
+    "segmentation segmentations segmentationclass segmentationobject anomaly_mask "
+    "anomaly_masks".split()
 )
 IMAGES = frozenset("images image imgs img photos photo pictures dcim camera camera_roll".split())
 # A camera's folder (100CANON), or a day or month (2026-11-29, 20261129, 2026_11).
@@ -54,10 +63,31 @@ def spelled(name: str) -> str:
 def means(path: Path, words: Iterable[str]) -> bool:
     """Tell whether a folder's name is one of some words.
 
-    >>> means(Path("test/OK"), GOOD), means(Path("test/scratch"), GOOD)
+    >>> means(Path("Ground truth"), MASKS), means(Path("test/scratch"), MASKS)
     (True, False)
     """
     return key(path.name) in words
+
+
+def is_good(path: Path) -> bool:
+    """Tell whether a folder's name says that what is in it is good.
+
+    >>> [is_good(Path(name)) for name in ("OK", "good_2", "ok front", "no_defect", "good scratch")]
+    [True, True, True, True, False]
+    """
+    name = key(path.name).strip("_")
+    parts = {part for part in name.split("_") if not part.isdigit()}
+    return name in GOOD or bool(parts & GOOD and parts <= GOOD | _BESIDE)
+
+
+def is_bad(path: Path) -> bool:
+    """Tell whether a folder's name says that what is in it is not good, whatever is wrong.
+
+    >>> [is_bad(Path(name)) for name in ("NG", "def_front", "not ok", "no_defect", "scratch")]
+    [True, True, True, False, False]
+    """
+    name = key(path.name).strip("_")
+    return name not in GOOD and bool(set(name.split("_")) & BAD)
 
 
 def says_nothing(path: Path) -> bool:

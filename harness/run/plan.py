@@ -9,7 +9,7 @@ from harness.data.contract import Category
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import DISTURBED, dataset_names, open_dataset
 from harness.data.frame import boxes_of
-from harness.data.left_out import left_out
+from harness.data.left_out import as_read, left_out
 from harness.data.remarks import Remark
 from harness.data.roles import match
 from harness.data.synthetic import DEFECTIVE_COPIES
@@ -31,7 +31,7 @@ class Plan:
     ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
     made without the data; ``absent`` are categories that the study names and the data lacks;
     ``grown`` are cells that were recorded when the data had fewer images; ``remarks`` is what
-    should be known of the images.
+    should be known of the images, ``read`` what a person's own were taken for.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -48,6 +48,7 @@ class Plan:
     absent: tuple[str, ...] = ()
     grown: tuple[Cell, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    read: tuple[str, ...] = ()
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -100,13 +101,25 @@ def make_plan(study: Study, settings: Settings) -> Plan:
     wanted, absent, smoke = _wanted(study, settings, dataset.name, has)
     categories = {name: dataset.load(name) for name in wanted}
     said = left_out(settings.data, dataset, categories.values()) if settings.data else []
+    own = settings.data and dataset.name.removeprefix(DISTURBED) not in PUBLISHED_COUNTS
+    read = tuple(as_read(c) for c in categories.values()) if own else ()
     if smoke:
         categories = {name: c.limited(SMOKE_IMAGES) for name, c in categories.items()}
     said += _usable(study, categories)
     sizes = {name: (len(c.train), len(c.test)) for name, c in categories.items()}
     cells = tuple(study.cells(wanted))
     there = settings.results
-    plan = Plan(study, categories, sizes, dataset.name, there, cells, absent, remarks=tuple(said))
+    plan = Plan(
+        study,
+        categories,
+        sizes,
+        dataset.name,
+        there,
+        cells,
+        absent,
+        remarks=tuple(said),
+        read=read,
+    )
     return _checked(plan)
 
 

@@ -50,8 +50,18 @@ TREES = {
     "with masks, as anomalib has it": ([*good("good"), *bad("crack"), *masks("mask/crack/{}.png")], (4, 3, 2, 2), {}, {}),
     "bad beside photos": ([*GOOD, *bad("NG")], (4, 3, 2, 0), {}, {}),
     "train alone": (good("train"), (4, 1, 0, 0), {}, {}),
+    "good by one of its words": ([*good("train/good parts"), *good("test/1_good", 3), *bad("test/def_front")], (5, 5, 2, 0), {}, {}),
+    "good_2 is good": ([*good("good"), *good("good_2", 3), *bad("bad")], (6, 4, 2, 0), {}, {}),
+    "the same name in train and test": ([*good("train/plain"), *good("test/plain", 3), *bad("test/dent")], (5, 5, 2, 0), {}, {}),
+    "of other languages": ([*good("正常"), *bad("划痕")], (4, 3, 2, 0), {}, {}),
+    "gut and schlecht": ([*good("train/gut"), *bad("train/schlecht")], (4, 1, 0, 0), {NO_ROLE: "train/schlecht/0.png"}, {}),
+    "beside bad, who knows": ([*good("good"), *bad("bad"), *bad("unsorted")], (4, 3, 2, 0), {NO_ROLE: "unsorted/0.png"}, {}),
+    "below images": ([*good("images/good"), *bad("images/scratch"), *masks("masks/scratch/{}.png")], (4, 3, 2, 2), {}, {}),
+    "below a line of the test": ([*good("train/good"), *good("test/line1/good", 3), *bad("test/line1/dent")], (5, 5, 2, 0), {}, {}),
+    "screenshots on a card": ([*good(CARD), *good("DCIM/Screenshots", 2)], (4, 1, 0, 0), {NO_ROLE: "DCIM/Screenshots/0.png"}, {}),
+    "an old set below": ([*good("good"), *bad("bad"), *good("old/train/good"), *good("old/test/good", 2)], (4, 3, 2, 0), {NO_ROLE: "old/test/good/0.png"}, {}),
     # photos in folders
-    "by day": ([*good("train/good"), *good("train/good/tuesday", 3), *bad("test/scratch")], (6, 4, 2, 0), {}, {}),
+    "by day": ([*good("train/good"), *good("train/good/tuesday", 3), *bad("test/scratch")], (7, 3, 2, 0), {}, {}),
     "by day, among defects": ([*SCRATCHED, *bad("test/scratch/batch 2/day 1")], (4, 5, 4, 0), {}, {}),
     "off a camera": (good(CARD), (4, 1, 0, 0), {}, {}),
     "by date": ([*good("2026-11-28", 3), *good("20261129", 2)], (4, 1, 0, 0), {}, {}),
@@ -75,12 +85,14 @@ TREES = {
     "beside, of the same stem": ([*good("train/good"), "test/scratch/0.jpg", "mask:test/scratch/0.png"], (4, 2, 1, 1), {}, {}),
     "beside, of labelme": ([*SCRATCHED, *bad("test/scratch", 0), "labelme:test/scratch/0.json", "labelme:test/scratch/1.json"], (4, 3, 2, 2), {}, {}),
     "photos called mask": ([*good("train/good"), "test/scratch/gas_mask.png", "mask:ground_truth/scratch/gas_mask.png"], (4, 2, 1, 1), {}, {}),
-    "photos x and x_mask": ([*good("train/good"), "test/scratch/x.png", "test/scratch/x_mask.png"], (4, 3, 2, 0), {}, {}),
     "x and x_mask with masks": ([*good("train/good"), "test/scratch/x.png", "test/scratch/x_mask.png", "mask:ground_truth/scratch/x_mask.png", "mask:ground_truth/scratch/x_mask_mask.png"], (4, 3, 2, 2), {}, {}),
     "masks said twice": ([*SCRATCHED, *masks("ground_truth/scratch/{}.png"), *masks("test/scratch/{}_mask.png")], (4, 3, 2, 2), {}, {}),
     "a defect called mask": ([*good("train/good"), *bad("test/mask"), *masks("ground_truth/mask/{}.png")], (4, 3, 2, 2), {}, {}),
     "of two spellings": ([*good("train/good"), f"test/scratch/{DECOMPOSED}.png", f"mask:ground_truth/scratch/{COMPOSED}.png"], (4, 2, 1, 1), {}, {}),
     "of two cases": ([*good("train/good"), "test/scratch/IMG_1.JPG", "mask:ground_truth/Scratch/img_1_MASK.png"], (4, 2, 1, 1), {}, {}),
+    "in two folders that agree": ([*SCRATCHED, *masks("masks/scratch/{}.png"), *masks("ground_truth/scratch/{}.png")], (4, 3, 2, 2), {}, {}),
+    "of training photos too": ([*SCRATCHED, "test/good/9.png", "black:ground_truth/train/good/3_mask.png", *masks("ground_truth/test/scratch/{}.png")], (5, 3, 2, 2), {}, {}),
+    "smoothed, beside": ([*SCRATCHED, "soft:test/scratch/0_mask.png", "soft:test/scratch/1_mask.png"], (4, 3, 2, 2), {}, {}),
     # what is left out
     "other files": ([*GOOD, "notes.txt", "video.mov", "readme"], (4, 1, 0, 0), {"no image by its name": "notes.txt"}, {}),
     "the system's": ([*GOOD, "Thumbs.db", ".DS_Store", "__MACOSX/._1.png", ".git/config"], (4, 1, 0, 0), {"hidden, or the system's own": ".DS_Store"}, {}),
@@ -98,9 +110,13 @@ def write(root, files):
         kind, _, name = file.rpartition(":")
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "mask":
+        if kind in ("mask", "black", "soft"):
             drawn = np.zeros((16, 16), np.uint8)
-            drawn[4:8, 4:8] = 255
+            drawn[4:8, 4:8] = {
+                "mask": 255,
+                "black": 0,
+                "soft": np.arange(100, 260, 10).reshape(4, 4),
+            }[kind]
             Image.fromarray(drawn).save(path)
         elif kind == "labelme":
             shape = {"label": "x", "shape_type": "rectangle", "points": [[4, 4], [8, 8]]}
@@ -141,6 +157,8 @@ REFUSED = {
     "a mask that could be of two": ([*SCRATCHED, *bad("test/dent"), *masks("gt/{}.png")], "expected to tell which image it is of"),
     "a mask without an image": ([*SCRATCHED, *masks("gt/scratch/{}.png", 3)], r"gt/scratch/2\.png: expected its image 2\.\*"),
     "two masks that differ": ([*SCRATCHED, *masks("gt/scratch/{}.png"), "mask:test/scratch/1_mask.png", "white:test/scratch/0_mask.png"], "expected the same defect as"),
+    "two beside that differ": ([*SCRATCHED, "mask:test/scratch/0_mask.png", "white:test/scratch/0_gt.png", "mask:test/scratch/1_mask.png"], "expected the same defect as"),
+    "a photo called a mask": ([*SCRATCHED, "test/scratch/0_mask.png"], "expected the mask of 0.png, as it is called so"),
     "an empty folder of a defect": ([*SCRATCHED, "test/dent/notes.txt"], "test/dent: expected images; found none"),
 }  # fmt: skip
 
@@ -155,10 +173,23 @@ def test_contradictions_are_named(name, tmp_path):
         opened(tmp_path / "own")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_a_deep_photo_beside_one_of_its_name_is_no_mask(dtype, tmp_path):
+    write(tmp_path / "own", [*GOOD, *good("test/good", 2)])
+    noise = np.random.default_rng(0).random((16, 16)) * (1 if dtype is np.float32 else 9999)
+    Image.fromarray(noise.astype(dtype)).save(tmp_path / "own" / "0.tif")
+    category, _ = opened(tmp_path / "own")
+    assert len(category.train) == 6
+    assert not any(s.masks for s in category.train)
+
+
 def test_what_is_said_must_be_there_and_of_ones_own(tmp_path):
     write(tmp_path / "own", [*good("a"), *good("b/good", 2)])
     with pytest.raises(InputError, match="expected a folder, named below --data; found none"):
         opened(tmp_path / "own", good=("c",))
+    for name in ("../own/a", str(tmp_path)):
+        with pytest.raises(InputError, match="expected a folder below --data"):
+            opened(tmp_path / "own", good=(name,))
     with pytest.raises(InputError, match="--defective: expected a defect's folder"):
         opened(tmp_path / "own", good=("a",), defective=("b/good",))
     with pytest.raises(InputError, match="expected --dataset folder with them; got btad"):
@@ -183,6 +214,34 @@ def test_a_category_is_found_in_any_spelling(asked, tmp_path, capsys):
     options = ["--data", str(tmp_path / "own"), "--results", str(tmp_path / "r")]
     assert cli.main(["plan", "surfaces", *options, "--category", asked]) == 0
     assert f"  {COMPOSED}  seed 0" in capsys.readouterr().out
+
+
+def test_folders_of_parts_are_held_out_part_by_part(tmp_path):
+    """Every part has photos of the same names: whether one is held out is its own matter."""
+    write(tmp_path / "own", [f"good/part{i}/{side}.png" for i in range(20) for side in "abc"])
+    category, _ = opened(tmp_path / "own")
+    assert 6 <= len(category.test) <= 15
+    assert len({s.path.name for s in category.test}) == 3
+    (tmp_path / "own" / "good" / "part99").mkdir()
+    draw(tmp_path / "own" / "good" / "part99" / "a.png")
+    more, _ = opened(tmp_path / "own")
+    assert {s.path for s in category.test} <= {s.path for s in more.test}
+
+
+def test_categories_of_one_name_in_two_spellings_are_named(tmp_path):
+    for name in (COMPOSED, DECOMPOSED):
+        write(tmp_path / "own" / name, [*SCRATCHED, "test/good/9.png"])
+    with pytest.raises(InputError, match="another spelling of the same; rename one"):
+        open_dataset("surfaces", folder=tmp_path / "own", cache=tmp_path)
+
+
+def test_a_category_whose_train_is_called_ok_is_one_too(tmp_path):
+    write(tmp_path / "own" / "a", [*SCRATCHED, "test/good/9.png"])
+    write(tmp_path / "own" / "b", [*good("train/ok"), *bad("test/dent"), "test/ok/9.png"])
+    assert open_dataset("surfaces", folder=tmp_path / "own", cache=tmp_path).categories() == (
+        "a",
+        "b",
+    )
 
 
 def test_other_categories_are_not_looked_into_and_strays_beside_them_are(tmp_path):
@@ -222,9 +281,12 @@ def test_plan_says_doctor_lists_and_strict_stops(tmp_path, capsys):
     plan = ["plan", "surfaces", "--variant", "base", "--seed", "0", *options]
     assert cli.main(plan) == 0
     said = "harness: 2 files left out: no image by its name, as a.txt\n"
-    assert said in capsys.readouterr().err
+    read = "harness: own: train 4 good (.); test 1 good\n"
+    assert read + said in capsys.readouterr().err
     assert cli.main([*plan, "--strict"]) == 2
-    assert capsys.readouterr().err.startswith(f"{said}harness: --strict: expected every file")
+    assert capsys.readouterr().err.startswith(
+        f"{read}{said}harness: --strict: expected every file"
+    )
     assert cli.main(["doctor", *options]) == 0
     assert "  2 left out: no image by its name:\n    a.txt\n    b.txt\n" in capsys.readouterr().out
     assert cli.main(["doctor", *options, "--strict", "--json"]) == 1

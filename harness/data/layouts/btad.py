@@ -5,7 +5,10 @@ The MVTec AD layout with other names: ``<category>/train/ok``, ``test/ok``, ``te
 need not be its image's.
 """
 
+from pathlib import Path
+
 from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.data.roles import key
 
 
 class Btad(MvtecAd):
@@ -23,4 +26,8 @@ class Btad(MvtecAd):
 
     layout = "btad"
     good = "ok"
-    names = frozenset((good,))
+
+    @classmethod
+    def calls_good(cls, folder: Path) -> bool:
+        """Tell whether a folder of training images is called good in this layout."""
+        return key(folder.name) == cls.good

@@ -72,7 +72,7 @@ class Folder:
                     f"image; got 1, {only.name}; add some, or good ones in test/good"
                 )
             good = {s.path: s for s in train}
-            left, held = held_out(list(good))
+            left, held = held_out(list(good), self.root)
             train, test = [good[p] for p in left], [*(good[p] for p in held), *test]
         return make_category(self, self.name, train, test, self.root)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.data.contract import Category, Sample, make_category
 from harness.data.folders import brief, existing, safe_name
-from harness.data.roles import GOOD, key, spelled
+from harness.data.roles import is_good, spelled
 from harness.errors import InputError, unknown
 from harness.files import read_table
 
@@ -128,7 +128,11 @@ def samples(
             raise InputError(f"{where}: expected the split train or test; got '{row['split']}'")
         if not row["label"]:
             raise InputError(f"{where}: expected the label good or a defect's name; got nothing")
-        label = "good" if key(row["label"]) in GOOD | {"0"} else spelled(row["label"])
+        label = (
+            "good"
+            if (is_good(Path(row["label"])) or row["label"] == "0")
+            else spelled(row["label"])
+        )
         if row["split"] == "train" and label != "good":
             raise InputError(
                 f"{where}: expected good images alone in train; got the label '{label}'; "

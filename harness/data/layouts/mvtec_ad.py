@@ -6,15 +6,15 @@ optionally, ``<category>/ground_truth/<defect>/<image's name>_mask.png``; names 
 are read with them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from harness.data.contract import Category, make_category
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.data.folders import existing_folder, own_name, safe_name, subfolders
+from harness.data.folders import existing_folder, own_name, printable, safe_name, subfolders
 from harness.data.reading import read_folder
-from harness.data.roles import GOOD, TEST, TRAIN, means, spelled
+from harness.data.roles import TEST, TRAIN, is_good, key, means, spelled
 from harness.errors import InputError, unknown
 
 
@@ -41,7 +41,11 @@ class MvtecAd:
 
     layout = "mvtec_ad"
     good = "good"  # the published name of the folders without defects
-    names = GOOD - {"ok"}  # and what else they may be called: ok is BTAD's
+
+    @classmethod
+    def calls_good(cls, folder: Path) -> bool:
+        """Tell whether a folder of training images is called good in this layout: ok is BTAD's."""
+        return is_good(folder) and key(folder.name) != "ok"
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -49,22 +53,29 @@ class MvtecAd:
 
         One category without good test images is a plain folder, which keeps some for the test.
         """
-        one = cls._trains(path) and _has(path, TEST, GOOD)
-        return one or any(map(cls._trains, subfolders(path)))
-
-    @classmethod
-    def _trains(cls, category: Path) -> bool:
-        """Whether a category has a folder of good training images."""
-        return _has(category, TRAIN, cls.names)
+        if _has(path, TRAIN, is_good):
+            return _has(path, TRAIN, cls.calls_good) and _has(path, TEST, is_good)
+        folders = subfolders(path)
+        if any(is_good(p) or means(p, TRAIN) for p in folders):  # it has good images of its own
+            return False
+        return any(_has(p, TRAIN, cls.calls_good) for p in folders)
 
     def __init__(self, root: Path, name: str | None = None, *, drawn: str = "") -> None:
         root = existing_folder(root)
-        if self._trains(root):  # the folder of a single category
+        found: dict[str, Path] = {}
+        if _has(root, TRAIN, is_good):  # the folder of a single category
             found, self.root = {own_name(root): root}, root.absolute().parent
         else:
-            found = {spelled(p.name): p for p in subfolders(root) if self._trains(p)}
             self.root = root
-        if not found:
+            for folder in (p for p in subfolders(root) if _has(p, TRAIN, is_good)):
+                name_ = spelled(printable(folder.name))
+                if other := found.get(name_):
+                    raise InputError(
+                        f"{folder}: expected categories of different names; {other} is another "
+                        "spelling of the same; rename one"
+                    )
+                found[name_] = folder
+        if not any(_has(p, TRAIN, self.calls_good) for p in found.values()):
             raise InputError(
                 f"--data: expected <category>/train/{self.good} below {root}; found no such folder"
             )
@@ -98,7 +109,7 @@ class MvtecAd:
         return replace(make_category(self, category, train, test, folder), drawn=self.drawn)
 
 
-def _has(category: Path, splits: Iterable[str], names: Iterable[str]) -> bool:
+def _has(category: Path, splits: Iterable[str], named: Callable[[Path], bool]) -> bool:
     """Whether some split has a folder of such a name."""
     folders = [p for p in subfolders(category) if means(p, splits)]
-    return any(means(p, names) for folder in folders for p in subfolders(folder))
+    return any(named(p) for folder in folders for p in subfolders(folder))

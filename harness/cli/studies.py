@@ -59,7 +59,7 @@ def plan(options: options.Plan) -> int:
     from harness.run.estimate import estimate
 
     plan, settings = _planned(options, _machine(options)), _machine(options)
-    _say(plan, strict=options.strict)
+    _say(plan, options)
     missing = set(plan.missing())
     rows = [
         {
@@ -152,7 +152,7 @@ def _work(
 
     study = get_study(options.study, **_asked(options))
     plan = make_plan(study, settings)
-    _say(plan, strict=options.strict)
+    _say(plan, options)
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
@@ -163,12 +163,14 @@ def _work(
     return 1 if outcome.failed else 0
 
 
-def _say(plan: "Plan", *, strict: bool) -> None:
+def _say(plan: "Plan", options: options.Study) -> None:
     """Say what the images were taken for, and what should be known; an error if that is asked."""
     remarks = plan.remarks
-    for line in (*plan.read, *remarks):
-        print(f"harness: {line}", file=sys.stderr)
-    if strict and remarks:
+    for line in plan.read:
+        print(line, file=sys.stderr if options.json else sys.stdout)
+    for remark in remarks:
+        print(f"harness: {remark}", file=sys.stderr)
+    if options.strict and remarks:
         raise InputError(
             "--strict: expected every file to be used and none to be doubtful; "
             f"got the {len(remarks)} remarks above (`harness doctor` lists every file)"

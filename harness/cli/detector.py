@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from harness.cli import options, studies
 from harness.cli.options import argument, option
@@ -16,6 +15,7 @@ from harness.data.remarks import tell
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from harness.detect.detector import Detector
@@ -107,7 +107,7 @@ def train(given: Train) -> int:
 
     settings = replace(studies.settings_of(given), keep=True)
     plan = make_plan(studies.asked_study(given), settings)
-    tell(plan.remarks, plan.read, strict=given.strict)
+    tell(plan.remarks, plan.read, strict=given.strict, out=studies.said_to(given))
     if len(plan.cells) != 1:
         named = ", ".join(list(plan.study.named.values())[:8])
         raise InputError(
@@ -183,6 +183,8 @@ def card(detector: "Detector") -> str:
 
 def _histogram(scores: "NDArray[np.float32]") -> str:
     """Scores as a line of bars between the least and the largest."""
+    import numpy as np
+
     counts, edges = np.histogram(scores, bins=min(20, max(1, len(scores))))
     bars = "".join(" ▁▂▃▄▅▆▇█"[round(8 * n / counts.max())] for n in counts)
     return f"{edges[0]:.4g} [{bars}] {edges[-1]:.4g}"

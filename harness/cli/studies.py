@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.cli import options
 from harness.data.remarks import tell
@@ -60,7 +60,7 @@ def plan(options: options.Plan) -> int:
     from harness.run.estimate import estimate
 
     plan, settings = _planned(options, settings_of(options)), settings_of(options)
-    tell(plan.remarks, plan.read, strict=options.strict)
+    tell(plan.remarks, plan.read, strict=options.strict, out=said_to(options))
     missing = set(plan.missing())
     rows = [
         {
@@ -152,7 +152,7 @@ def _work(
     from harness.run.plan import make_plan
 
     plan = make_plan(asked_study(options), settings)
-    tell(plan.remarks, plan.read, strict=options.strict)
+    tell(plan.remarks, plan.read, strict=options.strict, out=said_to(options))
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
@@ -238,6 +238,11 @@ def _planned(options: options.Study | options.Report, settings: Settings) -> "Pl
     embedded = (settings.dataset or study.dataset) == EMBEDDED
     make = make_plan if embedded or settings.data else plan_without_data
     return make(study, settings)
+
+
+def said_to(options: options.Json) -> TextIO:
+    """Give where a person reads on: beside JSON, standard error."""
+    return sys.stderr if options.json else sys.stdout
 
 
 def asked_study(options: options.Study) -> Study:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from harness.errors import InputError
 
@@ -39,19 +39,22 @@ def remarks(found: Iterable[tuple[str, str]]) -> list[Remark]:
     return [Remark(what, tuple(sorted(files))) for what, files in kinds.items()]
 
 
-def tell(said: Sequence[Remark], read: Sequence[str] = (), *, strict: bool) -> None:
-    """Say what the images were taken for, and what should be known, on standard error.
+def tell(said: Sequence[Remark], read: Sequence[str], *, strict: bool, out: TextIO) -> None:
+    """Say what the images were taken for, and on standard error what should be known.
 
     Args:
         said: the remarks, a line each.
         read: what they were taken for, in lines.
         strict: whether any is an error.
+        out: where the lines are printed.
 
     Raises:
         InputError: there are some, and that is one.
     """
-    for line in (*read, *said):
-        print(f"harness: {line}", file=sys.stderr)
+    for line in read:
+        print(line, file=out)
+    for remark in said:
+        print(f"harness: {remark}", file=sys.stderr)
     if strict and said:
         raise InputError(
             "--strict: expected every file to be used and none to be doubtful; "

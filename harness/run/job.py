@@ -12,10 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.contract import Category, Sample, read_image
-from harness.data.frame import Boxes, boxes_of
-from harness.data.synthetic import DEFECTIVE_COPIES
-from harness.errors import RunFailed
+from harness.data.contract import Category, read_image
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
 from harness.experiment.record import (
@@ -31,11 +28,9 @@ from harness.experiment.record import (
     write_record,
 )
 from harness.experiment.variant import Variant
-from harness.features.cache import FeatureCache, FeatureKey, Features
-from harness.features.defective import DefectiveCopies, open_defective
+from harness.features.cache import FeatureKey
 from harness.features.views import Shapes
 from harness.files import write_whole
-from harness.methods.contract import Method
 from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import (
     AUPRO_LIMIT,
@@ -48,11 +43,10 @@ from harness.run.evaluate import (
     truth,
 )
 from harness.run.kept import kept_of, write_tensors
+from harness.run.learn import learn, learn_again, same_scores
 from harness.run.machine import environment
 from harness.run.measure import Cost
-from harness.run.model import make_model
 from harness.run.process import be_deterministic, peak_memory, reset_peak_memory, set_arithmetic
-from harness.run.train import train
 from harness.score.rule import score
 from harness.score.select_epoch import ORACLES, select_epoch
 
@@ -166,82 +160,6 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())
     write_record(job.place, record)
-
-
-def learn(
-    job: Job,
-    history: History,
-    enough: Callable[[History], bool],
-    progress: Callable[[int, float], object] = lambda epoch, loss: None,
-) -> Method:
-    """Train the job's model from its cached features; see :func:`harness.run.train.train`."""
-    features, defective = _features(job)
-    model = make_model(job.variant, job.shapes, job.seed)
-    train(
-        model,
-        features.train,
-        features.test,
-        variant=job.variant,
-        seed=job.seed,
-        device=job.device,
-        progress=progress,
-        enough=enough,
-        history=history,
-        augmented=features.augmented,
-        turned=features.turned,
-        defective=defective,
-        good_boxes=_boxes(job.variant, job.category.train),
-        test_boxes=_boxes(job.variant, job.category.test),
-    )
-    return model
-
-
-def learn_again(job: Job, history: History, epoch: int) -> Method:
-    """Train the model once more, up to an epoch that was evaluated; its energies must be the same.
-
-    Raises:
-        RunFailed: they are not, bit for bit: another machine, device or number of threads.
-    """
-    again = History()
-    model = learn(job, again, lambda now: max(now.energies) >= epoch)
-    for one, other in zip(
-        again.energies.chunks(epoch), history.energies.chunks(epoch), strict=True
-    ):
-        if not one.equal(other):
-            raise RunFailed(
-                f"{job.place.record}: expected its energies when it is trained again; got others, "
-                "as on another machine, device or number of threads; remove the record and its "
-                "energies, and run it with --keep"
-            )
-    return model
-
-
-def same_scores(there: Record, now: Record) -> Record:
-    """Give a record that is there, if its run now gives the same scores.
-
-    Raises:
-        RunFailed: it does not.
-    """
-    if there.images is None or now.images is None or there.images.score != now.images.score:
-        raise RunFailed(
-            f"expected the scores that are recorded of {there.category}, seed {there.seed}; got "
-            "others; `harness rescore` computes recorded ones anew"
-        )
-    return there
-
-
-def _features(job: Job) -> tuple[Features, DefectiveCopies | None]:
-    """What the run learns from and is scored on; copies where its validation asks for them."""
-    cache, kind = FeatureCache(job.cache), job.variant.validation
-    features = cache.open(job.key)
-    defective = open_defective(cache, job.key, kind) if DEFECTIVE_COPIES[kind] else None
-    if features is None or (DEFECTIVE_COPIES[kind] and defective is None):
-        raise RunFailed(f"the features of {job.category.name} left the cache; start again")
-    return features, defective
-
-
-def _boxes(variant: Variant, samples: Sequence[Sample]) -> Boxes:
-    return boxes_of(samples, variant.image_size, variant.resize)
 
 
 def now() -> str:

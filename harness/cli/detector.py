@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from harness.cli import options, studies
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +79,27 @@ def show(options: options.Show) -> int:
         print(json.dumps(msgspec.to_builtins(detector.about), indent=1))
     else:
         print(card(detector))
+    return 0
+
+
+def export(options: options.Export) -> int:
+    """Write a detector as a graph, from an image's bytes to map and score, for other runtimes."""
+    from harness.detect.detector import Detector
+    from harness.detect.export import export
+    from harness.detect.predict import photos_of
+
+    detector = Detector.load(options.detector, "cpu")
+    detector.set_rates(options.false_alarms, options.pixel_false_alarms)
+    photos = photos_of(options.photos)
+    try:
+        found = export(detector, options.format, options.out, photos)
+    except RunFailed as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps({"out": str(options.out), **found._asdict()}))
+    else:
+        print(f"{options.out}: {found}")
     return 0
 
 

@@ -45,7 +45,12 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "doctor": machine.doctor,
     },
     "run": {"run": studies.run, "rescore": studies.rescore, "new": studies.new},
-    "detect": {"train": detector.train, "predict": detector.predict, "card": detector.show},
+    "detect": {
+        "train": detector.train,
+        "predict": detector.predict,
+        "card": detector.show,
+        "export": detector.export,
+    },
     "read": {
         "report": studies.report,
         "images": studies.images,

@@ -111,7 +111,7 @@ class PatchCore(Method):
         """See :class:`Method`."""
         patches = self.patches(features)
         found, where = nearest(patches.flatten(0, 1), self.bank)
-        energies = found.view(len(patches), -1)
+        energies = found.view(patches.shape[0], -1)
         images, worst = energies.max(1)
         count = min(self.neighbours, len(self.bank))
         if count > 1:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 
     from harness.detect.detector import Detector
     from harness.detect.predict import Finding
+
+
+ON_PHOTOS = "photos that the graph is checked on; default: noise and photographs of surfaces"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(options.Show, options.Rates):
+    """Hold which detector becomes a graph, and where it goes."""
+
+    format: str = options.option(
+        "--format", "of the graph", choices=["onnx", "torch"], required=True
+    )
+    out: Path = options.option("--out", "the graph's file", metavar="FILE", required=True)
+    photos: list[str] = options.option("--photos", ON_PHOTOS, metavar="DIR")
 
 
 def train(options: options.Train) -> int:
@@ -82,7 +96,7 @@ def show(options: options.Show) -> int:
     return 0
 
 
-def export(options: options.Export) -> int:
+def export(options: Export) -> int:
     """Write a detector as a graph, from an image's bytes to map and score, for other runtimes."""
     from harness.detect.detector import Detector
     from harness.detect.export import export

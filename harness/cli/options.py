@@ -275,18 +275,6 @@ class Predict(Show, Rates):
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
-ON_PHOTOS = "photos that the graph is checked on; default: noise and photographs of surfaces"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export(Show, Rates):
-    """Hold which detector becomes a graph, and where it goes."""
-
-    format: str = option("--format", "of the graph", choices=["onnx", "torch"], required=True)
-    out: Path = option("--out", "the graph's file", metavar="FILE", required=True)
-    photos: list[str] = option("--photos", ON_PHOTOS, metavar="DIR")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Report(Settings, Data, Results, Machine, Json):
     """Hold a study whose notebook is executed; none: every notebook."""

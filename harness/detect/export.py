@@ -123,7 +123,7 @@ def search(
     >>> search(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([-1.0, 1.0, 2.0]), right=True)
     tensor([0, 3, 3])
     """
-    assert not out_int32 and side is None and sorter is None, "used nowhere here"
+    assert (out_int32, side, sorter) == (False, None, None), "used nowhere here"
     count = len(table)
     below = torch.zeros_like(values, dtype=torch.int64)  # of the table's values
     for step in reversed([2**k for k in range(count.bit_length())]):
@@ -135,7 +135,10 @@ def search(
 
 
 def kth_value(
-    values: Tensor, k: int, dim: int = -1, keepdim: bool = False  # noqa: FBT001, FBT002
+    values: Tensor,
+    k: int,
+    dim: int = -1,
+    keepdim: bool = False,  # noqa: FBT001, FBT002
 ) -> tuple[Tensor, Tensor]:
     """Do what ``torch.kthvalue`` does, by ``topk``, which ONNX has.
 
@@ -154,9 +157,7 @@ IN_ONNX: dict[Any, Callable[..., Any]] = {  # torch's operators that ONNX has no
 }
 
 
-def export(
-    detector: Detector, kind: str, out: Path, photos: Sequence[Picture] = ()
-) -> Difference:
+def export(detector: Detector, kind: str, out: Path, photos: Sequence[Picture] = ()) -> Difference:
     """Write a detector's graph into a file, if it gives what the detector gives.
 
     Args:
@@ -197,7 +198,7 @@ def about(detector: Detector) -> dict[str, str]:
         "format": "fastflow-harness graph",
         "harness": harness.__version__,
         "digest": detector.variant.digest,
-        "image_size": "×".join(map(str, detector.variant.shape)),  # height, width
+        "image_size": ",".join(map(str, detector.variant.shape)),  # height, width
         "resize": detector.variant.resize,
         "about": json.dumps(msgspec.to_builtins(detector.about), allow_nan=False),
     }
@@ -248,15 +249,14 @@ def probe(shape: tuple[int, int]) -> list[Picture]:
 def _check(detector: Detector) -> None:
     """Refuse what no such graph can hold."""
     variant = detector.variant
+    turned = "0: copies are turned by Pillow"
     what = {
-        "method": ("whose images are scored together", variant.method, detector.model.traceable),
-        "views": ("0: copies are turned by Pillow", variant.views, not variant.feature_spec.views),
-        "test_turns": ("0: copies are turned by Pillow", variant.test_turns, not variant.test_turns),
-        "precision": ("float32: others round otherwise in every runtime", variant.precision,
-                      variant.precision == "float32"),
-        "resize": ("square or crop: where a padded photo lies depends on the photo",
-                   variant.resize, variant.resize != "pad"),
-    }  # fmt: skip
+        "method": ("one that scores images apart", variant.method, detector.model.traceable),
+        "views": (turned, variant.feature_spec.views, not variant.feature_spec.views),
+        "test_turns": (turned, variant.test_turns, not variant.test_turns),
+        "precision": ("float32", variant.precision, variant.precision == "float32"),
+        "resize": ("square or crop", variant.resize, variant.resize != "pad"),
+    }
     for field, (expected, value, fits) in what.items():
         if not fits:
             raise InputError(
@@ -291,6 +291,10 @@ def _start_onnx(file: Path) -> Run:
 
 
 def _write_torch(program: ExportedProgram, file: Path, said: dict[str, str]) -> None:
+    for held in (program.state_dict, program.constants):  # parts of others are written badly
+        for name, value in list(held.items()):
+            if isinstance(value, Tensor) and value.untyped_storage().nbytes() != value.nbytes:
+                held[name] = value.clone(memory_format=torch.contiguous_format)
     with file.open("wb") as target:  # by a handle: torch asks paths to end in .pt2
         torch.export.save(program, target, extra_files={"about.json": json.dumps(said)})
 

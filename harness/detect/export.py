@@ -225,8 +225,8 @@ def compare(detector: Detector, run: Run, photos: Sequence[Picture]) -> Differen
             assert mine is not None, "a method without maps is refused"
             largest[i] = max(largest[i], np.abs(mine).max())
             apart[i] = np.maximum(apart[i], np.abs(mine - theirs).max())  # nan stays
-    shares = [float(a / max(b, 1e-30)) for a, b in zip(apart, largest, strict=True)]
-    return Difference(*shares, len(photos))
+    maps, scores = (float(a / max(b, 1e-30)) for a, b in zip(apart, largest, strict=True))
+    return Difference(maps, scores, len(photos))
 
 
 def _batches(detector: Detector, photos: Sequence[Picture], size: int) -> Iterator[Pixels]:

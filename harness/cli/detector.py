@@ -12,7 +12,7 @@ import msgspec
 from harness.cli import options, studies
 from harness.cli.options import argument, option
 from harness.data.remarks import tell
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +72,18 @@ class Predict(Show, Rates):
     )
     out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
+
+
+ON_PHOTOS = "photos that the graph is checked on; default: noise and photographs of surfaces"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Show, Rates):
+    """Hold which detector becomes a graph, and where it goes."""
+
+    format: str = option("--format", "of the graph", choices=["onnx", "torch"], required=True)
+    out: Path = option("--out", "the graph's file", metavar="FILE", required=True)
+    photos: list[str] = option("--photos", ON_PHOTOS, metavar="DIR")
 
 
 def best(given: Best) -> int:
@@ -158,6 +170,27 @@ def show(given: Show) -> int:
         print(json.dumps(msgspec.to_builtins(detector.about), indent=1))
     else:
         print(card(detector))
+    return 0
+
+
+def export(given: Export) -> int:
+    """Write a detector as a graph, from an image's bytes to map and score, for other runtimes."""
+    from harness.detect.detector import Detector
+    from harness.detect.export import export
+    from harness.detect.predict import photos_of
+
+    detector = Detector.load(given.detector, "cpu")
+    detector.set_rates(given.false_alarms, given.pixel_false_alarms)
+    photos = photos_of(given.photos)
+    try:
+        found = export(detector, given.format, given.out, photos)
+    except RunFailed as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return 1
+    if given.json:
+        print(json.dumps({"out": str(given.out), **found._asdict()}))
+    else:
+        print(f"{given.out}: {found}")
     return 0
 
 

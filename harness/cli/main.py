@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "train": detector.train,
         "predict": detector.predict,
         "card": detector.show,
+        "export": detector.export,
     },
     "read": {
         "report": studies.report,

@@ -86,6 +86,11 @@ class Extractor:
 
 def normalise(images: NDArray[np.uint8], backbone: Backbone) -> Tensor:
     """Make images (B, H, W, 3) of bytes the backbone's input (B, 3, H, W)."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return normalised(torch.from_numpy(images), backbone)
+
+
+def normalised(images: Tensor, backbone: Backbone) -> Tensor:
+    """Normalise images (B, H, W, 3) of bytes that are a tensor: (B, 3, H, W)."""
+    x = images.permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
     return (x - mean) / std

@@ -104,7 +104,7 @@ class CFLOW(Method):
         """Energy ½·mean_c z², and log_det / C less the tap's largest log-likelihood."""
         taps = []
         for (flow, code), largest, x in zip(self._taps(), self.largest, features, strict=True):
-            given = code.expand(len(x), -1, -1, -1)
+            given = code.expand(x.shape[0], -1, -1, -1)
             energy, log_det = _per_channel(*run_chain(flow, x, given))
             taps.append((energy, log_det - largest))
         return Energies(taps=taps)

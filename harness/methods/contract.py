@@ -84,6 +84,9 @@ class Method(nn.Module):
     """
 
     trained = False  # by gradient; else fitted once
+    # Its energies are one graph, whatever the number of images: of B it asks by .shape[0], as len
+    # would fix it.
+    traceable = True
 
     def survey(self, features: Iterable[Sequence[Tensor]]) -> None:
         """Before anything else, look at all training images, if it needs to.

@@ -151,7 +151,7 @@ class FastFlow(Method):
     def _position(self, tap: int, x: Tensor) -> Tensor | None:
         """The code of a tap's positions for a batch x, (B, P, H, W), if there is one."""
         code = dict(self.named_buffers(recurse=False)).get(f"position_{tap}")
-        return None if code is None else code.to(x.dtype).expand(len(x), -1, -1, -1)
+        return None if code is None else code.to(x.dtype).expand(x.shape[0], -1, -1, -1)
 
 
 class _HalfSquares(torch.autograd.Function):

@@ -111,13 +111,14 @@ class PatchCore(Method):
         """See :class:`Method`."""
         patches = self.patches(features)
         found, where = nearest(patches.flatten(0, 1), self.bank)
-        energies = found.view(len(patches), -1)
+        energies = found.view(patches.shape[0], -1)
         images, worst = energies.max(1)
         count = min(self.neighbours, len(self.bank))
         if count > 1:
             neighbour = self.bank[where.view_as(energies).gather(1, worst[:, None])[:, 0]]
             _, around = nearest(neighbour, self.bank, count)  # itself among them
-            patch = patches.take_along_dim(worst[:, None, None], 1)
+            which = worst[:, None, None].expand(-1, -1, patches.shape[2])
+            patch = patches.gather(1, which)
             distances = (patch - self.bank[around]).norm(dim=2)
             images = images * (1 - torch.exp(images - distances.logsumexp(1)))
         energy = energies.view(-1, *self.size)

@@ -40,6 +40,7 @@ class SPADE(Method):
     [0.0]
     """
 
+    traceable = False  # every image has a gallery of its own
     pooled: Tensor  # (N, C)
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], *, neighbours: int = 50) -> None:

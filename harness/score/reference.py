@@ -6,8 +6,9 @@ share of them lies below, how rarely one is as large. Kept are not the values bu
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -61,9 +62,13 @@ class TapReference:
 
     def standardise(self, values: Tensor, part: int, rule: str) -> Tensor:
         """Say by how many deviations values (B, h, w) lie above the mean."""
-        mean, deviation = _spread(POSITIONS[rule](self.moments.double()))
-        mean, deviation = (m[part].to(values) for m in (mean, deviation))
+        mean, deviation = (m[part].to(values) for m in self.spreads[rule])
         return (values - mean) / deviation
+
+    @cached_property
+    def spreads(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Give mean and deviation, each (parts, h, w), by every rule of :data:`POSITIONS`."""
+        return {name: _spread(rule(self.moments.double())) for name, rule in POSITIONS.items()}
 
     def read(self, values: Tensor, part: int, rule: str, scale: Tensor) -> Tensor:
         """Read values (B, h, w) off a table whose levels stand for the numbers ``scale``."""

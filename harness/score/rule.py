@@ -58,7 +58,7 @@ def score_in_chunks(
             first = 0
             for box, count in _runs(boxes, before + start, len(some)):
                 rows = some.rows(slice(first, first := first + count))
-                yield _score(variant, rows, reference, box)
+                yield score_together(variant, rows, reference, box)
         before += len(part)
 
 
@@ -69,9 +69,19 @@ def _runs(boxes: Boxes, start: int, count: int) -> list[tuple[Box | None, int]]:
     return [(box, len(list(run))) for box, run in groupby(boxes[start : start + count])]
 
 
-def _score(
-    variant: Variant, energies: Energies, reference: Reference | None, box: Box | None
+def score_together(
+    variant: Variant,
+    energies: Energies,
+    reference: Reference | None = None,
+    box: Box | None = None,
 ) -> tuple[Tensor | None, Tensor]:
+    """Give the maps and scores of :func:`score`, of so few images that memory does not matter.
+
+    >>> from harness.experiment.variant import Variant
+    >>> energies = Energies([(torch.zeros(2, 2, 2), torch.zeros(2, 2, 2))])
+    >>> score_together(Variant(image_size=64), energies)[0].shape
+    torch.Size([2, 64, 64])
+    """
     own = energies.images if variant.image_score == "own" else None
     if not energies.taps:
         assert own is not None, "a method without maps has image scores of its own"

@@ -100,7 +100,10 @@ def can_run_compiled(steps: Iterable[FlowStep], x: Tensor) -> bool:
     It does by number type and device, where there is a compiler, and only through the steps that
     it was written for: a subclass, another clamp or an additive coupling is for the plain steps.
     There is no least size: measured from 256 numbers up, it was never slower than plain steps.
+    Nor does it where torch writes down a graph, which cannot see into it.
     """
+    if torch.compiler.is_compiling():
+        return False
     fits = x.device.type == "cpu" and (x.dtype, _subnet_dtype(x)) in SUFFIXES
     return fits and library() is not None and all(map(_is_known, steps))
 

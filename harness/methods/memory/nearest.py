@@ -23,9 +23,10 @@ def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tens
     mean = bank.mean(0)  # around 0, products lose the fewest digits
     queries, bank = queries - mean, bank - mean
     norms = bank.square().sum(1)
-    found = [
-        _nearest(part, bank, norms, count) for part in queries.split(max(1, CHUNK // len(bank)))
-    ]
+    # A graph has no loop over a number of queries that it does not know: there they go together.
+    whole = torch.compiler.is_compiling()
+    parts = [queries] if whole else queries.split(max(1, CHUNK // len(bank)))
+    found = [_nearest(part, bank, norms, count) for part in parts]
     distances, indices = zip(*found, strict=True)
     return torch.cat(distances), torch.cat(indices)
 

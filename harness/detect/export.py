@@ -1,0 +1,311 @@
+"""A detector as one graph for other runtimes: from an image's bytes to its map and score.
+
+The graph is what torch writes down while the code that scores here runs, so that no rule is
+written twice. The number of images stays open. Fitting a photo into the input
+(:meth:`Detector.fit`) is left to whoever uses it.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import skimage.data
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+import harness
+from harness.data.embedded.surfaces import CATEGORIES
+from harness.detect.detector import Detector, Picture, Pixels
+from harness.errors import InputError, RunFailed
+from harness.features.extractor import normalised
+from harness.features.folding import fold_batch_norms
+from harness.features.views import Plain
+from harness.files import written_whole
+from harness.score.rule import score_together
+
+FARTHEST = 1e-4  # that a graph's values may lie from the detector's, as a share of the largest
+TOGETHER = (1, 3)  # images of a batch when they are compared
+MOST_BYTES = 2**31 - 2**20  # of an ONNX file: protobuf holds no more
+NEEDED = ("onnx", "onnxruntime", "onnxscript")
+
+Run = Callable[[Pixels], Sequence[NDArray[Any]]]  # maps (B, H, W), scores (B,), perhaps verdicts
+
+
+class Difference(NamedTuple):
+    """Hold how far a graph's values lie from the detector's, as shares of the largest value.
+
+    >>> print(Difference(1e-6, 2e-6, 4))
+    maps differ by 1.0e-06, scores by 2.0e-06 of the largest (4 images, 1 and 3 together)
+    """
+
+    maps: float
+    scores: float
+    images: int
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"maps differ by {self.maps:.1e}, scores by {self.scores:.1e} of the largest "
+            f"({self.images} images, {' and '.join(map(str, TOGETHER))} together)"
+        )
+
+
+class Whole(nn.Module):
+    """Take images (B, H, W, 3), bytes, to maps (B, H, W), scores (B,) and verdicts (B,).
+
+    There are no verdicts where the detector has no threshold.
+
+    Args:
+        detector: on the CPU; what it holds is copied.
+
+    Raises:
+        InputError: it scores in a way that no such graph can hold.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        _check(detector)
+        self.variant, self.reference = detector.variant, detector.reference
+        for tap in self.reference or ():
+            _ = tap.spreads  # made once here, and not by every runtime
+        self.recipe = Plain(self.variant.feature_pooling)
+        plain = {"memory_format": torch.contiguous_format}
+        self.backbone = copy.deepcopy(fold_batch_norms(detector.backbone)).to(**plain)
+        self.model = copy.deepcopy(detector.model).eval().to(**plain)
+        self.requires_grad_(False)
+        self.limit = None if detector.threshold is None else detector.threshold.value
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Score images."""
+        x = normalised(image, self.backbone).contiguous()
+        energies = self.model.energies(self.recipe.take(self.backbone, x))
+        maps, scores = score_together(self.variant, energies, self.reference)
+        assert maps is not None, "a method without maps is refused"
+        return (maps, scores) if self.limit is None else (maps, scores, scores > self.limit)
+
+
+def trace(module: nn.Module, *examples: Tensor) -> ExportedProgram:
+    """Write down a module's graph, for any number of images.
+
+    Args:
+        module: of tensors whose first dimension is the images'.
+        examples: of more than one image.
+
+    >>> trace(nn.ReLU(), torch.zeros(2, 3)).module()(torch.tensor([[-1.0, 0.0, 1.0]]))
+    tensor([[0., 0., 1.]])
+    """
+    batch = Dim("batch", min=1)
+    with torch.no_grad():
+        return torch.export.export(
+            module, examples, dynamic_shapes=tuple({0: batch} for _ in examples)
+        )
+
+
+def search(
+    table: Tensor,
+    values: Tensor,
+    *,
+    right: bool = False,
+    out_int32: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Do what ``torch.searchsorted`` does, by halving: of operators that ONNX has.
+
+    >>> search(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([-1.0, 1.0, 2.0]), right=True)
+    tensor([0, 3, 3])
+    """
+    assert (out_int32, side, sorter) == (False, None, None), "used nowhere here"
+    count = len(table)
+    below = torch.zeros_like(values, dtype=torch.int64)  # of the table's values
+    for step in reversed([2**k for k in range(count.bit_length())]):
+        more = below + step
+        found = table[(more - 1).clamp_max(count - 1)]
+        fits = (found <= values if right else found < values) & (more <= count)
+        below = torch.where(fits, more, below)
+    return below
+
+
+def kth_value(
+    values: Tensor,
+    k: int,
+    dim: int = -1,
+    keepdim: bool = False,  # noqa: FBT001, FBT002
+) -> tuple[Tensor, Tensor]:
+    """Do what ``torch.kthvalue`` does, by ``topk``, which ONNX has.
+
+    >>> kth_value(torch.tensor([[3.0, 1.0, 2.0]]), 2, dim=1)[0]
+    tensor([2.])
+    """
+    found = torch.topk(values, k, dim, largest=False)
+    last = (x.narrow(dim, k - 1, 1) for x in found)
+    kth, index = (x if keepdim else x.squeeze(dim) for x in last)
+    return kth, index
+
+
+IN_ONNX: dict[Any, Callable[..., Any]] = {  # torch's operators that ONNX has none for
+    torch.ops.aten.searchsorted.Tensor: search,
+    torch.ops.aten.kthvalue.default: kth_value,
+}
+
+
+def export(detector: Detector, kind: str, out: Path, photos: Sequence[Picture] = ()) -> Difference:
+    """Write a detector's graph into a file, if it gives what the detector gives.
+
+    Args:
+        detector: on the CPU.
+        kind: a key of :data:`KINDS`.
+        out: the file.
+        photos: that both look at; none: noise and photographs of surfaces.
+
+    Raises:
+        InputError: there can be no such graph, or what writes it is not installed.
+        RunFailed: the graph gives something else; there is no file then.
+    """
+    write, start = KINDS[kind]
+    if kind == "onnx" and (missing := [name for name in NEEDED if not find_spec(name)]):
+        raise InputError(
+            f"--format onnx: expected {', '.join(NEEDED)}; {', '.join(missing)} missing: "
+            "pip install 'fastflow-harness[export]'"
+        )
+    whole = Whole(detector)
+    blank = torch.zeros(2, *detector.variant.shape, 3, dtype=torch.uint8)
+    program = trace(whole, blank)
+    images = list(photos) or probe(detector.variant.shape)
+    with written_whole(out) as file:
+        write(program, file, about(detector))
+        found = compare(detector, start(file), images)
+        if not max(found.maps, found.scores) <= FARTHEST:  # nan too
+            raise RunFailed(
+                f"{out}: expected maps and scores within {FARTHEST:g} of the detector's; {found}; "
+                "nothing is written"
+            )
+    return found
+
+
+def about(detector: Detector) -> dict[str, str]:
+    """Say what a graph's file says of itself: text by name, the detector's ``about`` as JSON."""
+    limits = {"threshold": detector.threshold, "pixel_threshold": detector.pixel_threshold}
+    said = {
+        "format": "fastflow-harness graph",
+        "harness": harness.__version__,
+        "digest": detector.variant.digest,
+        "image_size": ",".join(map(str, detector.variant.shape)),  # height, width
+        "resize": detector.variant.resize,
+        "about": json.dumps(msgspec.to_builtins(detector.about), allow_nan=False),
+    }
+    return said | {name: repr(t.value) for name, t in limits.items() if t is not None}
+
+
+def compare(detector: Detector, run: Run, photos: Sequence[Picture]) -> Difference:
+    """Compare what a graph gives with what its detector does.
+
+    The largest values are those of these photos or of the calibration's, so that a map that ends
+    at 0 where an image is strange is not measured by what rounding leaves there.
+
+    Args:
+        detector: as the graph was made of.
+        run: gives what the graph does, of fitted images (B, H, W, 3).
+        photos: of any size.
+    """
+    levels = detector.levels
+    largest = [np.abs(v).max(initial=0.0) for v in (levels.values, levels.scores)]
+    apart = [0.0, 0.0]
+    for fitted in (f for size in TOGETHER for f in _batches(detector, photos, size)):
+        expected = detector.score([Image.fromarray(one) for one in fitted])
+        for i, (mine, theirs) in enumerate(zip(expected, run(fitted)[:2], strict=True)):
+            assert mine is not None, "a method without maps is refused"
+            largest[i] = max(largest[i], np.abs(mine).max())
+            apart[i] = np.maximum(apart[i], np.abs(mine - theirs).max())  # nan stays
+    maps, scores = (float(a / max(b, 1e-30)) for a, b in zip(apart, largest, strict=True))
+    return Difference(maps, scores, len(photos))
+
+
+def _batches(detector: Detector, photos: Sequence[Picture], size: int) -> Iterator[Pixels]:
+    for start in range(0, len(photos), size):
+        some = photos[start : start + size]
+        yield np.stack([detector.fit(detector.read(photo)) for photo in some])
+
+
+def probe(shape: tuple[int, int]) -> list[Picture]:
+    """Give images that any detector can look at: noise, and the photographs of ``surfaces``.
+
+    Args:
+        shape: of the noise, (H, W).
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    grey = (getattr(skimage.data, name)() for name in CATEGORIES)
+    return [noise, *(np.repeat(photograph[..., None], 3, axis=2) for photograph in grey)]
+
+
+def _check(detector: Detector) -> None:
+    """Refuse what no such graph can hold."""
+    variant = detector.variant
+    turned = "0: copies are turned by Pillow"
+    what = {
+        "method": ("one that scores images apart", variant.method, detector.model.traceable),
+        "views": (turned, variant.feature_spec.views, not variant.feature_spec.views),
+        "test_turns": (turned, variant.test_turns, not variant.test_turns),
+        "precision": ("float32", variant.precision, variant.precision == "float32"),
+        "resize": ("square or crop", variant.resize, variant.resize != "pad"),
+    }
+    for field, (expected, value, fits) in what.items():
+        if not fits:
+            raise InputError(
+                f"export: {field}: expected {expected}; got {value}; use the detector by "
+                "`harness predict`, or train another"
+            )
+
+
+def _write_onnx(program: ExportedProgram, file: Path, said: dict[str, str]) -> None:
+    """By torch's newer exporter: the older one goes with TorchScript, which torch is leaving."""
+    names = ["map", "score", "is_anomalous"][: len(program.graph_signature.user_outputs)]
+    made = torch.onnx.export(
+        program.run_decompositions(IN_ONNX), dynamo=True, verbose=False,
+        input_names=["image"], output_names=names,
+    )  # fmt: skip
+    assert made is not None, "so it is with dynamo=True"
+    made.model.metadata_props.update(said)
+    size = sum(t.const_value.nbytes for t in made.model.graph.initializers.values())
+    if size > MOST_BYTES:
+        raise InputError(
+            f"--format onnx: expected a graph of at most 2 GiB; got {size / 2**30:.1f} GiB; use "
+            "--format torch"
+        )
+    made.save(file)
+
+
+def _start_onnx(file: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"image": images})
+
+
+def _write_torch(program: ExportedProgram, file: Path, said: dict[str, str]) -> None:
+    for held in (program.state_dict, program.constants):  # parts of others are written badly
+        for name, value in list(held.items()):
+            if isinstance(value, Tensor) and value.untyped_storage().nbytes() != value.nbytes:
+                held[name] = value.clone(memory_format=torch.contiguous_format)
+    with file.open("wb") as target:  # by a handle: torch asks paths to end in .pt2
+        torch.export.save(program, target, extra_files={"about.json": json.dumps(said)})
+
+
+def _start_torch(file: Path) -> Run:
+    with file.open("rb") as source:
+        module = torch.export.load(source).module()
+    return lambda images: [t.numpy() for t in module(torch.from_numpy(images))]
+
+
+KINDS: dict[str, tuple[Callable[[ExportedProgram, Path, dict[str, str]], None], Any]] = {
+    "onnx": (_write_onnx, _start_onnx),
+    "torch": (_write_torch, _start_torch),
+}

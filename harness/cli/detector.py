@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def train(options: options.Train) -> int:
     """Make a detector of one run: its weights, the backbone's, and thresholds from good images."""
     from harness.detect.make import make_detector
+    from harness.detect.region import Interest
     from harness.run.plan import make_plan
     from harness.run.sweep import run_study
 
@@ -38,13 +39,18 @@ def train(options: options.Train) -> int:
     out = options.out
     if out.suffix != ".safetensors":
         raise InputError(f"--out: expected a name that ends in .safetensors; got {out}")
+    interest = None if options.roi is None else Interest.read(options.roi)
     outcome = run_study(plan, settings)
     for name, reason in outcome.failed:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if outcome.failed:
         return 1
     detector = make_detector(
-        plan, settings, false_alarms=options.false_alarms, pixels=options.pixel_false_alarms
+        plan,
+        settings,
+        false_alarms=options.false_alarms,
+        pixels=options.pixel_false_alarms,
+        interest=interest,
     )
     detector.save(out)
     print(card(detector))
@@ -59,6 +65,8 @@ def predict(options: options.Predict) -> int:
 
     detector = Detector.load(options.detector, options.device)
     detector.set_rates(options.false_alarms, options.pixel_false_alarms)
+    if options.roi is not None:
+        _look_only(detector, options.roi)
     photos = photos_of(options.photos)
     found, scale = predict(detector, photos, options.out)
     print(as_json(found, scale) if options.json else _summary(found, options.out))
@@ -68,6 +76,20 @@ def predict(options: options.Predict) -> int:
         if finding.error:
             print(f"harness: left out: {finding.error}", file=sys.stderr)
     return 1 if any(f.error for f in found) else 0
+
+
+def _look_only(detector: "Detector", roi: str) -> None:
+    """Set the region of interest; say where the thresholds were set on another one."""
+    from harness.detect.region import OPTION, Interest
+
+    before = detector.interest
+    detector.set_interest(interest := Interest.read(roi))
+    if detector.threshold is not None and interest != before:
+        print(
+            f"harness: {OPTION}: the thresholds were set on {before or 'whole photos'}; "
+            f"`harness train {OPTION}` sets them on this region",
+            file=sys.stderr,
+        )
 
 
 def show(options: options.Show) -> int:
@@ -91,6 +113,8 @@ def card(detector: "Detector") -> str:
         f"trained on {about.data.train} good images (digest {about.data.digest}); backbone's "
         f"weights from {about.weights.source}, SHA-256 {about.weights.sha256[:12]}…",
     ]
+    if detector.interest is not None:
+        lines.append(f"region of interest: {detector.interest}; nothing outside it counts")
     if about.calibration is None or detector.threshold is None:
         return "\n".join([*lines, "no thresholds: there were no good images to set them on"])
     asked = about.calibration

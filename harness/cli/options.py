@@ -237,7 +237,8 @@ class Run(Plan):
 
 
 ALARMS = "share of good images that may be flagged (default 0.01)"
-PIXEL_ALARMS = "share of a good image's pixels that may be flagged (default 0.001)"
+REGION = "what counts of a photo: LEFT,TOP,RIGHT,BOTTOM in pixels, or a mask that is white there"
+PIXELS = "share of a good image's pixels that may be flagged (default 0.001)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +246,8 @@ class Rates:
     """Hold how often a detector may be wrong about what is good."""
 
     false_alarms: float | None = option("--false-alarms", ALARMS, metavar="SHARE")
-    pixel_false_alarms: float | None = option(
-        "--pixel-false-alarms", PIXEL_ALARMS, metavar="SHARE"
-    )
+    pixel_false_alarms: float | None = option("--pixel-false-alarms", PIXELS, metavar="SHARE")
+    roi: str | None = option("--roi", REGION, metavar="REGION")
 
 
 @dataclass(frozen=True, kw_only=True)

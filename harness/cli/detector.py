@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def train(options: options.Train) -> int:
     """Make a detector of one run: its weights, the backbone's, and thresholds from good images."""
     from harness.detect.make import make_detector
-    from harness.detect.region import Interest
+    from harness.detect.region import Interest, refuse_whole_scores
     from harness.run.plan import make_plan
     from harness.run.sweep import run_study
 
@@ -40,6 +40,8 @@ def train(options: options.Train) -> int:
     if out.suffix != ".safetensors":
         raise InputError(f"--out: expected a name that ends in .safetensors; got {out}")
     interest = None if options.roi is None else Interest.read(options.roi)
+    if interest is not None:  # before anything is trained
+        refuse_whole_scores(plan.cells[0].variant)
     outcome = run_study(plan, settings)
     for name, reason in outcome.failed:
         print(f"failed: {name}: {reason}", file=sys.stderr)

@@ -268,9 +268,7 @@ class Show(Json):
 class Predict(Show, Rates):
     """Hold which photos a detector looks at."""
 
-    photos: list[str] = argument(
-        "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
-    )
+    photos: list[str] = argument("photos", metavar="PHOTO", nargs="+", action="store")
     out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 

@@ -17,7 +17,7 @@ from harness.data.frame import Box, Boxes, interior
 from harness.data.tiles import Photos
 from harness.detect.inference import fused
 from harness.detect.parts import DetectorFile, Levels, Look, Prediction
-from harness.detect.region import OPTION, Interest, interest_tensors, read_interest
+from harness.detect.region import Interest, interest_tensors, read_interest, refuse_whole_scores
 from harness.detect.threshold import Threshold, image_threshold, pixel_threshold
 from harness.errors import InputError
 from harness.experiment.variant import Variant
@@ -144,13 +144,8 @@ class Detector:
         Raises:
             InputError: the image scores are none of a map's, or of turned copies.
         """
-        rule = self.variant.image_score
-        if interest and (rule == "own" or self.variant.test_turns):
-            raise InputError(
-                f"{OPTION}: expected image scores made of maps, as image_score=max without "
-                f"test_turns; got image_score={rule}, test_turns={self.variant.test_turns}, whose "
-                "scores see all of an image"
-            )
+        if interest:
+            refuse_whole_scores(self.variant)
         self.interest = interest
 
     def __call__(self, images: Iterable[Picture] | Picture) -> Prediction:

@@ -138,7 +138,10 @@ def predict(detector: Detector, photos: Sequence[Path], out: Path) -> tuple[list
 def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
     start = time.perf_counter()
     photo = detector.read(path)
-    (look,) = detector.look([photo])
+    try:
+        (look,) = detector.look([photo])
+    except InputError as error:
+        raise InputError(f"{printable(str(path))}: {error}") from None
     spent = 1000 * (time.perf_counter() - start)
     verdict = "unknown"
     if detector.threshold is not None:

@@ -15,6 +15,7 @@ from harness.data import images as pictures
 from harness.data.fitting import squared_mask
 from harness.data.frame import Box
 from harness.errors import InputError
+from harness.experiment.variant import Variant
 
 Inside = NDArray[np.bool_]
 OPTION = "--roi"
@@ -119,6 +120,20 @@ class Interest:
                 f"{frame[0]}; got {self}; make it larger"
             )
         return fitted
+
+
+def refuse_whole_scores(variant: Variant) -> None:
+    """Refuse a variant whose image scores see all of an image, whatever counts of it.
+
+    Raises:
+        InputError: they are none of a map's, or of turned copies.
+    """
+    rule, turns = variant.image_score, variant.test_turns
+    if rule == "own" or turns:
+        raise InputError(
+            f"{OPTION}: expected image scores made of maps, as image_score=max, without "
+            f"test_turns; got image_score={rule}, test_turns={turns}, which see all of an image"
+        )
 
 
 def interest_tensors(interest: Interest) -> dict[str, Tensor]:

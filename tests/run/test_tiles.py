@@ -2,16 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 from tiny import TINY, Here, write_category
 
+from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.data.tiles import tiled
 from harness.detect.detector import Detector
-from harness.detect.make import make_detector
+from harness.detect.make import make_detector, unseen
+from harness.errors import InputError
 from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study
-from harness.run.plan import make_plan
+from harness.run.plan import make_plan, plan_without_data
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
+from harness.run.train import split
 
 TILED = TINY.replace(
     image_size=32, tile_size=48, weights="random", epochs=1, flow_steps=1, eval_every=0
@@ -37,8 +42,8 @@ def run(plates, results, variant):
 RULES = {
     "FastFlow": {},
     "of several maps, by photo held out": {
-        "holdout": 0.5, "validation": "synthetic", "image_score_map": "nll", "tap_scale": "quantile",
-        "augmentation": "flips", "augmentation_copies": 1,
+        "holdout": 0.5, "validation": "synthetic", "image_score_map": "nll",
+        "tap_scale": "quantile", "augmentation": "flips", "augmentation_copies": 1,
     },
     "padded": {"resize": "pad", "image_size": (32, 64)},
     "PatchCore, scores of its own": {"method": "patchcore", "coreset": 0.1},
@@ -72,3 +77,27 @@ def test_records_are_of_photos_and_the_detector_gives_their_scores(name, plates,
     assert rescore_study(plan, settings).recorded == 1
     (scored,) = read_records(settings.results)
     assert (scored.metrics, scored.images) == (record.metrics, record.images)
+
+
+def test_a_photo_is_held_out_whole(plates):
+    category = MvtecAd(plates).load("plates")
+    variant = TILED.replace(holdout=0.5)
+    calibrating, _ = unseen(variant, category, 3)
+    kept, held = split(4, 0.5, torch.Generator().manual_seed(3), tiles=[4] * 4)
+    tiles = tiled(category, variant.feature_spec).train
+    assert sorted([*kept, *held]) == list(range(16))
+    assert {tiles[i].path for i in held} == {s.path for s in calibrating}
+    assert not {tiles[i].path for i in kept} & {s.path for s in calibrating}
+
+
+def test_no_tiles_without_the_photos(settings):
+    study = Study(name="t", asks="?", bases={"t": TILED}, seeds=(0,), dataset="mvtec_ad")
+    with pytest.raises(InputError, match="tile_size: expected --data DIR"):
+        plan_without_data(study, settings)
+
+
+def test_without_tiles_nothing_is_other_than_it_was(plates):
+    category = MvtecAd(plates).load("plates")
+    spec = TINY.feature_spec
+    assert tiled(category, spec) is category
+    assert not {"tile_size", "tile_overlap"} & spec.about().keys()

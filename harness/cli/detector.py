@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.detect.predict import Finding
 
 
+REGION = "what counts of a photo: LEFT,TOP,RIGHT,BOTTOM in pixels, or a mask that is white there"
 ALARMS = "share of good images that may be flagged (default 0.01)"
 PIXEL_ALARMS = "share of a good image's pixels that may be flagged (default 0.001)"
 
@@ -41,6 +42,7 @@ class Train(options.Plan, Rates):
     """Hold the one run that a detector is made of, and where it goes."""
 
     out: Path = option("--out", "the detector's file", metavar="FILE.safetensors", required=True)
+    roi: str | None = option("--roi", REGION, metavar="REGION")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class Predict(Show, Rates):
         "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
     )
     out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
+    roi: str | None = option("--roi", REGION, metavar="REGION")
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
@@ -114,6 +117,7 @@ def best(given: Best) -> int:
 def train(given: Train) -> int:
     """Make a detector of one run: its weights, the backbone's, and thresholds from good images."""
     from harness.detect.make import make_detector
+    from harness.detect.region import Interest, refuse_whole_scores
     from harness.run.plan import make_plan
     from harness.run.sweep import run_study
 
@@ -129,13 +133,20 @@ def train(given: Train) -> int:
     out = given.out
     if out.suffix != ".safetensors":
         raise InputError(f"--out: expected a name that ends in .safetensors; got {out}")
+    interest = None if given.roi is None else Interest.read(given.roi)
+    if interest is not None:  # before anything is trained
+        refuse_whole_scores(plan.cells[0].variant)
     outcome = run_study(plan, settings)
     for name, reason in outcome.failed:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if outcome.failed:
         return 1
     detector = make_detector(
-        plan, settings, false_alarms=given.false_alarms, pixels=given.pixel_false_alarms
+        plan,
+        settings,
+        false_alarms=given.false_alarms,
+        pixels=given.pixel_false_alarms,
+        interest=interest,
     )
     detector.save(out)
     print(card(detector))
@@ -150,6 +161,8 @@ def predict(given: Predict) -> int:
 
     detector = Detector.load(given.detector, given.device)
     detector.set_rates(given.false_alarms, given.pixel_false_alarms)
+    if given.roi is not None:
+        _look_only(detector, given.roi)
     photos = photos_of(given.photos)
     found, scale = predict(detector, photos, given.out)
     print(as_json(found, scale) if given.json else _summary(found, given.out))
@@ -159,6 +172,20 @@ def predict(given: Predict) -> int:
         if finding.error:
             print(f"harness: left out: {finding.error}", file=sys.stderr)
     return 1 if any(f.error for f in found) else 0
+
+
+def _look_only(detector: "Detector", roi: str) -> None:
+    """Set the region of interest; say where the thresholds were set on another one."""
+    from harness.detect.region import OPTION, Interest
+
+    before = detector.interest
+    detector.set_interest(interest := Interest.read(roi))
+    if detector.threshold is not None and interest != before:
+        print(
+            f"harness: {OPTION}: the thresholds were set on {before or 'whole photos'}; "
+            f"`harness train {OPTION}` sets them on this region",
+            file=sys.stderr,
+        )
 
 
 def show(given: Show) -> int:
@@ -203,6 +230,8 @@ def card(detector: "Detector") -> str:
         f"trained on {about.data.train} good images (digest {about.data.digest}); backbone's "
         f"weights from {about.weights.source}, SHA-256 {about.weights.sha256[:12]}…",
     ]
+    if detector.interest is not None:
+        lines.append(f"region of interest: {detector.interest}; nothing outside it counts")
     if about.calibration is None or detector.threshold is None:
         return "\n".join([*lines, "no thresholds: there were no good images to set them on"])
     asked = about.calibration

@@ -20,6 +20,7 @@ from harness.data.facts import Facts, MaskFacts, facts_of, mask_facts_of
 from harness.data.fitting import squared, squared_mask
 from harness.data.folders import printable
 from harness.data.motion import Motion
+from harness.data.tiles import Window, whole_photo
 from harness.errors import InputError
 from harness.experiment.feature_spec import Size, shape_of
 
@@ -71,8 +72,8 @@ class Sample:
     """Name one image: its file, its defect (``good`` for none) and its masks, if there are any.
 
     A defect is what any of its masks calls one. ``source`` gives the pixels where ``path`` holds
-    many images; ``motion`` moves image and masks; ``depth`` decides what is white in 16 bits,
-    without it 65535.
+    many images; ``motion`` moves image and masks; ``window`` is what a tile shows of them;
+    ``depth`` decides what is white in 16 bits, without it 65535.
 
     >>> Sample(Path("0.png")).label, Sample(Path("1.png"), "scratch").label
     (0, 1)
@@ -83,6 +84,7 @@ class Sample:
     masks: tuple[Path, ...] = ()
     source: ImageSource | None = None
     motion: Motion | None = None
+    window: Window | None = None
     depth: Depth | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -92,7 +94,8 @@ class Sample:
 
     def facts(self) -> Facts:
         """Find content, format and size before any motion; an InputError if damaged."""
-        return self.source.facts() if self.source else facts_of(self.path)
+        facts = self.source.facts() if self.source else facts_of(self.path)
+        return facts._replace(size=self.window.size) if self.window else facts
 
     def mask_facts(self) -> list[MaskFacts]:
         """Find the masks' facts; an InputError if one is damaged."""
@@ -100,6 +103,8 @@ class Sample:
 
     def image(self) -> Image.Image:
         """Read the image in its own size, RGB."""
+        if self.window:
+            return whole_photo(replace(self, window=None)).crop(self.window)
         if self.source:
             image = self.source.image()
         else:
@@ -114,7 +119,7 @@ class Sample:
         if self.motion:
             moved = self.motion.move(Image.fromarray(mask), Image.Resampling.NEAREST)
             mask = np.asarray(moved)
-        return mask
+        return self.window.of(mask) if self.window else mask
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,8 +13,11 @@ from torch import Tensor
 
 from harness.data import images as pictures
 from harness.data.fitting import squared
-from harness.data.frame import Boxes, interior
+from harness.data.frame import Box, Boxes, interior
+from harness.data.tiles import Photos
 from harness.detect.inference import fused
+from harness.detect.parts import DetectorFile, Levels, Look, Prediction
+from harness.detect.region import Interest, interest_tensors, read_interest, refuse_whole_scores
 from harness.detect.threshold import Threshold, image_threshold, pixel_threshold
 from harness.errors import InputError
 from harness.experiment.variant import Variant
@@ -25,79 +27,17 @@ from harness.features.extractor import Extractor, normalise
 from harness.features.folding import fold_batch_norms
 from harness.methods.contract import Energies, Method
 from harness.methods.fastflow import FastFlow
-from harness.run.kept import Kept, read_tensors, restore, write_tensors
+from harness.run.kept import read_tensors, restore, write_tensors
 from harness.run.machine import torch_device
 from harness.run.model import make_model
 from harness.run.watch import precision
 from harness.score.reference import Reference, TapReference
-from harness.score.rule import score
+from harness.score.rule import score, score_in_chunks
 
 BATCH = 16  # images that pass together
 
 Pixels = NDArray[np.uint8]
 Picture = Path | str | Image.Image | Pixels  # a file, or pixels (H, W, 3)
-
-
-class Calibration(msgspec.Struct, kw_only=True):
-    """Say which good images the thresholds are set on, and what rates are asked for.
-
-    >>> Calibration(images=20, which="good test images", date="2026-01-01").false_alarms
-    0.01
-    """
-
-    images: int
-    which: str  # whose they are, in words
-    date: str  # UTC
-    false_alarms: float = 0.01  # the share of good images that may be flagged
-    pixel_false_alarms: float = 0.001  # the share of a good image's pixels that may be
-
-
-class DetectorFile(Kept, kw_only=True):
-    """Say what a detector's file holds beside a run's weights."""
-
-    bits: int
-    calibration: Calibration | None = None
-
-
-class Prediction(NamedTuple):
-    """Hold what a detector says of B images.
-
-    Attributes:
-        score: (B,) larger = more anomalous.
-        anomaly_map: (B, H, W), of the images as they were fitted, nan beside them; None: the
-            method does not localise.
-        is_anomalous: (B,) whether the score exceeds the threshold.
-
-    >>> Prediction(np.ones(1), None, np.array([True])).is_anomalous.tolist()
-    [True]
-    """
-
-    score: NDArray[np.float32]
-    anomaly_map: NDArray[np.float32] | None
-    is_anomalous: NDArray[np.bool_]
-
-
-class Levels(NamedTuple):
-    """Hold what good images that nothing was learnt from got.
-
-    Attributes:
-        scores: (n,) their scores.
-        shares: (k,) of all pixels of their maps, descending; empty without maps.
-        values: (k,) that these shares of the pixels exceed.
-
-    >>> Levels.none().scores.shape
-    (0,)
-    """
-
-    scores: NDArray[np.float32]
-    shares: NDArray[np.float32]
-    values: NDArray[np.float32]
-
-    @classmethod
-    def none(cls) -> Self:
-        """Give those of no images."""
-        empty = np.empty(0, np.float32)
-        return cls(empty, empty, empty)
 
 
 class Detector:
@@ -110,6 +50,7 @@ class Detector:
         reference: tables of good images, where the score rule reads any.
         levels: of the calibration's images.
         device: as in torch.
+        interest: what counts of every image; None: all of it.
     """
 
     def __init__(
@@ -120,11 +61,13 @@ class Detector:
         reference: Reference | None,
         levels: Levels,
         device: str = "cpu",
+        interest: Interest | None = None,
     ) -> None:
         self.about, self.backbone, self.model = about, backbone, model
         self.reference, self.levels, self.device = reference, levels, device
         self.variant = Variant.from_fields(about.variant)
         self.set_rates()
+        self.set_interest(interest)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> Self:
@@ -136,7 +79,7 @@ class Detector:
         path, device = Path(path), torch_device(device)
         about, tensors = read_tensors(path, DetectorFile)
         parts: dict[str, dict[str, Tensor]] = {
-            p: {} for p in ("backbone", "model", "reference", "levels")
+            p: {} for p in ("backbone", "model", "reference", "levels", "interest")
         }
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -154,7 +97,9 @@ class Detector:
                 f"{path}: expected a detector; it lacks {error}; make it anew"
             ) from None
         model.eval().to(device).to(memory_format=torch.channels_last)
-        return cls(about, backbone, model, _reference(parts["reference"]), levels, device)
+        interest = read_interest(parts["interest"])
+        reference = _reference(parts["reference"])
+        return cls(about, backbone, model, reference, levels, device, interest)
 
     def save(self, path: Path | str) -> None:
         """Write the detector, whole or not at all."""
@@ -165,6 +110,8 @@ class Detector:
             tensors |= {f"reference.{i}.moments": tap.moments, f"reference.{i}.tables": tap.tables}
         levels = zip(Levels._fields, self.levels, strict=True)
         tensors |= {f"levels.{name}": torch.from_numpy(np.asarray(v)) for name, v in levels}
+        kept = {} if self.interest is None else interest_tensors(self.interest)
+        tensors |= {f"interest.{k}": v for k, v in kept.items()}
         write_tensors(Path(path), self.about, tensors)
 
     def set_rates(self, false_alarms: float | None = None, pixels: float | None = None) -> None:
@@ -190,6 +137,16 @@ class Detector:
             self.pixel_threshold = pixel_threshold(
                 levels.shares, levels.values, rate, len(levels.scores)
             )
+
+    def set_interest(self, interest: Interest | None) -> None:
+        """Set what counts of every image.
+
+        Raises:
+            InputError: the image scores are none of a map's, or of turned copies.
+        """
+        if interest:
+            refuse_whole_scores(self.variant)
+        self.interest = interest
 
     def __call__(self, images: Iterable[Picture] | Picture) -> Prediction:
         """Score images: files, Pillow's, or arrays (H, W, 3) of bytes.
@@ -233,17 +190,90 @@ class Detector:
     def score(
         self, images: Sequence[Image.Image]
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        """Give maps (B, H, W), if the method localises, and scores (B,) of RGB images."""
+        """Give maps (B, H, W), if the method localises, and scores (B,) of RGB images.
+
+        What does not count is nan: beside an image, and outside the region of interest.
+        """
+        looks = self.look(images)
+        scores = np.array([look.score for look in looks], np.float32)
+        if looks[0].values is None:
+            return None, scores
+        frame = [max(look.frame[side] for look in looks) for side in (0, 1)]
+        whole = np.full((len(looks), *frame), np.nan, np.float32)
+        for placed, (values, box, _, inside, _) in zip(whole, looks, strict=True):
+            assert values is not None
+            shown = values if inside is None else np.where(inside, values, np.nan)
+            placed[box.rows, box.columns] = shown
+        return whole, scores
+
+    def look(self, images: Sequence[Image.Image]) -> list[Look]:
+        """Look at RGB images; a large one is cut into tiles, BATCH of which pass together.
+
+        Raises:
+            InputError: the region of interest is not one of these images'.
+        """
+        variant = self.variant
+        if variant.tile_size:
+            return [self._look_at_tiles(image) for image in images]
+        boxes = [interior(i.size, variant.image_size, variant.resize) for i in images]
+        inside = self._inside(images, boxes, [variant.shape] * len(images))
         fitted = np.stack([self.fit(image) for image in images])
-        resize = self.variant.resize
-        boxes = [interior(i.size, self.variant.image_size, resize) for i in images]
-        seen: Boxes = boxes if resize == "pad" else None
-        maps, scores = score(self.variant, self.energies(fitted), self.reference, seen)
-        if turns := self.variant.test_turns:
+        seen: Boxes = boxes if variant.resize == "pad" else None
+        parts = list(
+            score_in_chunks(variant, [self.energies(fitted)], self.reference, seen, regions=inside)
+        )
+        maps = [m for some, _ in parts if some is not None for m in some.float().numpy()]
+        scores = torch.cat([s for _, s in parts])
+        if turns := variant.test_turns:
             copies = np.concatenate([evenly_turned(image, turns) for image in fitted])
-            _, more = score(self.variant, self.energies(copies), self.reference)
+            _, more = score(variant, self.energies(copies), self.reference)
             scores = torch.cat([scores[:, None], more.view(len(scores), -1)], 1).double().mean(1)
-        return None if maps is None else maps.float().numpy(), scores.float().numpy()
+        return [
+            Look(
+                maps[i] if maps else None,
+                box,
+                variant.shape,
+                None if inside is None else inside[i].numpy(),
+                float(scores[i].float()),
+            )
+            for i, box in enumerate(boxes)
+        ]
+
+    def _look_at_tiles(self, photo: Image.Image) -> Look:
+        spec = self.variant.feature_spec
+        whole = Photos([photo.size], spec.tile_size, spec.tile_overlap, spec.image_size)
+        spans, (box,), frame = whole.windows(0), whole.boxes, whole.frame
+        inside = self._inside([photo], [box], [frame])
+        boxes = [interior(w.size, spec.image_size, spec.resize) for w in spans]
+        energies = (
+            self.energies(np.stack([self.fit(photo.crop(w)) for w in spans[i : i + BATCH]]))
+            for i in range(0, len(spans), BATCH)
+        )
+        seen: Boxes = boxes if spec.resize == "pad" else None
+        ((maps, scores),) = score_in_chunks(
+            self.variant, energies, self.reference, seen, whole, inside
+        )
+        values = None if maps is None else maps[0].float().numpy()
+        return Look(
+            values, box, frame, None if inside is None else inside[0].numpy(), float(scores[0])
+        )
+
+    def _inside(
+        self,
+        images: Sequence[Image.Image],
+        boxes: Sequence[Box],
+        frames: Sequence[tuple[int, int]],
+    ) -> list[Tensor] | None:
+        """What counts of the images' maps; None: all."""
+        if (interest := self.interest) is None:
+            return None
+        # In a frame of a photo's tiles the photo is everywhere, whatever a tile is fitted by.
+        resize = "square" if self.variant.tile_size else self.variant.resize
+        found = [
+            interest.on_map(image.size, box, frame, resize)
+            for image, box, frame in zip(images, boxes, frames, strict=True)
+        ]
+        return [torch.from_numpy(inside) for inside in found]
 
     def fit(self, image: Image.Image) -> Pixels:
         """Fit an image into the backbone's input, (H, W, 3)."""

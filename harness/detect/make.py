@@ -1,5 +1,6 @@
 """From a recorded run to a detector: its weights, the backbone's, and thresholds."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -9,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.contract import Category, Sample
-from harness.detect.detector import Calibration, Detector, DetectorFile, Levels
+from harness.detect.detector import Detector
+from harness.detect.parts import Calibration, DetectorFile, Levels
+from harness.detect.region import Interest
 from harness.errors import InputError
 from harness.experiment.settings import Settings
 from harness.experiment.variant import Variant
@@ -24,6 +27,7 @@ from harness.run.train import split
 from harness.score.reference import ABOVE
 
 MOST = 200  # images whose maps the pixels' threshold is set on
+PIXELS = MOST * 512**2  # of them together
 
 
 def make_detector(
@@ -32,6 +36,7 @@ def make_detector(
     *,
     false_alarms: float | None = None,
     pixels: float | None = None,
+    interest: Interest | None = None,
 ) -> Detector:
     """Make the detector of a plan's only cell, whose weights are kept.
 
@@ -40,6 +45,7 @@ def make_detector(
         settings: where it ran.
         false_alarms: as of :func:`calibrated`.
         pixels: likewise.
+        interest: what counts of every image; None: all of it.
 
     Raises:
         InputError: the plan has several cells, or the weights of its backbone are others by now.
@@ -72,7 +78,7 @@ def make_detector(
         **{f: getattr(kept, f) for f in Kept.__struct_fields__}, bits=category.bits
     )
     backbone.to(settings.device)
-    made = Detector(about, backbone, model, reference, Levels.none(), settings.device)
+    made = Detector(about, backbone, model, reference, Levels.none(), settings.device, interest)
     samples, which = unseen(variant, category, cell.seed)
     rates = {"false_alarms": false_alarms, "pixels": pixels}
     return calibrated(made, samples, which, **rates) if samples else made
@@ -104,9 +110,16 @@ def calibrated(
         false_alarms: the share of good images that may be flagged; None: as it comes.
         pixels: the share of a good image's pixels that may be.
     """
-    parts = [detector.score([sample.image()]) for sample in samples]
-    scores = np.concatenate([one for _, one in parts])
-    pixels_of = [maps[np.isfinite(maps)] for maps, _ in parts[:MOST] if maps is not None]
+    parts: list[NDArray[np.float32]] = []
+    pixels_of: list[NDArray[np.float32]] = []
+    for sample in samples:
+        maps, one = detector.score([sample.image()])
+        parts.append(one)
+        if maps is not None and len(parts) <= MOST:
+            counting = maps[np.isfinite(maps)]
+            # Of large maps only every few pixels, so that all images are in the threshold.
+            pixels_of.append(counting[:: math.ceil(counting.size * MOST / PIXELS)].copy())
+    scores = np.concatenate(parts)
     levels = (
         Levels(scores, *_table(pixels_of)) if pixels_of else Levels(scores, *Levels.none()[1:])
     )
@@ -122,6 +135,7 @@ def calibrated(
         detector.reference,
         levels,
         detector.device,
+        detector.interest,
     )
 
 

@@ -15,6 +15,7 @@ Map = NDArray[np.float32]
 # From transparent to opaque: the map's usual values leave the photo as it is.
 COLOURS = np.array([(255, 220, 60), (255, 120, 0), (215, 0, 60)], np.float64)
 OPAQUE = 0.65
+STRIP = 1 << 20  # pixels that are coloured together
 
 
 class Region(NamedTuple):
@@ -38,7 +39,7 @@ def on_photo(fitted: Map, size: tuple[int, int], resize: str) -> Map:
     """Give a fitted image's map (H, W) the photo's size; nan where the photo was not looked at.
 
     Args:
-        fitted: nan outside the photo, where it was padded.
+        fitted: of the photo alone.
         size: (width, height) of the photo.
         resize: how the photo was fitted, as a variant has it.
 
@@ -46,10 +47,6 @@ def on_photo(fitted: Map, size: tuple[int, int], resize: str) -> Map:
     (6, 8)
     """
     width, height = size
-    if resize == "pad":
-        seen = np.isfinite(fitted)
-        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-        fitted = fitted[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     if resize != "crop":
         return _resized(fitted, (width, height))
     wanted = fitted.shape[::-1]
@@ -94,18 +91,27 @@ def overlay(
     >>> overlay(Image.new("RGB", (8, 8)), np.zeros((8, 8), np.float32), 0.0, 1.0).size
     (8, 8)
     """
-    heat = np.nan_to_num((values - low) / max(high - low, 1e-12)).clip(0, 1)[..., None]
+    mixed = np.array(photo.convert("RGB"))
+    step = max(1, STRIP // photo.width)  # a strip at a time: large photos take no more memory
+    for rows in (slice(i, i + step) for i in range(0, photo.height, step)):
+        mixed[rows] = _heated(mixed[rows], (values[rows] - low) / max(high - low, 1e-12))
+    drawn = Image.fromarray(mixed)
+    pen, width = ImageDraw.Draw(drawn), max(1, round(max(drawn.size) / 300))
+    for left, top, right, bottom in (region.box for region in boxes):
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=(255, 255, 255), width=width)
+    return drawn
+
+
+def _heated(pixels: NDArray[np.uint8], shares: Map) -> NDArray[np.uint8]:
+    """Pixels (h, w, 3) under heat that is 0 to 1 of the scale (h, w); nan: none."""
+    heat = np.nan_to_num(shares).clip(0, 1)[..., None]
     place = heat * (len(COLOURS) - 1)
     first = np.minimum(place.astype(int)[..., 0], len(COLOURS) - 2)
     part = place - first[..., None]
     colour = COLOURS[first] * (1 - part) + COLOURS[first + 1] * part
     opaque = OPAQUE * np.sqrt(heat)
-    mixed = np.asarray(photo.convert("RGB")) * (1 - opaque) + colour * opaque
-    drawn = Image.fromarray(np.rint(mixed).astype(np.uint8))
-    pen, width = ImageDraw.Draw(drawn), max(1, round(max(drawn.size) / 300))
-    for left, top, right, bottom in (region.box for region in boxes):
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=(255, 255, 255), width=width)
-    return drawn
+    mixed = pixels * (1 - opaque) + colour * opaque
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def _resized(values: Map, size: tuple[int, int]) -> Map:

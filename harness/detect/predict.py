@@ -138,14 +138,20 @@ def predict(detector: Detector, photos: Sequence[Path], out: Path) -> tuple[list
 def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
     start = time.perf_counter()
     photo = detector.read(path)
-    maps, scores = detector.score([photo])
+    try:
+        (look,) = detector.look([photo])
+    except InputError as error:
+        raise InputError(f"{printable(str(path))}: {error}") from None
     spent = 1000 * (time.perf_counter() - start)
     verdict = "unknown"
     if detector.threshold is not None:
-        verdict = "anomalous" if detector.judge(scores)[0] else "good"
+        judged = detector.judge(np.array([look.score], np.float32))
+        verdict = "anomalous" if judged[0] else "good"
     places: list[Region] = []
-    if maps is not None:
-        values = on_photo(maps[0], photo.size, detector.variant.resize)
+    if look.values is not None:
+        values = on_photo(look.values, photo.size, detector.variant.resize)
+        if detector.interest is not None:
+            values = np.where(detector.interest.of(photo.size), values, np.float32("nan"))
         limit = np.inf if detector.pixel_threshold is None else detector.pixel_threshold.value
         places = regions(values, limit)
         drawn = overlay(photo, values, (scale.low + scale.high) / 2, scale.high, places)
@@ -155,7 +161,7 @@ def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
         )
         mask = Image.fromarray(np.where(values > limit, 255, 0).astype(np.uint8))
         _write_picture(base.with_name(f"{base.name}.mask.png"), mask)
-    return Finding(printable(str(path)), float(scores[0]), verdict, tuple(places), round(spent, 3))
+    return Finding(printable(str(path)), look.score, verdict, tuple(places), round(spent, 3))
 
 
 def _names(photos: Sequence[Path]) -> dict[Path, str]:

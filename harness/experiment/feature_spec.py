@@ -33,6 +33,8 @@ class FeatureSpec:
         augmentation_degrees: the largest angle of a copy.
         augmentation_copies: copies of a training image.
         test_turns: evenly turned copies of a test image, itself among them; 0: itself alone.
+        tile_size: side of the tiles that photos are cut into, pixels of the photo; 0: none.
+        tile_overlap: share of a tile that its neighbour shows too.
 
     >>> FeatureSpec(backbone="resnet18.tv_in1k").taps
     (1, 2, 3)
@@ -50,6 +52,8 @@ class FeatureSpec:
     augmentation_degrees: float = 180.0
     augmentation_copies: int = 8
     test_turns: int = 0
+    tile_size: int = 0
+    tile_overlap: float = 0.25
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,6 +90,8 @@ class FeatureSpec:
         for name in ("views", "pooling", "test_turns"):
             if not about[name]:
                 del about[name]
+        if not self.tile_size:
+            del about["tile_size"], about["tile_overlap"]
         if not self.copies:
             for name in ("augmentation", "augmentation_degrees", "augmentation_copies"):
                 del about[name]

@@ -60,6 +60,7 @@ class Variant(Scoring, Training, Flow, Features, _Method):
                 "holdout above 0; got 0"
             )
         self._check_validation()
+        self._check_tiles()
         often = self.eval_every or self.eval_steps
         if self.patience and (self.epoch_selection == "last" or not often):
             raise InputError(
@@ -163,6 +164,15 @@ class Variant(Scoring, Training, Flow, Features, _Method):
                 "validation=synthetic, with holdout above 0; got validation=none (the loss of "
                 "held-out good images is lowest-holdout-loss)"
             )
+
+    def _check_tiles(self) -> None:
+        """Refuse what would not look at all of a photo, or in another frame than its own."""
+        for name, wanted in (("resize", ("square", "pad")), ("test_turns", (0,))):
+            if self.tile_size and (value := getattr(self, name)) not in wanted:
+                raise InputError(
+                    f"{name}: expected {' or '.join(map(show, wanted))} beside tile_size; got "
+                    f"{show(value)}; set tile_size=0, or this"
+                )
 
     def _check_method(self) -> None:
         method = METHODS[self.method]

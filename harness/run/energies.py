@@ -8,7 +8,8 @@ test images' turned copies, those of one image in a row; ``validation/`` held-ou
 then their defective copies, whose masks are ``validation/masks`` (bits, a row a copy). Tables of
 the good images' values (:mod:`harness.score.reference`) are in
 ``reference/<epoch>/<fitted or held-out>/<tap>-<name>``. Where images are padded, ``boxes`` of a
-namespace say where each input shows its image. The file grows while its training goes
+namespace say where each input shows its image; where photos are cut into tiles, each of them an
+image here, ``photos`` says how and what sizes they have. The file grows while its training goes
 on, and is read chunk by chunk: no epoch is ever held whole.
 """
 
@@ -28,6 +29,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from harness.data.frame import Box, Boxes
+from harness.data.tiles import Photos
 from harness.files import written_whole
 from harness.methods.contract import Energies
 from harness.score.reference import Reference, TapReference
@@ -152,6 +154,20 @@ class SavedEnergies(Mapping[int, Energies]):
         if (member := f"{self._below}boxes.npy") not in self._zip.namelist():
             return None
         return [Box(*row) for row in self.read(member).tolist()]
+
+    def save_photos(self, photos: Photos | None) -> None:
+        """Append whose tiles the images are, if they are any."""
+        if photos is not None:
+            self.write("photos", np.array(json.dumps(photos)))
+
+    @property
+    def photos(self) -> Photos | None:
+        """Read whose tiles the test images are; None: they are photos themselves."""
+        if self._below or "photos.npy" not in self._zip.namelist():
+            return None
+        sizes, tile, overlap, image_size = json.loads(str(self.read("photos.npy")))
+        size = image_size if isinstance(image_size, int) else tuple(image_size)
+        return Photos([tuple(s) for s in sizes], tile, overlap, size)
 
     def write(self, name: str, array: NDArray[Any]) -> None:
         """Append an array."""

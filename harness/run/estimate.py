@@ -68,17 +68,17 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     """
     missing, settings = plan.missing(), settle(settings)
     for cell in missing:
-        check_batches(cell.variant, plan.sizes[cell.category][0])
+        check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     records = list(read_records(settings.results, damaged=warn))
-    memory = study_memory(missing, plan.sizes, records, device=settings.device)
+    memory = study_memory(missing, plan.sizes, records, device=settings.device, tiles=plan.tiles)
     parallel, warning = fitting_runs(settings, max(memory.values(), default=0))
-    kept = max((plan.sizes[c.category][0] for c in missing), default=0)
+    kept = max((plan.images_of(c.variant, c.category)[0] for c in missing), default=0)
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
     rates = measured_rates(records, settings)
     train = 0.0
     results = len(missing) * RECORD_BYTES
     for variant, category, _ in _trainings(missing):
-        images, test = plan.sizes[category]
+        images, test = plan.images_of(variant, category)
         test *= 1 + variant.feature_spec.turned
         macs, shapes = costs[variant].macs, costs[variant].shapes
         epochs = epochs_of(variant, images) if METHODS[variant.method].trained else 1
@@ -91,7 +91,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
         scored = test + 2 * held  # each with its copy
         results += 8 * evaluations * scored * sum(h * w for _, h, w in shapes)
     backbone, cache = 0.0, 0
-    counts = images_to_pass(missing, plan.sizes)
+    counts = images_to_pass(missing, plan.sizes, plan.tiles)
     for variant, category in _passes(missing):
         images = counts[variant.feature_spec, category]
         backbone += costs[variant].macs.backbone * images * rates.infer
@@ -125,7 +125,7 @@ def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
         if fps := r.measured.speed.fps:
             turns = max(1, r.variant.get("test_turns", 0))  # absent from older records
             infer.append(1 / (fps * turns * (r.macs.flow + r.macs.backbone)))
-        if r.measured.fit_seconds and r.loss:  # trained, not fitted
+        if r.measured.fit_seconds and r.loss and not r.variant.get("tile_size"):  # trained, whole
             work = r.macs.training * r.data.train * len(r.loss)
             train.append(r.measured.fit_seconds / work)
     if train and infer:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.data.contract import Category, read_mask
 from harness.data.synthetic import DEFECTIVE_COPIES
+from harness.data.tiles import photos_of
 from harness.errors import RunFailed
 from harness.experiment.feature_spec import Size, shape_of
 from harness.experiment.record import Epoch, Metrics, finite
@@ -106,9 +107,15 @@ def truth(variant: Variant, category: Category) -> tuple[Labels, PackedMasks | N
     labels = np.array([s.label for s in category.test], dtype=np.int64)
     if not category.has_masks:
         return labels, None
-    masks = PackedMasks(len(labels), variant.image_size)
+    photos = photos_of(category.test, variant.feature_spec)
+    masks = PackedMasks(len(labels), photos.frame if photos else variant.shape)
     for i, sample in enumerate(category.test):
-        masks.put(i, read_mask(sample, variant.shape, variant.resize, variant.mask_resize))
+        if photos is None:
+            mask = read_mask(sample, variant.shape, variant.resize, variant.mask_resize)
+        else:
+            box, mask = photos.boxes[i], np.zeros(photos.frame, dtype=bool)
+            mask[box.rows, box.columns] = read_mask(sample, box.shape, rule=variant.mask_resize)
+        masks.put(i, mask)
     return labels, masks
 
 
@@ -197,13 +204,15 @@ class _Scored:
         energies = history.energies.part(part) if part else history.energies
         self.variant, self.energies, self.epoch, self.masks = variant, energies, epoch, masks
         self.scores = np.empty(images, np.float32)
-        self.reference, self.boxes = reference_of(variant, history, epoch), energies.boxes
+        self.reference, self.photos = reference_of(variant, history, epoch), energies.photos
+        self.boxes = self.photos.boxes if self.photos else energies.boxes
 
     def __call__(self) -> Iterator[tuple[Values, Truth]]:
         """Yield maps (B, H, W) and masks, of the photo alone; nothing where there are not both."""
         start = 0
+        chunks, boxes = self.energies.chunks(self.epoch), self.energies.boxes
         for maps, scores in score_in_chunks(
-            self.variant, self.energies.chunks(self.epoch), self.reference, self.boxes
+            self.variant, chunks, self.reference, boxes, self.photos
         ):
             part = slice(start, start := start + len(scores))
             self.scores[part] = scores.numpy()

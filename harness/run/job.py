@@ -1,10 +1,10 @@
 """One run: a variant on a category with a seed, from cached features to a record."""
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.contract import Category, read_image
+from harness.data.contract import Category
+from harness.data.tiles import tiled
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
 from harness.experiment.record import (
@@ -30,28 +31,15 @@ from harness.experiment.record import (
 from harness.experiment.variant import Variant
 from harness.features.cache import FeatureKey
 from harness.features.views import Shapes
-from harness.files import write_whole
 from harness.run.energies import History, load_energies, writing_energies
-from harness.run.evaluate import (
-    AUPRO_LIMIT,
-    Masks,
-    PerImage,
-    evaluate,
-    patience,
-    per_image,
-    reference_of,
-    truth,
-)
+from harness.run.evaluate import AUPRO_LIMIT, PerImage, evaluate, patience, per_image, truth
+from harness.run.gallery import save_gallery
 from harness.run.kept import kept_of, write_tensors
 from harness.run.learn import learn, learn_again, same_scores
 from harness.run.machine import environment
 from harness.run.measure import Cost
 from harness.run.process import be_deterministic, peak_memory, reset_peak_memory, set_arithmetic
-from harness.score.rule import score
 from harness.score.select_epoch import ORACLES, select_epoch
-
-GALLERY = 6  # images a run keeps for the report
-BLANK = 255  # around a padded image, there
 
 
 @dataclass(frozen=True)
@@ -97,6 +85,11 @@ class Job:
     def training_place(self) -> Place:
         """Find where the energies go: shared by all variants that differ in scoring alone."""
         return self._place(self.variant.training)
+
+    @cached_property
+    def shown(self) -> Category:
+        """Give what the method sees: the photos, or their tiles."""
+        return tiled(self.category, self.variant.feature_spec)
 
     @property
     def source(self) -> dict[str, str]:
@@ -189,7 +182,7 @@ def _record(
         weights=Weights(backbone=variant.backbone, **job.weights),
         data=Data(**category.about()),
         metrics=chosen.metrics,
-        protocol=protocol(variant, job.key.transform),
+        protocol=protocol(variant, job.key.transform, history),
         selection=selection(variant, chosen),
         epochs=list(epochs),
         loss=history.loss,
@@ -227,13 +220,14 @@ def _numbers(shares: NDArray[np.float64]) -> list[float | None]:
     return [round(float(s), 7) if np.isfinite(s) else None for s in shares]
 
 
-def protocol(variant: Variant, resize: str) -> Protocol:
+def protocol(variant: Variant, resize: str, history: History) -> Protocol:
     """Say how the variant's scores became metrics; ``resize``: how images were fitted."""
+    photos = history.energies.photos
     return Protocol(
         aupro_fpr_limit=AUPRO_LIMIT,
         resize=resize,
         masks=variant.mask_resize,
-        map_size=variant.image_size,
+        map_size=photos.frame if photos else variant.image_size,
     )
 
 
@@ -241,48 +235,3 @@ def selection(variant: Variant, chosen: Epoch) -> EpochSelection:
     """Say which epoch counts, by the variant's rule."""
     rule = variant.epoch_selection
     return EpochSelection(rule=rule, epoch=chosen.epoch, oracle=rule in ORACLES)
-
-
-def save_gallery(
-    place: Place,
-    variant: Variant,
-    category: Category,
-    history: History,
-    epoch: int,
-    masks: Masks,
-    scores: NDArray[np.float32],
-) -> None:
-    """Keep the first image of every kind of defect and the good image with the highest score.
-
-    Nothing where the method gives no maps. What is around a padded image is blank.
-    """
-    test = category.test
-    rows = _shown(category, scores)
-    reference = reference_of(variant, history, epoch)
-    boxes = history.energies.boxes
-    some = None if boxes is None else [boxes[i] for i in rows]
-    maps, _ = score(variant, history.energies.rows(epoch, rows), reference, some)
-    if maps is None:
-        return
-    none = np.zeros((len(rows), *variant.shape), dtype=bool)
-    images = np.stack([read_image(test[i], variant.shape, variant.resize) for i in rows])
-    images[maps.isnan().numpy()] = BLANK
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        images=images,
-        masks=none if masks is None else masks[rows],
-        maps=maps.numpy().astype(np.float32),
-        scores=scores[rows],
-        defects=np.array([test[i].defect for i in rows]),
-        has_masks=np.array(category.has_masks),
-    )
-    write_whole(place.gallery, buffer.getvalue())
-
-
-def _shown(category: Category, scores: NDArray[np.float32]) -> list[int]:
-    test = category.test
-    kinds = dict.fromkeys(s.defect for s in test if s.label)
-    rows = [next(i for i, s in enumerate(test) if s.defect == kind) for kind in kinds]
-    good = [i for i, s in enumerate(test) if not s.label]
-    return rows[: GALLERY - 1] + sorted(good, key=lambda i: -scores[i])[:1]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from harness.data.contract import Sample
 from harness.data.frame import Boxes, boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES
+from harness.data.tiles import photos_of, windows_of
 from harness.errors import RunFailed
 from harness.experiment.record import Record
 from harness.experiment.variant import Variant
@@ -28,6 +29,7 @@ def learn(
 ) -> Method:
     """Train the job's model from its cached features; see :func:`harness.run.train.train`."""
     features, defective = _features(job)
+    spec = job.variant.feature_spec
     model = make_model(job.variant, job.shapes, job.seed)
     train(
         model,
@@ -42,8 +44,10 @@ def learn(
         augmented=features.augmented,
         turned=features.turned,
         defective=defective,
-        good_boxes=_boxes(job.variant, job.category.train),
-        test_boxes=_boxes(job.variant, job.category.test),
+        good_boxes=_boxes(job.variant, job.shown.train),
+        test_boxes=_boxes(job.variant, job.shown.test),
+        tiles=[len(windows_of(s, spec)) for s in job.category.train] if spec.tile_size else (),
+        photos=photos_of(job.category.test, spec),
     )
     return model
 

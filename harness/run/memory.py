@@ -23,6 +23,7 @@ from harness.methods.contract import Method
 from harness.run import energies
 from harness.run.machine import available_memory, runs_at_a_time, torch_device
 from harness.run.model import make_model
+from harness.run.plan import NONE, Tiles
 from harness.score import ranking, rule
 
 PROCESS = 440 * 2**20  # anonymous memory of a worker that has imported all and done nothing
@@ -84,6 +85,7 @@ def study_memory(
     records: Iterable[Record] = (),
     *,
     device: str = "cpu",
+    tiles: Tiles = NONE,
 ) -> dict[str, int]:
     """Count the bytes of the largest of many runs, by variant's digest.
 
@@ -93,6 +95,7 @@ def study_memory(
         records: of this machine's folder; those of an equal training on the same data say what
             it took.
         device: where it is run.
+        tiles: of recipes that cut the photos; see :class:`harness.run.plan.Plan`.
     """
     measured: dict[tuple[str, str], int] = {}
     for r in records:
@@ -102,7 +105,8 @@ def study_memory(
     found: dict[str, int] = {}
     for variant, category in dict.fromkeys((c.variant, c.category) for c in cells):
         known = measured.get((variant.training.digest, category))
-        bytes_ = known or run_memory(variant, *sizes[category])["all"]
+        images = tiles.get((variant.feature_spec, category), sizes[category])
+        bytes_ = known or run_memory(variant, *images)["all"]
         found[variant.digest] = max(bytes_, found.get(variant.digest, 0))
     return found
 

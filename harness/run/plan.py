@@ -1,8 +1,9 @@
 """A study's plan: where it runs, its cells, and which of them are recorded."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.data.check import check
 from harness.data.contract import Category
@@ -13,6 +14,7 @@ from harness.data.left_out import as_read, left_out
 from harness.data.remarks import Remark
 from harness.data.roles import match
 from harness.data.synthetic import DEFECTIVE_COPIES
+from harness.data.tiles import tiled, tiles_of
 from harness.errors import InputError, unknown
 from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
@@ -20,7 +22,10 @@ from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
+from harness.experiment.variant import Variant
 
+Tiles = Mapping[tuple[FeatureSpec, str], tuple[int, int]]
+NONE: Tiles = MappingProxyType({})  # no recipe cuts the photos
 SMOKE_IMAGES = 8  # of each kind that a smoke run looks at
 
 
@@ -28,10 +33,11 @@ SMOKE_IMAGES = 8  # of each kind that a smoke run looks at
 class Plan:
     """Hold a study on a data set: every cell, and which of them are recorded.
 
-    ``sizes`` are the images of every category, (train, test); ``categories`` is empty in a plan
-    made without the data; ``absent`` are categories that the study names and the data lacks;
-    ``grown`` are cells that were recorded when the data had fewer images; ``remarks`` is what
-    should be known of the images, ``read`` what a person's own were taken for.
+    ``sizes`` are the images of every category, (train, test), and ``tiles`` what a recipe that
+    cuts them makes of them; ``categories`` is empty in a plan made without the data; ``absent``
+    are categories that the study names and the data lacks; ``grown`` are cells that were recorded
+    when the data had fewer images; ``remarks`` is what should be known of the images,
+    ``read`` what a person's own were taken for.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -49,6 +55,7 @@ class Plan:
     grown: tuple[Cell, ...] = ()
     remarks: tuple[Remark, ...] = ()
     read: tuple[str, ...] = ()
+    tiles: Tiles = field(default_factory=dict)
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -64,6 +71,10 @@ class Plan:
     def lacks(self) -> str:
         """Say which of the study's categories the data lacks; empty for none."""
         return f"not in the data: {', '.join(self.absent)}" if self.absent else ""
+
+    def images_of(self, variant: Variant, category: str) -> tuple[int, int]:
+        """Count the images of a category that a variant's method sees, (train, test)."""
+        return self.tiles.get((variant.feature_spec, category), self.sizes[category])
 
     def place(self, cell: Cell) -> Place:
         """Find where the cell's record is or will be."""
@@ -120,7 +131,14 @@ def make_plan(study: Study, settings: Settings) -> Plan:
         remarks=tuple(said),
         read=read,
     )
-    return _checked(plan)
+    return _checked(replace(plan, tiles=_tiles(cells, categories)))
+
+
+def _tiles(cells: Iterable[Cell], categories: Mapping[str, Category]) -> Tiles:
+    """How many tiles the photos of a category are cut into, by the recipes that do."""
+    wanted = {(c.variant.feature_spec, c.category) for c in cells if c.variant.tile_size}
+    cut = {(spec, name): tiled(categories[name], spec) for spec, name in wanted}
+    return {which: (len(c.train), len(c.test)) for which, c in cut.items()}
 
 
 def _known(name: str, has: Sequence[str]) -> str:
@@ -150,6 +168,11 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
     if smoke:
         sizes = {name: (SMOKE_IMAGES, 2 * SMOKE_IMAGES) for name in wanted}
     cells = tuple(study.cells(wanted))
+    if cut := next((c.variant for c in cells if c.variant.tile_size), None):
+        raise InputError(
+            "tile_size: expected --data DIR, as how many tiles there are depends on the photos' "
+            f"sizes; got tile_size={cut.tile_size} without it"
+        )
     return _checked(Plan(study, {}, sizes, dataset, settings.results, cells, absent))
 
 
@@ -169,17 +192,20 @@ def defective_wanted(cells: Iterable[Cell]) -> dict[tuple[FeatureSpec, str], tup
 
 
 def images_to_pass(
-    cells: Iterable[Cell], sizes: Mapping[str, tuple[int, int]]
+    cells: Iterable[Cell], sizes: Mapping[str, tuple[int, int]], tiles: Tiles = NONE
 ) -> dict[tuple[FeatureSpec, str], int]:
     """Count the images, and their copies, that each recipe of features is made of.
 
     Args:
         cells: the runs.
         sizes: images of every category, (train, test).
+        tiles: of recipes that cut the photos.
     """
+    wanted = defective_wanted(cells)
+    seen = {which: tiles.get(which, sizes[which[1]]) for which in wanted}
     return {
-        (spec, name): spec.images(*sizes[name]) + len(kinds) * sizes[name][0]
-        for (spec, name), kinds in defective_wanted(cells).items()
+        (spec, name): spec.images(*seen[spec, name]) + len(kinds) * seen[spec, name][0]
+        for (spec, name), kinds in wanted.items()
     }
 
 
@@ -213,23 +239,36 @@ def _usable(study: Study, categories: Mapping[str, Category]) -> list[Remark]:
     """
     leaks = "refuse" if any(v.leaks == "refuse" for v in study.variants) else "allow"
     needs = {
-        (v.holdout, max(METHODS[v.method].images, v.batch_size if v.drop_last else 0))
+        (
+            v.holdout,
+            max(METHODS[v.method].images, v.batch_size if v.drop_last else 0),
+            v.tile_size,
+            v.tile_overlap,
+        ): v.feature_spec
         for v in study.variants
     }
     said: list[Remark] = []
     for category in categories.values():
         said += check(category, leaks=leaks)
-        for holdout, least in sorted(needs):
-            _enough(category, holdout, least)
+        for (holdout, least, *_), spec in sorted(needs.items(), key=lambda need: need[0]):
+            _enough(category, holdout, least, _fewest_tiles(category, spec))
         _refuse_seen_padding(study, category)
     return said
 
 
-def _enough(category: Category, holdout: float, least: int) -> None:
-    """Refuse a category with fewer images to train on, or with none held out where some are."""
+def _fewest_tiles(category: Category, spec: FeatureSpec) -> int:
+    """Tiles of the training photo with the fewest; 1 where they are not cut."""
+    return min(len(tiles_of([s], spec)) for s in category.train) if spec.tile_size else 1
+
+
+def _enough(category: Category, holdout: float, least: int, each: int) -> None:
+    """Refuse a category with fewer images to train on, or with none held out where some are.
+
+    A photo counts as ``each`` images; it is held out whole.
+    """
     images = len(category.train)
     held, where = round(holdout * images), category.train[0].path.parent
-    if (left := images - held) < least:
+    if (left := (images - held) * each) < least:
         can = " or ".join(name for name, method in METHODS.items() if method.images <= left)
         raise InputError(
             f"{where}: expected at least {least} images of {category.name} to train on; got "
@@ -246,7 +285,8 @@ def _enough(category: Category, holdout: float, least: int) -> None:
 def _refuse_seen_padding(study: Study, category: Category) -> None:
     """Refuse image scores of a method's own where images are padded: it is not told where."""
     for v in study.variants:
-        images = (*category.train, *category.test) if v.image_score == "own" else ()
+        photos = (*category.train, *category.test) if v.image_score == "own" else ()
+        images = tiles_of(photos, v.feature_spec)
         if boxes_of(images, v.image_size, v.resize) is not None:
             method = METHODS[v.method]
             other = ", or another image_score, as max" if method.localises else ""

@@ -26,7 +26,8 @@ from harness.experiment.study import Cell
 from harness.progress import progress
 from harness.run.energies import History, load_energies
 from harness.run.evaluate import evaluate, per_image, truth
-from harness.run.job import listed, now, protocol, save_gallery, selection
+from harness.run.gallery import save_gallery
+from harness.run.job import listed, now, protocol, selection
 from harness.run.machine import environment, git_commit
 from harness.run.plan import Plan
 from harness.run.sweep import Outcome
@@ -124,7 +125,7 @@ def _record(
         schema=SCHEMA,
         data=Data(**category.about()),
         metrics=chosen.metrics,
-        protocol=protocol(variant, before.protocol.resize),
+        protocol=protocol(variant, before.protocol.resize, history),
         selection=selection(variant, chosen),
         epochs=epochs,
         images=listed(category, images),

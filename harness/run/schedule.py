@@ -26,7 +26,12 @@ def epochs_of(variant: Variant, images: int) -> int:
     >>> epochs_of(Variant(epochs=20, batch_size=4, min_steps=240), images=9)
     80
     """
-    return max(variant.epochs, math.ceil(variant.min_steps / _steps(variant, images)))
+    return epochs_in(variant, _steps(variant, images))
+
+
+def epochs_in(variant: Variant, steps: int) -> int:
+    """Count the epochs of a training whose epochs have so many optimiser steps."""
+    return max(variant.epochs, math.ceil(variant.min_steps / steps))
 
 
 def smallest_batch(variant: Variant, images: int) -> int:
@@ -88,7 +93,7 @@ def factor_of(variant: Variant, images: int) -> Callable[[int], float]:
     [0.25, 0.5, 1.0, 1.0]
     """
     per_epoch = steps_of(variant, images)
-    epochs = max(variant.epochs, math.ceil(variant.min_steps / per_epoch))
+    epochs = epochs_in(variant, per_epoch)
     warmup, total = variant.warmup_epochs * per_epoch, epochs * per_epoch
     warmup = variant.warmup_steps or warmup
     schedule = SCHEDULES[variant.schedule]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.data.tiles import tiled
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.record import read_at, read_record, read_records, write_failure
@@ -71,7 +72,7 @@ def run_study(
     if not missing:
         return outcome
     for cell in missing:
-        check_batches(cell.variant, plan.sizes[cell.category][0])
+        check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     settings = settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
     settings = replace(settings, jobs=_parallel(plan, missing, settings, say))
@@ -101,7 +102,7 @@ def run_study(
 def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -> int:
     """How many runs go side by side; where they do not fit into the memory, says so."""
     records = read_records(plan.results, damaged=lambda error: None)
-    memory = study_memory(cells, plan.sizes, records, device=settings.device)
+    memory = study_memory(cells, plan.sizes, records, device=settings.device, tiles=plan.tiles)
     parallel, warning = fitting_runs(settings, max(memory.values()))
     if warning:
         say(warning)
@@ -151,7 +152,8 @@ def _costs(
     most KEPT: all banks are in memory at once. A record says how many.
     """
     variants = list(dict.fromkeys(c.variant for c in cells))
-    kept = min(KEPT, max(train for train, _ in plan.sizes.values()))
+    sizes = [*plan.sizes.values(), *plan.tiles.values()]
+    kept = min(KEPT, max(train for train, _ in sizes))
     costs = {v.digest: measure(v, kept) for v in variants}
     if not settings.speed:
         return costs
@@ -164,7 +166,7 @@ def _fitting(
     plan: Plan, cells: Sequence[Cell], extractors: Extractors, limit: int
 ) -> Iterator[list[str]]:
     """Categories in groups whose features fit into the cache together; one at the least."""
-    images = images_to_pass(cells, plan.sizes)
+    images = images_to_pass(cells, plan.sizes, plan.tiles)
     group: list[str] = []
     total = 0
     for name in dict.fromkeys(c.category for c in cells):
@@ -193,21 +195,16 @@ def _features(
         for spec, name in wanted
     }
     cache.evict(keep=[k.digest for k in keys.values()])
-    total = sum(images_to_pass(cells, plan.sizes).values())
+    total = sum(images_to_pass(cells, plan.sizes, plan.tiles).values())
     with progress("features", total, unit="images") as bar:
         for (spec, name), key in keys.items():
             bar.note(f"{name} × {spec.backbone}")
-            cache.ensure(
-                key,
-                extractors[spec],
-                plan.categories[name],
-                device=settings.device,
-                progress=bar.advance,
-            )
+            shown, device = tiled(plan.categories[name], spec), settings.device
+            cache.ensure(key, extractors[spec], shown, device=device, progress=bar.advance)
             for kind in wanted[spec, name]:
                 ensure_defective(
-                    *(cache, key, kind, extractors[spec], plan.categories[name]),
-                    device=settings.device,
+                    *(cache, key, kind, extractors[spec], shown),
+                    device=device,
                     progress=bar.advance,
                 )
     cache.evict(keep=[k.digest for k in keys.values()])
@@ -278,11 +275,11 @@ def _name(job: Job, plan: Plan) -> str:
 
 
 def _epochs(job: Job) -> int:
-    return epochs_of(job.variant, len(job.category.train))
+    return epochs_of(job.variant, len(job.shown.train))
 
 
 def _epoch_work(job: Job) -> int:
-    return job.cost.macs.training * len(job.category.train)
+    return job.cost.macs.training * len(job.shown.train)
 
 
 def _headline(plan: Plan, missing: int) -> str:

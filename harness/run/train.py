@@ -1,7 +1,7 @@
 """The shared training core, for every variant of every method."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.frame import Boxes
+from harness.data.tiles import Photos
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
@@ -19,7 +20,7 @@ from harness.run.averaging import WeightAverage
 from harness.run.energies import History
 from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
-from harness.run.schedule import epochs_of, factor_of, is_due, steps_of
+from harness.run.schedule import epochs_in, factor_of, is_due, steps_of
 from harness.run.turns import Turns
 from harness.run.watch import REMEDY, Watch, losses_of
 
@@ -47,6 +48,8 @@ def train(
     defective: DefectiveCopies | None = None,
     good_boxes: Boxes = None,
     test_boxes: Boxes = None,
+    tiles: Sequence[int] = (),
+    photos: Photos | None = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -66,6 +69,8 @@ def train(
         defective: copies of all good images; those of the held-out ones are scored too.
         good_boxes: where the input shows each good image, if not everywhere; it is learnt whole.
         test_boxes: where it shows each test image.
+        tiles: of each good photo, where the good images are tiles: a photo is held out whole.
+        photos: whose tiles the test images are, if they are tiles.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
@@ -74,14 +79,14 @@ def train(
     history = History() if history is None else history
     watch = Watch(
         variant, device, history, good, test, turned, defective,
-        good_boxes=good_boxes, test_boxes=test_boxes,
+        good_boxes=good_boxes, test_boxes=test_boxes, photos=photos,
     )  # fmt: skip
     if not model.trained:
         _finite(good)
         watch.look(model, 1)
         progress(1, math.nan)
         return history
-    _train(model, watch, augmented, seed, progress, enough)
+    _train(model, watch, augmented, tiles, seed, progress, enough)
     return history
 
 
@@ -89,6 +94,7 @@ def _train(
     model: Method,
     watch: Watch,
     augmented: Arrays,
+    tiles: Sequence[int],
     seed: int,
     progress: Callable[[int, float], object],
     enough: Callable[[History], bool],
@@ -96,12 +102,12 @@ def _train(
     """Epoch after epoch, by gradient."""
     variant, device, history, good = watch.variant, watch.device, watch.history, watch.good
     generator = torch.Generator().manual_seed(seed)
-    kept, watch.held = split(len(good[0]), variant.holdout, generator)
+    kept, watch.held = split(len(tiles) or len(good[0]), variant.holdout, generator, tiles)
     watch.kept, used = kept, _used(len(kept), variant)
     optimiser, schedule = _ready(model, good, kept, used, variant, device)
     average = WeightAverage(model, optimiser, variant.ema)
     noise = FeatureNoise(variant.feature_noise, seed)
-    epochs = epochs_of(variant, len(good[0]))
+    epochs = epochs_in(variant, steps_of(variant, used))
     source, drawn = one_copy_each(augmented, good, seed)
     for epoch in range(1, epochs + 1):
         order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
@@ -182,11 +188,16 @@ def _ready(
 
 
 def split(
-    images: int, holdout: float, generator: torch.Generator
+    images: int, holdout: float, generator: torch.Generator, tiles: Sequence[int] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose the rows to train on and those held out, none where the share is 0.
 
-    The generator is the training's, by its seed, and this is what it draws first.
+    The generator is the training's, by its seed, and this is what it draws first. Where images
+    are photos cut into so many tiles each, the rows are of tiles, those of a photo on one side.
+
+    >>> kept, held = split(3, 0.4, torch.Generator().manual_seed(0), tiles=(2, 2, 2))
+    >>> len(kept), set(held.tolist()) in ({0, 1}, {2, 3}, {4, 5})
+    (4, True)
     """
     rows = torch.randperm(images, generator=generator).numpy()
     held = round(holdout * images)
@@ -195,7 +206,11 @@ def split(
             f"holdout: expected a share that leaves images on both sides; got {holdout} of "
             f"{images} images"
         )
-    return rows[held:], rows[:held]
+    if not tiles:
+        return rows[held:], rows[:held]
+    order = torch.randperm(sum(tiles), generator=generator).numpy()
+    out = np.isin(np.repeat(np.arange(images), tiles)[order], rows[:held])
+    return order[~out], order[out]
 
 
 def _used(images: int, variant: Variant) -> int:

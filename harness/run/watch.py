@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.frame import Boxes
+from harness.data.tiles import Photos
 from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
@@ -44,6 +45,7 @@ class Watch:
         held: those that are not.
         good_boxes: where the input shows each good image, if not everywhere.
         test_boxes: where it shows each test image.
+        photos: whose tiles the test images are, if they are tiles.
 
     >>> Watch(Variant(), "cpu", History(), good=(), test=()).held.tolist()
     []
@@ -60,6 +62,7 @@ class Watch:
     held: Rows = field(default_factory=NOBODY.copy)
     good_boxes: Boxes = None
     test_boxes: Boxes = None
+    photos: Photos | None = None
 
     def look(self, model: Method, epoch: int) -> None:
         """Score the test images, and the good ones, those trained on and those held out.
@@ -73,6 +76,7 @@ class Watch:
         energies = self.history.energies
         if not energies:
             energies.save_boxes(self.test_boxes)
+            energies.save_photos(self.photos)
         energies.save(epoch, self._finite(model, epoch, self.test))
         if self.turned:
             part = energies.part("turned")

@@ -1,14 +1,16 @@
 """A variant's score rule: from what a method says to maps and image scores."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from harness.data.frame import Box, Boxes
+from harness.data.tiles import Photos
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
+from harness.score.blend import joined
 from harness.score.images import image_scores
 from harness.score.maps import anomaly_maps, count_saturated
 from harness.score.reference import Reference
@@ -17,17 +19,24 @@ CHUNK = 16  # images whose maps are made together: bounds memory, whatever the c
 
 
 def score(
-    variant: Variant, energies: Energies, reference: Reference | None = None, boxes: Boxes = None
+    variant: Variant,
+    energies: Energies,
+    reference: Reference | None = None,
+    boxes: Boxes = None,
+    photos: Photos | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Make anomaly maps (N, H, W) and image scores (N,) by the variant's score rule.
 
-    There are no maps from a method that does not localise. Around an image's box its map is nan.
+    There are no maps from a method that does not localise. Around an image's box its map is nan;
+    so it is around a photo's that was cut into tiles, in a frame that has room for all.
     """
-    maps, scores = zip(*score_in_chunks(variant, [energies], reference, boxes), strict=True)
+    chunks = score_in_chunks(variant, [energies], reference, boxes, photos)
+    maps, scores = zip(*chunks, strict=True)
     if maps[0] is None:
         return None, torch.cat(scores)
-    if boxes is not None:
-        whole, rows = maps[0].new_full((len(boxes), *variant.shape), torch.nan), iter(boxes)
+    shown, frame = (photos.boxes, photos.frame) if photos else (boxes, variant.shape)
+    if shown is not None:
+        whole, rows = maps[0].new_full((len(shown), *frame), torch.nan), iter(shown)
         for placed, one in zip(whole, (m for some in maps for m in some), strict=True):
             box = next(rows)
             placed[box.rows, box.columns] = one
@@ -40,17 +49,50 @@ def score_in_chunks(
     energies: Iterable[Energies],
     reference: Reference | None = None,
     boxes: Boxes = None,
+    photos: Photos | None = None,
+    regions: Sequence[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Yield the maps and scores of :func:`score`, of CHUNK images and the rest of each part.
 
     Where images have boxes, a chunk is of successive ones with the same box, and its maps are
     those of the box alone.
 
+    Args:
+        variant: its score rule.
+        energies: of images, or of photos' tiles, in parts.
+        reference: where the rule reads one.
+        boxes: where each input shows its image.
+        photos: whose tiles the images are: then every chunk is one photo, its map joined.
+        regions: of every map, (H, W) bool, what the image score is made of; None: all.
+
     >>> from harness.experiment.variant import Variant
     >>> parts = [Energies([(torch.zeros(40, 2, 2), torch.zeros(40, 2, 2))])]
     >>> [maps.shape[0] for maps, _ in score_in_chunks(Variant(image_size=64), parts)]
     [16, 16, 8]
     """
+    looked = _looked(variant, energies, reference, boxes)
+    start = 0
+    for maps, own in joined(looked, photos) if photos else looked:
+        if own is None:
+            inside = regions[start : start + len(maps[0])] if regions is not None else None
+            own = _judged(variant, maps[-1], inside)
+        start += len(own)
+        yield maps[0] if maps else None, own
+
+
+def _judged(variant: Variant, maps: Tensor, regions: Sequence[Tensor] | None) -> Tensor:
+    """Image scores (B,) of maps (B, h, w): of all their pixels, or of these."""
+    rule = {name: getattr(variant, name) for name in ("image_score", "top_k", "image_centring")}
+    if regions is None:
+        return image_scores(maps, **rule)
+    parts = [one[region][None, None] for one, region in zip(maps, regions, strict=True)]
+    return torch.cat([image_scores(part, **rule) for part in parts])
+
+
+def _looked(
+    variant: Variant, energies: Iterable[Energies], reference: Reference | None, boxes: Boxes
+) -> Iterator[tuple[list[Tensor], Tensor | None]]:
+    """Chunks of images: their maps, those of the scores if they are others, and own scores."""
     before = 0
     for part in energies:
         for start in range(0, len(part), CHUNK):
@@ -58,7 +100,7 @@ def score_in_chunks(
             first = 0
             for box, count in _runs(boxes, before + start, len(some)):
                 rows = some.rows(slice(first, first := first + count))
-                yield score_together(variant, rows, reference, box)
+                yield _look(variant, rows, reference, box)
         before += len(part)
 
 
@@ -82,22 +124,17 @@ def score_together(
     >>> score_together(Variant(image_size=64), energies)[0].shape
     torch.Size([2, 64, 64])
     """
+    maps, own = _look(variant, energies, reference, box)
+    return maps[0] if maps else None, _judged(variant, maps[-1], None) if own is None else own
+
+
+def _look(
+    variant: Variant, energies: Energies, reference: Reference | None, box: Box | None
+) -> tuple[list[Tensor], Tensor | None]:
     own = energies.images if variant.image_score == "own" else None
-    if not energies.taps:
-        assert own is not None, "a method without maps has image scores of its own"
-        return None, own
-    rule, images = _rules(variant)
-    maps = _maps(variant, energies, reference, rule, box)
-    if own is not None:
-        return maps, own
-    judged = maps if images == rule else _maps(variant, energies, reference, images, box)
-    scores = image_scores(
-        judged,
-        image_score=variant.image_score,
-        top_k=variant.top_k,
-        image_centring=variant.image_centring,
-    )
-    return maps, scores
+    assert energies.taps or own is not None, "a method without maps has scores of its own"
+    rules = _rules(variant)[: 1 if own is not None else 2] if energies.taps else ()
+    return [_maps(variant, energies, reference, r, box) for r in dict.fromkeys(rules)], own
 
 
 def _rules(variant: Variant) -> tuple[tuple[str, str], tuple[str, str]]:

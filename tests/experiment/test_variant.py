@@ -51,13 +51,14 @@ def test_digest_depends_on_every_field():
         "adam_epsilon": 1e-4, "warmup_steps": 5, "eval_steps": 5, "ema": 0.9,
         "feature_noise": 0.1, "zero_last": True, "subnet_norm": "layer",
         "base": "learned", "base_learning_rate": 0.1, "base_every": 5, "position_channels": 8,
-        "validation": "synthetic",
+        "validation": "synthetic", "tile_size": 64, "tile_overlap": 0.5,
     }  # fmt: skip
     assert {"method", *other} == set(FIELDS)
     made = {name: {name: value} for name, value in other.items()}
     made["patience"] |= {"epoch_selection": "best-on-test", "eval_every": 1}
     made["tap_reference"] |= {"holdout": 0.2}
     made["validation"] |= {"holdout": 0.1}
+    made["tile_overlap"] |= {"tile_size": 64}
     bases = {method: Variant().replace(method=method) for method in METHODS}
     digests = {base.digest for base in bases.values()}
     for name, changes in made.items():
@@ -86,6 +87,13 @@ def test_digest_depends_on_every_field():
         ({"top_k": 0}, r"top_k: expected a share in \(0, 1\]; got 0"),
         ({"feature_pooling": 2}, "feature_pooling: expected an odd size, as 3, or 0"),
         ({"test_turns": 1}, "test_turns: expected a number of at least 2, or 0 for none; got 1"),
+        ({"tile_size": 15}, "tile_size: expected a side of at least 16, or 0 for none; got 15"),
+        ({"tile_overlap": 1.0}, r"tile_overlap: expected a share in \[0, 0.9\]; got 1.0"),
+        (
+            {"tile_size": 64, "resize": "crop"},
+            "resize: expected square or pad beside tile_size; got crop",
+        ),
+        ({"tile_size": 64, "test_turns": 4}, "test_turns: expected 0 beside tile_size; got 4"),
         ({"feature_pooling": -1}, "feature_pooling: expected an odd size, as 3, or 0"),
         ({"taps": (3, 1)}, "taps: expected strictly increasing"),
         ({"taps": (-1,)}, "taps: expected strictly increasing"),

@@ -72,6 +72,8 @@ Turns = Annotated[int, Rule("a number of at least 2, or 0 for none", lambda v: v
 Window = Annotated[
     int, Rule("an odd size, as 3, or 0 for none", lambda v: v == 0 or (v > 0 and v % 2 == 1))
 ]
+Tile = Annotated[int, Rule("a side of at least 16, or 0 for none", lambda v: v == 0 or v >= 16)]
+Overlap = Annotated[float, Rule("a share in [0, 0.9]", lambda v: 0 <= v <= 0.9)]
 Kernels = Annotated[
     tuple[int, ...],
     Rule("odd sizes, as in (3, 1)", lambda v: bool(v) and all(k > 0 and k % 2 for k in v)),

@@ -7,9 +7,11 @@ from harness.experiment.fields.declare import (
     Count,
     Factor,
     InputSize,
+    Overlap,
     Positive,
     Tagged,
     Taps,
+    Tile,
     Turns,
     Window,
     feature,
@@ -47,6 +49,13 @@ class Features:
         "of it, then the centre; pad: in proportion and whole, mirrored around. The method "
         "learns from what is mirrored too; no score or metric sees it",
     )
+    tile_size: Tile = feature(
+        0,
+        "photos are cut into tiles of this side, pixels of the photo; each is an image to the "
+        "method, while scores, maps and figures are of photos. For large photos with small "
+        "defects; 0: none",
+    )
+    tile_overlap: Overlap = feature(0.25, "share of a tile that its neighbour shows too")
     views: Count = own(
         0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
     )

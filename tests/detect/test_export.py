@@ -15,8 +15,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from harness.cli import main as cli
 from harness.detect import export as exports
-from harness.detect.detector import Calibration, Detector, DetectorFile, Levels
+from harness.detect.detector import Detector
 from harness.detect.export import IN_ONNX, Whole, export, kth_value, probe, search
+from harness.detect.parts import Calibration, DetectorFile, Levels
 from harness.errors import InputError, RunFailed
 from harness.experiment.record import Data, Weights
 from harness.experiment.variant import Variant

@@ -63,8 +63,9 @@ def test_any_change_is_another_entry(loaded, category):
     key = key_of(loaded, category)
     recipe = {
         "backbone": "x", "weights": "random", "taps": (1,), "image_size": 32, "dtype": "float16",
-        "resize": "crop", "views": 4, "pooling": 3, "test_turns": 8,
+        "resize": "crop", "views": 4, "pooling": 3, "test_turns": 8, "tile_size": 64,
     }  # fmt: skip
+    tiles = {"tile_overlap": 0.5}
     changes = {
         "weights_sha256": "x", "mean": (0.0,), "std": (1.0,), "dataset": "x", "category": "x",
         "data_digest": "x", "arithmetic": "cuda tf32",
@@ -72,14 +73,16 @@ def test_any_change_is_another_entry(loaded, category):
     copies = {
         "augmentation": "paper", "augmentation_degrees": 5.0, "augmentation_copies": 4,
     }  # fmt: skip
-    assert {*recipe, *copies} == set(FeatureSpec.__dataclass_fields__)
+    assert {*recipe, *copies, *tiles} == set(FeatureSpec.__dataclass_fields__)
     assert {"spec", *changes} == set(FeatureKey.__dataclass_fields__)
     digests = {replace(key, **{k: v}).digest for k, v in changes.items()}
     digests |= {replace(key, spec=replace(SPEC, **{k: v})).digest for k, v in recipe.items()}
     flips = replace(SPEC, augmentation="flips")
     digests |= {replace(key, spec=replace(flips, **{k: v})).digest for k, v in copies.items()}
+    cut = replace(SPEC, tile_size=64)
+    digests |= {replace(key, spec=replace(cut, **{k: v})).digest for k, v in tiles.items()}
     digests |= {key.digest, replace(key, spec=flips).digest}
-    assert len(digests) == len(changes) + len(recipe) + len(copies) + 2
+    assert len(digests) == len(changes) + len(recipe) + len(copies) + len(tiles) + 2
 
 
 def test_features_of_another_arithmetic_are_not_taken_up(tmp_path, loaded, category):

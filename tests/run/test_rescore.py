@@ -9,7 +9,7 @@ from tiny import Here
 
 from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.study import one_factor
-from harness.run import job
+from harness.run import learn
 from harness.run.energies import load_energies, writing_energies
 from harness.run.plan import make_plan
 from harness.run.rescore import rescore_study
@@ -27,7 +27,7 @@ def recorded(study, settings, monkeypatch):
     settings = replace(settings, categories=("left",), speed=False)
     study = replace(study, vary=({},))
     run_study(make_plan(study, settings), settings, quiet, executor=Here())
-    monkeypatch.setattr(job, "train", None)
+    monkeypatch.setattr(learn, "train", None)
     return study, settings
 
 

@@ -30,7 +30,7 @@ from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies
 from harness.report import sentences, tables
 from harness.report.selection import Selection
-from harness.run import job, sweep
+from harness.run import job, learn, sweep
 from harness.run.energies import History, SavedEnergies
 from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
@@ -100,8 +100,10 @@ def test_a_whole_study(study, settings):
 
 def test_a_training_on_augmented_copies(study, settings, in_process, monkeypatch):
     trained = []
-    original = job.train
-    monkeypatch.setattr(job, "train", lambda *a, **k: trained.append((a, k)) or original(*a, **k))
+    original = learn.train
+    monkeypatch.setattr(
+        learn, "train", lambda *a, **k: trained.append((a, k)) or original(*a, **k)
+    )
     base = TINY.replace(augmentation="flips", augmentation_copies=2)
     flips = replace(study, bases={"flips": base, "plain": TINY}, vary=({},), seeds=(0,))
     settings = replace(settings, categories=("left",), speed=False)
@@ -147,9 +149,9 @@ def test_image_scores_are_means_over_turned_copies(study, settings, in_process, 
 
 def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):
     fits = []
-    original = job.train
+    original = learn.train
     monkeypatch.setattr(
-        job, "train", lambda *a, **k: fits.append(k["variant"]) or original(*a, **k)
+        learn, "train", lambda *a, **k: fits.append(k["variant"]) or original(*a, **k)
     )
     run_study(make_plan(study, settings), settings, quiet)
     assert len(fits) == 2 * 2 * 2  # two of the three variants, two categories, two seeds
@@ -573,7 +575,7 @@ def test_features_speeds_and_trainings_are_true_float32(study, settings, in_proc
         return spying
 
     module = torch.backends.cudnn
-    for where, name in ((sweep, "measure_speeds"), (FeatureCache, "ensure"), (job, "train")):
+    for where, name in ((sweep, "measure_speeds"), (FeatureCache, "ensure"), (learn, "train")):
         monkeypatch.setattr(where, name, spy(name, getattr(where, name)))
     there = replace(settings, categories=("left",))
     with arithmetic_inside(tf32=True):

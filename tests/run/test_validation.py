@@ -13,7 +13,7 @@ from harness.experiment.settings import Settings
 from harness.experiment.study import Study
 from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies
-from harness.run import job
+from harness.run import learn
 from harness.run.energies import History, load_energies
 from harness.run.evaluate import evaluate_epoch
 from harness.run.plan import images_to_pass, make_plan
@@ -109,7 +109,7 @@ def test_other_score_rules_are_validated_without_training(surfaces, tmp_path, mo
     rules = ({}, {"smoothing": 2.0}, {"epoch_selection": "label-free", "smoothing": 2.0})
     wider = make_plan(replace(plan.study, vary=rules), settings)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "train", None)
+        patch.setattr(learn, "train", None)
         assert rescore_study(wider, settings, lambda text: None).recorded == 3
     elsewhere = replace(settings, results=tmp_path)
     run = make_plan(wider.study, elsewhere)

@@ -128,12 +128,13 @@ class Detector:
         self.threshold: Threshold | None = None
         self.pixel_threshold: Threshold | None = None
         if asked is None:
-            if false_alarms or pixels:
+            if false_alarms is not None or pixels is not None:
                 raise InputError("--false-alarms: expected a calibrated detector; got one without")
             return
-        self.threshold = image_threshold(levels.scores, false_alarms or asked.false_alarms)
+        rate = asked.false_alarms if false_alarms is None else false_alarms
+        self.threshold = image_threshold(levels.scores, rate)
         if len(levels.values):
-            rate = pixels or asked.pixel_false_alarms
+            rate = asked.pixel_false_alarms if pixels is None else pixels
             self.pixel_threshold = pixel_threshold(
                 levels.shares, levels.values, rate, len(levels.scores)
             )

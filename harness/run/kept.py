@@ -112,9 +112,10 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
     Raises:
         InputError: they are not this model's.
     """
+    modules = dict(model.named_modules())
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
-        module = dict(model.named_modules()).get(owner)
+        module = modules.get(owner)
         if module is not None and leaf in module._buffers:
             module.register_buffer(leaf, torch.empty_like(tensor))
     try:

@@ -75,6 +75,9 @@ def test_its_scores_are_the_records(name, bolts, tmp_path):
     card = again.about.calibration
     assert card.images == (2 if variant.holdout else 4)
     assert again.threshold.value == detector.threshold.value
+    for rates in ({"false_alarms": 0.0}, {"pixels": 0.0}):  # no rate is not the rate as it comes
+        with pytest.raises(InputError, match="expected a share between 0 and 1"):
+            again.set_rates(**rates)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fastflow"])

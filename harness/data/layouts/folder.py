@@ -3,7 +3,7 @@
 The good images lie in ``train/good``, ``train``, ``good`` or else in the folder itself; those with
 a defect in ``test/<defect>/``, or in ``<defect>/`` beside ``good/``; masks in ``ground_truth/`` or
 beside their images (:mod:`harness.data.reading`). Without good test images, about every fifth good
-image is one, by a hash of its name, so that photos that are added later move none
+image is one, by a hash of its path, so that photos that are added later move none
 (:func:`harness.data.folders.held_out`).
 """
 

@@ -57,7 +57,15 @@ def parity(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
-    session.run("pytest", "-n", "auto", "--cov", "--cov-report=term", *session.posargs)
+    options = ("-n", "auto", "-m", "not long", "--cov", "--cov-report=term")
+    session.run("pytest", *options, *session.posargs)
+
+
+@nox.session(default=False)
+def long(session: nox.Session) -> None:
+    """Run the tests that take minutes, in the environment of `tests`: -- [pytest options]."""
+    install(session)
+    session.run("pytest", "-n", "auto", "-m", "long", *session.posargs)
 
 
 @nox.session(default=False, python=PYTHONS)

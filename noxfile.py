@@ -75,6 +75,13 @@ def pythons(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Disturb real starts in every way and write docs/reliability.md's table: -- [KIND ...]."""
+    install(session)
+    session.run("python", "-m", "faults", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types."""

@@ -1,0 +1,159 @@
+"""Starts of the harness as a person makes them: processes that are disturbed from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STUDY = """\
+from harness.experiment.study import Study, one_factor
+from harness.experiment.variant import Variant
+
+STUDY = Study(
+    name="faulty", asks="Does a fault change a figure?", dataset="mvtec_ad", seeds=(0,),
+    bases={"base": Variant(
+        backbone="tf_efficientnet_lite0.pypi_in1k", image_size=64, taps=(1, 2), flow_steps=2,
+        kernels=(3, 1), epochs=8, batch_size=4, eval_every=2,
+    )},
+    vary=one_factor(kernels=((3, 3),), smoothing=(1.0,)),
+)
+"""
+ENDING = 20.0  # seconds in which every process of a start has to be gone
+VARYING = ("measured", "environment")  # blocks of a record that say when and where it was made
+
+
+@dataclass
+class Start:
+    """One start on a folder of results, with what it says in a file."""
+
+    process: subprocess.Popen
+    said: Path
+    mark: str
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def text(self):
+        return self.said.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def phase(self):
+        """What it was doing, by the last line of its progress."""
+        lines = [s.split()[0] for s in self.text.splitlines() if s.split()]
+        found = [s for s in lines if s in ("features:", "training", "report:")]
+        if "backbone passes:" in self.text:
+            return "reporting" if "variant" in lines else "scoring and tables"
+        return {"features:": "features", "training": "training"}.get(
+            found[-1] if found else "", "starting"
+        )
+
+    def wait(self, seconds=600.0):
+        """Its exit code; None: it did not end in time."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def family(self):
+        """Every process that it or its children started and that still runs."""
+        return [pid for pid in pids() if self.mark in environment(pid)]
+
+    def orphans(self):
+        """Those that are still there some time after its end; they are killed then."""
+        until = time.monotonic() + ENDING
+        while (there := self.family()) and time.monotonic() < until:
+            time.sleep(0.1)
+        for pid in there:
+            send(pid, signal.SIGKILL)
+        return len(there)
+
+
+def start(folder, results="results", *options, before=(), environ=None):
+    """Start the study in ``folder``; it has a session of its own, so that no signal reaches us."""
+    mark = f"HARNESS_FAULT={uuid.uuid4().hex}"
+    scratch = folder / "tmp"
+    scratch.mkdir(exist_ok=True)
+    said = folder / f"{mark[-8:]}.txt"
+    command = [
+        *before, sys.executable, "-m", "harness", "run", "faulty.py", "--data", "data",
+        "--no-speed", "--results", str(results), *options,
+    ]  # fmt: skip
+    name, _, value = mark.partition("=")
+    given = {
+        **os.environ, name: value, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1", "COLUMNS": "200", **(environ or {}),
+    }  # fmt: skip
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=given, stdin=subprocess.DEVNULL, stdout=out,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    return Start(process, said, mark)
+
+
+def pids():
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()]
+
+
+def environment(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return "" if state == "Z" else Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def send(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def files(results):
+    """Every file of a folder of results that outlives a start, but for pages."""
+    return {
+        p.relative_to(results).as_posix()
+        for p in results.rglob("*")
+        if p.is_file() and not p.is_relative_to(results / "reports")
+    }
+
+
+def leftovers(folder, results):
+    """Temporary files of whatever kind, below the results and in TMPDIR."""
+    kinds = (".tmp", ".checkpoint", ".part")
+    below = [p for p in results.rglob("*") if p.name.endswith(kinds)]
+    claims = [p for p in (results / "claims").rglob("*") if p.is_file()]
+    return below + claims + list((folder / "tmp").iterdir())
+
+
+def content(record):
+    """What a record says, without when and where."""
+    said = json.loads(record.read_text())
+    return {k: v for k, v in said.items() if k not in VARYING}
+
+
+def records(results):
+    """Path → content of every record; None: it can't be read."""
+    found = {}
+    for path in sorted((results / "runs").glob("*/*/*/seed-*.json")):
+        if path.name.endswith(".failed.json"):
+            continue
+        try:
+            found[path.relative_to(results).as_posix()] = content(path)
+        except (ValueError, OSError):
+            found[path.relative_to(results).as_posix()] = None
+    return found
+
+
+def trainings(results):
+    """Path → when it was made, of every training's energies."""
+    return {
+        p.relative_to(results).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns)
+        for p in (results / "runs").glob("*/*/*/seed-*.npz")
+        if "gallery" not in p.name
+    }

@@ -124,7 +124,7 @@ def one_of_two_killed(ground, tally, times):
 
 
 def damaged(change):
-    """A file of a finished study is changed, one of each kind in turn: it is made anew, or named."""
+    """A file of a finished study is changed, each kind in turn: it is made anew, or named."""
 
     def fault(ground, tally, times):
         for i in range(times):
@@ -198,7 +198,7 @@ def few_descriptors(ground, tally, times):
 
 
 def vanished_data(ground, tally, times):
-    """The data set's folder disappears at a random moment, and is there again at the next start."""
+    """The data set disappears at a random moment, and is there again at the next start."""
     data, away = ground.folder / "data", ground.folder / "away"
     for _ in range(times):
         results = ground.fresh()

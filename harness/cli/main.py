@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 import harness
-from harness.cli import data, detector, machine, paper, studies
+from harness.cli import data, detector, machine, merge, paper, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, settle
 from harness.errors import InputError
@@ -61,6 +61,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "get data": {"data list": data.list_releases, "data fetch": data.fetch},
     "keep house": {
         "accept": paper.accept,
+        "merge": merge.merge,
         "cache": machine.cache,
         "completion": machine.completion,
     },

@@ -1,0 +1,32 @@
+"""The command that joins folders of results. Heavy imports happen inside it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.cli.options import Json, argument, option
+from harness.errors import InputError, warn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(Json):
+    """Hold which folders are joined, and where."""
+
+    folders: list[Path] = argument(
+        "folders of results, as shards left them", metavar="DIR", nargs="+", action="store"
+    )
+    into: Path = option("--into", "default: results", Path("results"), metavar="DIR")
+
+
+def merge(options: Merge) -> int:
+    """Join folders of results, as shards on several machines leave them."""
+    from harness.run.merge import merge
+
+    merged = merge(options.folders, options.into)
+    for what in merged.damaged:
+        warn(InputError(what))
+    if options.json:
+        print(json.dumps(asdict(merged), indent=1))
+    else:
+        print(f"{options.into}: {merged.copied} runs copied, {merged.same} were there")
+    return int(bool(merged.damaged))

@@ -3,15 +3,44 @@
 import atexit
 import csv
 import os
+import re
+import secrets
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import InputError, unknown
+
+TEMPORARY = re.compile(r"\.([0-9a-f]{16})-[0-9a-f]{8}\.tmp$")
+_token: list[str] = []  # this start's, once it is drawn or given
+
+
+def token() -> str:
+    """Name this start of the harness: 16 hexadecimal digits, drawn at random.
+
+    A process id would not do: containers and machines that share a folder have the same ones.
+    """
+    if not _token:
+        _token.append(secrets.token_hex(8))
+    return _token[0]
+
+
+def sign_as(start: str) -> None:
+    """Let what this process writes be known as that of a start, whose worker it is."""
+    _token[:] = [start]
+
+
+def temporary(path: Path) -> Path:
+    """Name what is written beside ``path`` until it is whole, never twice the same.
+
+    >>> found = TEMPORARY.search(temporary(Path("seed-0.json")).name)
+    >>> found is not None and found[1] == token()
+    True
+    """
+    return path.with_name(f".{path.name}.{token()}-{secrets.token_hex(4)}.tmp")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -25,17 +54,17 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` to write, which is then seen there whole.
 
     Nothing is seen, and nothing is left, where it raises inside; what a kill leaves is found by
-    :func:`remove_leftovers`.
+    :mod:`harness.claims`, by the start's token in its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
+    written = temporary(path)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
+        yield written
+        with written.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        written.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        written.unlink(missing_ok=True)
 
 
 def home() -> Path:
@@ -105,28 +134,3 @@ def read_table(
                 "values that hold a comma"
             )
     return {n: {c: row.get(c, "").strip() for c in columns} for n, row in rows.items()}
-
-
-def remove_leftovers(results: Path) -> int:
-    """Remove what killed processes were writing below ``results``; returns how many files."""
-    leftovers = [p for p in (results / "runs").glob("*/*/*/.*.tmp") if not _writing(p)]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
-
-
-def is_alive(process: int) -> bool:
-    """Tell whether a process of this number runs on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _writing(temporary: Path) -> bool:
-    """Whether the process that a temporary file is named after still runs."""
-    number = temporary.name.split(".")[-2:-1]
-    return bool(number) and number[0].isdecimal() and is_alive(int(number[0]))

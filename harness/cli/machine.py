@@ -3,11 +3,14 @@
 import argparse
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cli import options
 from harness.experiment.feature_spec import shape_of
 from harness.studies import STUDIES
+
+if TYPE_CHECKING:
+    from harness.features.cache import FeatureCache
 
 # What shells are told beside what they find in the parser; {studies}: names.
 PREAMBLE = {
@@ -53,9 +56,7 @@ def cache(options: options.Cache) -> int:
         for folder, meta, size in cache.entries()
     ]
     if options.clear:
-        freed = cache.clear()
-        print(f"cleared {len(entries)} entries, {freed / 2**20:.1f} MiB")
-        return 0
+        return _clear(cache)
     if options.json:
         print(json.dumps(entries, indent=1))
         return 0
@@ -67,6 +68,24 @@ def cache(options: options.Cache) -> int:
         )
     total = sum(e["bytes"] for e in entries)
     print(f"{len(entries)} entries, {total / 2**20:.1f} MiB below {cache.folder}")
+    return 0
+
+
+def _clear(cache: "FeatureCache") -> int:
+    """Remove what no start uses; the rest is named, with who uses it."""
+    if not cache.folder.is_dir():
+        print("cleared 0 entries, 0.0 MiB")
+        return 0
+    with cache.claims as claims:
+        before = len(cache.entries())
+        freed = cache.clear()
+        kept = cache.entries()
+        print(f"cleared {before - len(kept)} entries, {freed / 2**20:.1f} MiB")
+        for folder, meta, _ in kept:
+            holders = [claims.signs.read(token) for token in claims.users(folder.name)]
+            who = "; ".join(f"{h.study} ({h.where})" for h in holders if h) or "another start"
+            key = meta["key"]
+            print(f"kept {folder.name}, {key['dataset']}/{key['category']}: in use by {who}")
     return 0
 
 

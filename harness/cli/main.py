@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 import harness
-from harness.cli import data, detector, machine, merge, paper, studies
+from harness.cli import data, detector, machine, merge, paper, status, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, settle
 from harness.errors import InputError
@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "list": studies.list_studies,
         "fields": studies.fields,
         "plan": studies.plan,
+        "status": status.status,
         "doctor": machine.doctor,
     },
     "run": {"run": studies.run, "rescore": studies.rescore, "new": studies.new},

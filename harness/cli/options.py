@@ -244,6 +244,14 @@ class Report(Settings, Data, Results, Machine, Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Status(Settings, Results, Json):
+    """Hold which study is asked about; none: every one with a run there."""
+
+    study: str | None = argument(f"{STUDY}; default: every study", None, metavar="STUDY")
+    dataset: str = option("--dataset", "only its runs on this one", "", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listing(Json):
     """Hold which study's variants are listed; none: the studies."""
 

@@ -245,9 +245,9 @@ def said_to(options: options.Json) -> TextIO:
     return sys.stderr if options.json else sys.stdout
 
 
-def asked_study(options: options.Study) -> Study:
+def asked_study(options: options.Study | options.Status) -> Study:
     """Give the study as it is asked for."""
-    return get_study(options.study, **_asked(options))
+    return get_study(str(options.study), **_asked(options))
 
 
 def _asked(options: options.Settings) -> dict[str, Any]:
@@ -324,8 +324,8 @@ def _about(study: Study) -> dict[str, Any]:
 def _estimate_text(cost: dict[str, Any]) -> str:
     about = "at most" if cost["at_most"] else "about"
     return (
-        f"{about} {_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
-        f"after {_hours(cost['backbone_seconds'])} of backbone; "
+        f"{about} {in_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
+        f"after {in_hours(cost['backbone_seconds'])} of backbone; "
         f"{cost['results_bytes'] / GIB:.2f} GiB of results, "
         f"{cost['cache_bytes'] / GIB:.2f} GiB of features (--cache-limit bounds them), "
         f"{cost['memory_bytes'] / GIB:.2f} GiB of memory a run of "
@@ -335,7 +335,8 @@ def _estimate_text(cost: dict[str, Any]) -> str:
     )
 
 
-def _hours(seconds: float) -> str:
+def in_hours(seconds: float) -> str:
+    """Say so many seconds as a person would."""
     amount, unit = (seconds, "s") if seconds < 90 else (seconds / 60, "min")
     if seconds >= 5400:
         amount, unit = seconds / 3600, "h"

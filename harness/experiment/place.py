@@ -52,6 +52,10 @@ class Place:
         """Find the record."""
         return self._file(".json")
 
+    def is_recorded(self, *, kept: bool = False) -> bool:
+        """Tell whether the run is recorded; ``kept``: and its model's weights are there."""
+        return self.record.is_file() and (not kept or self.weights.is_file())
+
     def before(self, data: str) -> Path:
         """Find the record of images that were replaced, as more were added; ``data``: a digest."""
         return self.record.with_name(f"before-{data}-{self.record.name}")

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.claims import FEATURES, Claims
 from harness.data.contract import Category
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
 from harness.features.extractor import Extractor
 from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
-from harness.files import is_alive
+from harness.files import temporary
 
 TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
 ARITHMETIC = "cpu float32"  # where nothing says another
@@ -118,7 +120,10 @@ class Features:
 class FeatureCache:
     """Keep entries below ``folder``, at most ``limit`` bytes of them, oldest use evicted first.
 
+    Several starts may share it: what one uses, which it marks by ``claims``, no other removes.
+
     Attributes:
+        claims: who makes and who uses what; held by a start while it works.
         passes: images passed through a backbone by this object.
         reused: images whose features were found in the cache.
 
@@ -128,8 +133,13 @@ class FeatureCache:
 
     folder: Path
     limit: int = 20 * GIB
+    claims: Claims = field(init=False)
     passes: int = field(default=0, init=False)
     reused: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Find the claims on its entries."""
+        self.claims = Claims(self.folder, FEATURES)
 
     def open(self, key: FeatureKey) -> Features | None:
         """Open the entry and mark it as used now; None if there is none yet."""
@@ -164,17 +174,16 @@ class FeatureCache:
             return features
         assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)
-        temporary = self.folder / f"{key.digest}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        written = temporary(self.folder / key.digest)
+        written.mkdir(parents=True)
         try:
             for split in splits_of(category, key.spec):
-                self.passes += extract(temporary, split, extractor, device, progress)
+                self.passes += extract(written, split, extractor, device, progress)
             meta = {"key": key.about(), "images": images}
-            (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-            _publish(temporary, self.folder / key.digest)
+            (written / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            _publish(written, self.folder / key.digest)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(written, ignore_errors=True)
         return _open_entry(self.folder / key.digest)
 
     def add_split(
@@ -198,47 +207,66 @@ class FeatureCache:
             progress: called with the number of images just done.
         """
         extractor.backbone.to(device)
-        temporary = self.folder / f"{key.digest}.{split.name}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        written = temporary(self.folder / f"{key.digest}.{split.name}")
+        written.mkdir(parents=True)
         try:
-            self.passes += extract(temporary, split, extractor, device, progress)
-            for file in sorted(temporary.iterdir()):
+            self.passes += extract(written, split, extractor, device, progress)
+            for file in sorted(written.iterdir()):
                 file.rename(self.folder / key.digest / file.name)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(written, ignore_errors=True)
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
         """List folder, content and bytes of every entry, least recently used first."""
-        metas = sorted(self.folder.glob("*/meta.json"), key=lambda p: p.stat().st_mtime)
-        metas = [m for m in metas if m.parent.suffix != ".tmp"]
-        return [(m.parent, _meta(m.parent), _size(m.parent)) for m in metas if _meta(m.parent)]
+        found = []
+        for meta in self.folder.glob("*/meta.json"):
+            with suppress(FileNotFoundError):  # another start removes it
+                if meta.parent.suffix != ".tmp" and (about := _meta(meta.parent)):
+                    used = meta.stat().st_mtime
+                    found.append((used, meta.parent, about, _size(meta.parent)))
+        return [entry[1:] for entry in sorted(found, key=lambda entry: entry[:2])]
 
-    def evict(self, keep: Iterable[str] = ()) -> list[Path]:
-        """Remove what a killed run left, and the oldest entries until under the limit.
-
-        Args:
-            keep: digests of entries in use, which stay whatever their size.
-        """
-        for leftover in self.folder.glob("*.tmp"):
-            pid = leftover.stem.rpartition(".")[2]
-            if not pid.isdecimal() or not is_alive(int(pid)):
-                shutil.rmtree(leftover, ignore_errors=True)
-        kept, removed = set(keep), []
+    def evict(self) -> list[Path]:
+        """Remove the oldest entries that nobody uses, until under the limit; list them."""
+        removed = []
         entries = self.entries()
         total = sum(size for *_, size in entries)
         for folder, _, size in entries:
-            if total > self.limit and folder.name not in kept:
-                shutil.rmtree(folder)
+            if total > self.limit and self._remove(folder):
                 removed.append(folder)
                 total -= size
         return removed
 
     def clear(self) -> int:
-        """Remove every entry; returns the bytes freed."""
-        freed = sum(size for *_, size in self.entries())
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return freed
+        """Remove every entry that nobody uses; returns the bytes freed."""
+        return sum(size for folder, _, size in self.entries() if self._remove(folder))
+
+    def _remove(self, entry: Path) -> bool:
+        """Remove an entry, unless a start that lives makes something of it or uses it.
+
+        It is put aside first: who begins to use it meanwhile has marked that before it looks, and
+        finds it there again or missing.
+        """
+        claim = self.claims.take(making(entry.name))
+        if claim is None:
+            return False
+        try:
+            if self.claims.users(entry.name):
+                return False
+            aside = temporary(entry)
+            entry.rename(aside)
+            if self.claims.users(entry.name):
+                aside.rename(entry)
+                return False
+            shutil.rmtree(aside)
+            return True
+        finally:
+            self.claims.release(claim)
+
+
+def making(entry: str) -> str:
+    """Name the work of making an entry, or of removing it."""
+    return f"features {entry}"
 
 
 def entry_bytes(shapes: Shapes, images: int, dtype: str) -> int:
@@ -268,13 +296,13 @@ def _meta(entry: Path) -> dict[str, Any]:
         return {}
 
 
-def _publish(temporary: Path, entry: Path) -> None:
+def _publish(written: Path, entry: Path) -> None:
     try:
-        temporary.rename(entry)
+        written.rename(entry)
     except OSError:
         if not _meta(entry):  # not another process that was faster, but a damaged entry
             shutil.rmtree(entry)
-            temporary.rename(entry)
+            written.rename(entry)
 
 
 def _size(folder: Path) -> int:

@@ -71,11 +71,11 @@ class Selection:
 
     def failures(self) -> list[str]:
         """Read why runs failed, from the notes that they left."""
-        return [_reason(p.failure) for p in self.places if p.failure.is_file()]
+        return [reason_in(p.failure) for p in self.places if p.failure.is_file()]
 
 
-def _reason(note: Path) -> str:
-    """Why a run failed; a note that is damaged says no more than that."""
+def reason_in(note: Path) -> str:
+    """Read why a run failed; a note that is damaged says no more than that."""
     try:
         return str(json.loads(note.read_text(encoding="utf-8"))["reason"])
     except (OSError, ValueError, LookupError, TypeError):

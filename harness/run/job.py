@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.claims import Claim
 from harness.data.contract import Category
 from harness.data.tiles import tiled
+from harness.errors import RunFailed
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
 from harness.experiment.record import (
@@ -31,6 +32,8 @@ from harness.experiment.record import (
 from harness.experiment.variant import Variant
 from harness.features.cache import FeatureKey
 from harness.features.views import Shapes
+from harness.files import sign_as
+from harness.heartbeat import now
 from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import AUPRO_LIMIT, PerImage, evaluate, patience, per_image, truth
 from harness.run.gallery import save_gallery
@@ -60,6 +63,7 @@ class Job:
         tf32: whether float32 is TF32 there.
         threads: of the processor.
         keep: whether the model's weights are kept beside the record.
+        claim: of its training, held by the start that runs it; None: nobody else is about.
     """
 
     variant: Variant
@@ -75,6 +79,7 @@ class Job:
     tf32: bool = False
     threads: int = 1
     keep: bool = False
+    claim: Claim | None = None
 
     @property
     def place(self) -> Place:
@@ -100,6 +105,22 @@ class Job:
             "arithmetic": self.key.arithmetic,
         }
 
+    def is_recorded(self) -> bool:
+        """Tell whether there is nothing left to do of it."""
+        return self.place.is_recorded(kept=self.keep)
+
+    def check_claim(self) -> None:
+        """See that no other start took its training over, before anything of it is written.
+
+        Raises:
+            RunFailed: one did: this one stood still for so long that it was taken for dead.
+        """
+        if self.claim is not None and not self.claim.is_held():
+            raise RunFailed(
+                "another start took this training over, as this one stood still; what it trained "
+                "here is dropped"
+            )
+
     def is_trained(self) -> bool:
         """Tell whether its training's energies are saved, so that only scoring is left."""
         return load_energies(self.training_place.energies, **self.source) is not None
@@ -120,6 +141,8 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         RunFailed: the run cannot give a record; the reason is one line.
     """
     start = time.perf_counter()
+    if job.claim is not None:
+        sign_as(job.claim.token)
     be_deterministic()
     set_arithmetic(tf32=job.tf32)
     torch.set_num_threads(job.threads)
@@ -130,10 +153,12 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     if trained := history is None:
         with writing_energies(job.training_place.energies, **job.source) as history:
             model = learn(job, history, patience(job.variant, labels, masks), progress)
+            job.check_claim()
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
     chosen = select_epoch(epochs, job.variant.epoch_selection)
     images = per_image(job.variant, history, chosen.epoch, labels, masks)
+    job.check_claim()
     save_gallery(job.place, job.variant, job.category, history, chosen.epoch, masks, images.scores)
     measured = Measured(
         fit_seconds=round(fitted - start, 3) if trained else None,
@@ -153,11 +178,6 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())
     write_record(job.place, record)
-
-
-def now() -> str:
-    """Say what time it is, in UTC to the second, as ISO 8601 has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _record(

@@ -87,12 +87,7 @@ class Plan:
             kept: whether a cell without its model's weights is missing too.
         """
         grown = set(self.grown)
-
-        def is_there(cell: Cell) -> bool:
-            place = self.place(cell)
-            return place.record.is_file() and (not kept or place.weights.is_file())
-
-        return [c for c in self.cells if c in grown or not is_there(c)]
+        return [c for c in self.cells if c in grown or not self.place(c).is_recorded(kept=kept)]
 
 
 def make_plan(study: Study, settings: Settings) -> Plan:

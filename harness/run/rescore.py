@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 import harness
+from harness.claims import RESULTS, Claims
 from harness.data.contract import Category
 from harness.errors import RunFailed, warn
 from harness.experiment.measured import Measured, Speed
@@ -23,14 +24,15 @@ from harness.experiment.record import (
 )
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
+from harness.heartbeat import now
 from harness.progress import progress
 from harness.run.energies import History, load_energies
 from harness.run.evaluate import evaluate, per_image, truth
 from harness.run.gallery import save_gallery
-from harness.run.job import listed, now, protocol, selection
+from harness.run.job import listed, protocol, selection
 from harness.run.machine import environment, git_commit
+from harness.run.outcome import Outcome
 from harness.run.plan import Plan
-from harness.run.sweep import Outcome
 from harness.score.select_epoch import select_epoch
 
 Trained = dict[tuple[str, str, str, int], Record]  # training digest, data set, category, seed
@@ -54,7 +56,8 @@ def rescore_study(plan: Plan, settings: Settings, say: Callable[[str], object] =
     trained = _trainings(plan)
     outcome = Outcome()
     untrained = 0
-    with progress("scoring", len(plan.cells), unit="runs") as bar:
+    bar_of = progress("scoring", len(plan.cells), unit="runs")
+    with Claims(plan.results, RESULTS), bar_of as bar:
         for cell in plan.cells:
             name = f"{cell.category}, {plan.study.named[cell.variant]}, seed {cell.seed}"
             bar.note(name)

@@ -1,60 +1,43 @@
 """Running what is missing of a study: features once, then every training, cell by cell."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import replace
 
+from harness.claims import RESULTS, Claims
 from harness.data.tiles import tiled
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import read_at, read_record, read_records, write_failure
+from harness.experiment.record import read_at, read_record, read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
-from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
+from harness.features.cache import FeatureCache, FeatureKey, entry_bytes, making
 from harness.features.defective import ensure_defective
 from harness.features.extractor import Extractor
-from harness.files import remove_leftovers
+from harness.heartbeat import Holder
 from harness.progress import progress
-from harness.run.executors.contract import Event, Executor, open_executor
+from harness.run.executors.contract import Executor, open_executor
 from harness.run.job import Job
 from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import check_batches
+from harness.run.outcome import Outcome
 from harness.run.plan import Plan, defective_wanted, images_to_pass
 from harness.run.process import give_back_memory, set_arithmetic
-from harness.run.schedule import epochs_of
+from harness.run.share import name_of, train_shared
 
 Say = Callable[[str], object]
 Extractors = Mapping[FeatureSpec, Extractor]
-
-
-@dataclass
-class Outcome:
-    """Count what a start of a study did.
-
-    Attributes:
-        recorded: runs that left a record.
-        already: runs that had one.
-        failed: which run, and why.
-        passes: images that passed a backbone.
-        reused: images whose features were there.
-
-    >>> Outcome(recorded=2).failed
-    []
-    """
-
-    recorded: int = 0
-    already: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    passes: int = 0
-    reused: int = 0
 
 
 def run_study(
     plan: Plan, settings: Settings, say: Say = print, *, executor: Executor | None = None
 ) -> Outcome:
     """Run what is missing; failed runs leave a note and the rest goes on.
+
+    Other starts may do the same in the same folder: what one has claimed no other does, and what
+    a dead one held is taken over (docs/reliability.md).
 
     Args:
         plan: the study's cells.
@@ -68,9 +51,27 @@ def run_study(
     missing = plan.missing(kept=settings.keep)
     outcome = Outcome(already=len(plan.cells) - len(missing))
     say(_headline(plan, len(missing)))
-    remove_leftovers(settings.results)
-    if not missing:
-        return outcome
+    claims = Claims(settings.results, RESULTS)
+    claims.signs.say(study=plan.study.name, doing="getting ready")
+    if missing:
+        with claims:
+            _run(plan, missing, settings, say, executor, claims, outcome)
+    else:
+        with suppress(OSError):  # nothing need be written
+            claims.clean()
+    say(outcome.line)
+    return outcome
+
+
+def _run(
+    plan: Plan,
+    missing: Sequence[Cell],
+    settings: Settings,
+    say: Say,
+    executor: Executor | None,
+    claims: Claims,
+    outcome: Outcome,
+) -> None:
     for cell in missing:
         check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     settings = settle(settings)
@@ -83,20 +84,24 @@ def run_study(
     _same_weights(plan, extractors)
     costs = _costs(plan, missing, extractors, settings, say)
     executor.prepare()
-    _set_aside(plan, say)
+    _set_aside(plan, claims, say)
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
-    for names in _fitting(plan, missing, extractors, cache.limit):
-        cells = [c for c in missing if c.category in names]
-        keys = _features(plan, cells, extractors, cache, settings)
-        give_back_memory()  # of speeds and features; a worker may need it
-        jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
-        _train(jobs, plan, executor, outcome)
+    with cache.claims:
+        for names in _fitting(plan, missing, extractors, cache.limit):
+            cells = [c for c in missing if c.category in names]
+            keys = _keys(plan, cells, extractors, settings)
+            with cache.claims.using({k.digest for k in keys.values()}):
+                claims.signs.say(doing="making features")
+                _features(plan, cells, keys, extractors, cache, settings)
+                give_back_memory()  # of speeds and features; a worker may need it
+                jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
+                claims.signs.say(doing="training")
+                train_shared(jobs, plan, executor, claims, outcome)
     outcome.passes, outcome.reused = cache.passes, cache.reused
     say(
         f"backbone passes: {cache.passes} images passed, each once per backbone; "
         f"{cache.reused} taken from the cache; {outcome.recorded} runs shared them"
     )
-    return outcome
 
 
 def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -> int:
@@ -109,11 +114,16 @@ def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -
     return parallel
 
 
-def _set_aside(plan: Plan, say: Say) -> None:
-    """Keep the records of fewer images under another name: their runs are run again."""
+def _set_aside(plan: Plan, claims: Claims, say: Say) -> None:
+    """Keep the records of fewer images under another name: their runs are run again.
+
+    Another start may have done so, and have recorded some of them by now.
+    """
     for cell in plan.grown:
-        place = plan.place(cell)
-        place.record.replace(place.before(read_at(place).data.digest))
+        place, category = plan.place(cell), plan.categories[cell.category]
+        for _ in claims.each([f"aside {place.record.relative_to(plan.results)}"], _ignore):
+            if place.record.is_file() and (was := read_at(place).data.digest) != category.digest:
+                place.record.replace(place.before(was))
     if plan.grown:
         say(
             f"{len(plan.grown)} runs were recorded on fewer images: they are run again, and the "
@@ -180,35 +190,54 @@ def _fitting(
     yield group
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _keys(
+    plan: Plan, cells: Sequence[Cell], extractors: Extractors, settings: Settings
+) -> dict[tuple[FeatureSpec, str], FeatureKey]:
+    """Which entries of the cache the cells need."""
+    computed = arithmetic(settings.device)
+    return {
+        (spec, name): FeatureKey.of(extractors[spec], plan.categories[name], computed)
+        for spec, name in defective_wanted(cells)
+    }
+
+
 def _features(
     plan: Plan,
     cells: Sequence[Cell],
+    keys: Mapping[tuple[FeatureSpec, str], FeatureKey],
     extractors: Extractors,
     cache: FeatureCache,
     settings: Settings,
-) -> dict[tuple[FeatureSpec, str], FeatureKey]:
-    """Pass every image that is not cached through its backbone, once."""
+) -> None:
+    """Pass every image that is not cached through its backbone, once over all starts."""
+    cache.evict()
     wanted = defective_wanted(cells)
-    computed = arithmetic(settings.device)
-    keys = {
-        (spec, name): FeatureKey.of(extractors[spec], plan.categories[name], computed)
-        for spec, name in wanted
-    }
-    cache.evict(keep=[k.digest for k in keys.values()])
+    entries: dict[str, list[tuple[FeatureSpec, str]]] = {}
+    for which, key in keys.items():
+        entries.setdefault(making(key.digest), []).append(which)
     total = sum(images_to_pass(cells, plan.sizes, plan.tiles).values())
     with progress("features", total, unit="images") as bar:
-        for (spec, name), key in keys.items():
-            bar.note(f"{name} × {spec.backbone}")
-            shown, device = tiled(plan.categories[name], spec), settings.device
-            cache.ensure(key, extractors[spec], shown, device=device, progress=bar.advance)
-            for kind in wanted[spec, name]:
-                ensure_defective(
-                    *(cache, key, kind, extractors[spec], shown),
-                    device=device,
-                    progress=bar.advance,
-                )
-    cache.evict(keep=[k.digest for k in keys.values()])
-    return keys
+
+        def waiting(work: str, holder: Holder | None) -> None:
+            bar.note(f"{entries[work][0][1]}: waiting for {name_of(holder)}, which makes them")
+
+        for work in cache.claims.each(entries, waiting):
+            for spec, name in entries[work]:
+                bar.note(f"{name} × {spec.backbone}")
+                key, device = keys[spec, name], settings.device
+                shown = tiled(plan.categories[name], spec)
+                cache.ensure(key, extractors[spec], shown, device=device, progress=bar.advance)
+                for kind in wanted[spec, name]:
+                    ensure_defective(
+                        *(cache, key, kind, extractors[spec], shown),
+                        device=device,
+                        progress=bar.advance,
+                    )
+    cache.evict()
 
 
 def _job(
@@ -236,50 +265,6 @@ def _job(
         threads=max(1, cores() // settings.jobs),
         keep=settings.keep,
     )
-
-
-def _train(jobs: Sequence[Job], plan: Plan, executor: Executor, outcome: Outcome) -> None:
-    """Run the jobs; the bar counts multiply-accumulates, so that its time left is fair."""
-    tasks: dict[Path, list[Job]] = {}  # jobs that differ in scoring alone are trained once
-    for job in jobs:
-        tasks.setdefault(job.training_place.energies, []).append(job)
-    left = {path: _epochs(task[0]) * _epoch_work(task[0]) for path, task in tasks.items()}
-    ended = 0
-    with progress(f"training 0/{len(jobs)} runs", sum(left.values())) as bar:
-        for event in executor.run(list(tasks.values())):
-            path = event.job.training_place.energies
-            if event.kind == "epoch":
-                epochs = f"epoch {event.epoch}/{_epochs(event.job)}"
-                bar.note(f"{_name(event.job, plan)}, {epochs}")
-                bar.advance(_epoch_work(event.job))
-                left[path] -= _epoch_work(event.job)
-                continue
-            ended += 1
-            bar.rename(f"training {ended}/{len(jobs)} runs")
-            bar.advance(left[path])  # what was taken up, or failed early
-            left[path] = 0
-            _count(event, plan, outcome)
-
-
-def _count(event: Event, plan: Plan, outcome: Outcome) -> None:
-    """Note the end of a run."""
-    if event.kind == "done":
-        outcome.recorded += 1
-        return
-    outcome.failed.append((_name(event.job, plan), event.reason))
-    write_failure(event.job.place, event.reason, traceback=event.traceback)
-
-
-def _name(job: Job, plan: Plan) -> str:
-    return f"{job.category.name}, {plan.study.named[job.variant]}, seed {job.seed}"
-
-
-def _epochs(job: Job) -> int:
-    return epochs_of(job.variant, len(job.shown.train))
-
-
-def _epoch_work(job: Job) -> int:
-    return job.cost.macs.training * len(job.shown.train)
 
 
 def _headline(plan: Plan, missing: int) -> str:

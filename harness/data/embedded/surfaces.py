@@ -6,18 +6,23 @@ and test crops from the right, so that no pixel is seen twice. The same version 
 pixels on every machine.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import skimage.data
 from PIL import Image as PILImage
 
+from harness.claims import Claims
 from harness.data.embedded.defects import DEFECTS, Image, Mask
+from harness.files import temporary
 
 VERSION = 1
 """Raised when any pixel changes; part of the folder name."""
+
+LEFTOVERS = (".surfaces-*", "claims/.*.tmp")
+"""What killed starts leave where the data set is written."""
 
 CATEGORIES: tuple[str, ...] = ("brick", "grass", "gravel")
 
@@ -44,16 +49,22 @@ STRENGTH = {
 def write_surfaces(folder: Path) -> Path:
     """Write the data set below ``folder``, unless it is there, and return where it is.
 
-    It appears whole or not at all, and several processes may ask for it at once: the first
-    to finish wins, the others drop their copy.
+    It appears whole or not at all. Several starts may ask for it at once: the first to come
+    writes it, the others wait.
     """
     target = folder / f"surfaces-v{VERSION}"
     if target.is_dir():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".surfaces-") as scratch:
-        # A folder inside the temporary one, which only its owner may read.
-        written = Path(scratch) / target.name
+    with Claims(folder, LEFTOVERS) as claims:
+        for _ in claims.each([target.name], lambda work, holder: None):
+            if not target.is_dir():
+                _write_whole(target)
+    return target
+
+
+def _write_whole(target: Path) -> None:
+    written = temporary(target)
+    try:
         for category in CATEGORIES:
             _write_category(written / category, category)
         try:
@@ -61,7 +72,8 @@ def write_surfaces(folder: Path) -> Path:
         except OSError:
             if not target.is_dir():
                 raise
-    return target
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
 
 
 def _write_category(root: Path, category: str) -> None:

@@ -1,6 +1,6 @@
 """What an executor is: it takes tasks, tells what happens to them, and owns nothing else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, Protocol
@@ -40,8 +40,11 @@ class Executor(Protocol):
         """Begin to start up, beside what this process does; once is enough."""
         ...
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run the tasks and yield what happens, every job's end among it.
+
+        A task is asked for when somebody is free to run it, and is this start's from then on. In
+        place of one comes None while other starts hold all that is left: ask again in a moment.
 
         A job that fails takes those after it with it where their training failed, and only
         there: where the energies are saved (:meth:`Job.is_trained`), they are still run.

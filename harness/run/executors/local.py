@@ -11,13 +11,14 @@ import signal
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
+from harness.claims import PAUSE
 from harness.errors import InputError, RunFailed
 from harness.run.executors.contract import Event, Task
 from harness.run.job import Job, run_job
@@ -41,14 +42,15 @@ class LocalPool:
         """See :class:`Executor`: the server that starts workers imports torch meanwhile."""
         _context()
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """See :class:`Executor`."""
-        waiting = list(reversed(tasks))
+        source, waiting, more = iter(tasks), list[Task](), True
         workers: dict[Connection, _Worker] = {}
         try:
-            while waiting or any(w.jobs for w in workers.values()):
-                self._hand_out(waiting, workers)
-                for ready in wait([c for c, w in workers.items() if w.jobs]):
+            while more or waiting or any(w.jobs for w in workers.values()):
+                more = self._hand_out(waiting, source, workers)
+                busy = [c for c, w in workers.items() if w.jobs]
+                for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
                     yield from _news(ready, workers, waiting)
         finally:
@@ -57,19 +59,32 @@ class LocalPool:
             for worker in workers.values():
                 _end(worker)
 
-    def _hand_out(self, waiting: list[Task], workers: dict[Connection, "_Worker"]) -> None:
-        """Give every idle worker a task, and start workers as long as there may be more."""
+    def _hand_out(
+        self,
+        waiting: list[Task],
+        source: Iterator[Task | None],
+        workers: dict[Connection, "_Worker"],
+    ) -> bool:
+        """Give every idle worker a task, and start workers as long as there are more.
+
+        False: there are none left, not even later.
+        """
         idle = [c for c, w in workers.items() if not w.jobs]
-        while waiting and (idle or len(workers) < self.parallel):
+        while idle or len(workers) < self.parallel:
+            task = waiting.pop() if waiting else next(source, ())
+            if not task:
+                return task is None
             waited = bool(idle)
             connection = idle.pop() if waited else _start(workers)
             try:
-                connection.send(waiting[-1])
+                connection.send(task)
             except OSError:
                 if waited:  # it died meanwhile: another one takes the task
                     _end(workers.pop(connection))
+                    waiting.append(task)
                     continue
-            workers[connection].jobs = list(waiting.pop())
+            workers[connection].jobs = list(task)
+        return True
 
 
 def open_executor(parallel: int) -> LocalPool:

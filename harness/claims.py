@@ -1,0 +1,292 @@
+"""Who does what where several starts of the harness work in one folder, and what the dead left.
+
+A claim is a file ``claims/<work>.<generation>.claim`` that names its holder's token. It is made
+exclusively: of many that try, one has it. Whoever finds its holder dead makes the next generation,
+exclusively again; the highest one counts. After a claim is won one looks again whether the work is
+done, as it may have been meanwhile. docs/reliability.md says what that asks of the file system.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from harness.files import TEMPORARY, temporary
+from harness.heartbeat import Heartbeats, Holder
+
+PAUSE = 0.5  # seconds between two looks of who waits
+OLD = 3600.0  # seconds, after which what was written by nobody known is left over
+
+# Where starts leave temporary files, below a folder of results and one of features.
+RESULTS = ("runs/*/*/*/.*.tmp", "reports/.*.tmp", "claims/.*.tmp")
+FEATURES = ("*.tmp", ".*.tmp", "*/.*.tmp", "claims/.*.tmp")
+
+
+class _Said(msgspec.Struct):
+    """The content of a claim."""
+
+    work: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Hold a piece of work, as long as nobody took it over.
+
+    >>> Claim(Path("nowhere/0a.0.claim"), "w", "0123456789abcdef").is_held()
+    False
+    """
+
+    file: Path
+    work: str
+    token: str
+
+    def is_held(self) -> bool:
+        """Tell whether it still counts; a start that stood still may have lost it."""
+        folder, (key, number, _) = self.file.parent, self.file.name.split(".")
+        return _read(self.file).token == self.token and _generations(folder, key)[-1:] == [
+            int(number)
+        ]
+
+
+class Claims:
+    """Share work in a folder with other starts of the harness.
+
+    Inside ``with`` this start is known to live; at the end its claims are given back. At both ends
+    what dead starts left there is removed.
+
+    Args:
+        folder: whose ``claims/`` holds claims and signs of life.
+        leftovers: patterns, below the folder, of what killed starts leave.
+        token: of this start.
+        clock: seconds, of this machine alone.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, Claims(Path(folder)) as claims:
+    ...     other = Claims(Path(folder), token="0123456789abcdef")
+    ...     claim = claims.take("a training")
+    ...     claim is not None, other.take("a training")
+    (True, None)
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        leftovers: Sequence[str] = (),
+        *,
+        token: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root, self.leftovers = folder, leftovers
+        self.folder = folder / "claims"
+        self.signs = Heartbeats(self.folder, token, clock)
+        self.token = self.signs.token
+        self._held: list[Claim] = []
+
+    def __enter__(self) -> Self:
+        """Begin to be known."""
+        self.signs.begin()
+        self.clean()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what is held."""
+        with suppress(OSError):  # what ends the start has been said, or the folder is gone
+            for claim in list(self._held):
+                self.release(claim)
+            for mark in self.folder.glob(f"*.{self.token}.use"):
+                mark.unlink(missing_ok=True)
+            self.clean()
+        self.signs.end()
+
+    def take(self, work: str) -> Claim | None:
+        """Claim a piece of work; None while a start that lives holds it, this one too.
+
+        Look after that whether the work is done already.
+        """
+        key = _key(work)
+        numbers = _generations(self.folder, key)
+        before = self._file(key, numbers[-1]) if numbers else None
+        was = _read(before) if before else None
+        if was and not self.signs.is_dead(was.token):
+            return None
+        number = numbers[-1] + 1 if numbers else 0
+        claim = Claim(self._file(key, number), work, self.token)
+        if not self._create(claim):
+            return None
+        # A slow one may have decided on what was given back since: what it saw has to be so still.
+        above = _generations(self.folder, key)[-1:] != [number]
+        if above or (before and (_read(before) != was or not before.exists())):
+            claim.file.unlink(missing_ok=True)
+            return None
+        self._held.append(claim)
+        return claim
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim back, and remove those of the dead below it; never another's."""
+        if claim not in self._held:
+            return
+        self._held.remove(claim)
+        if claim.is_held():
+            key = _key(claim.work)
+            for number in _generations(self.folder, key)[:-1]:  # upwards: see `take`
+                self._file(key, number).unlink(missing_ok=True)
+        if _read(claim.file).token == claim.token:
+            claim.file.unlink(missing_ok=True)
+
+    def each(
+        self, works: Iterable[str], waiting: Callable[[str, Holder | None], object]
+    ) -> Iterator[str]:
+        """Yield every piece of work while it is held: first what is free, then what becomes so.
+
+        Args:
+            works: their names.
+            waiting: is told of one that is waited for, and of who holds it.
+        """
+        left = list(works)
+        while left:
+            for work in list(left):
+                if claim := self.take(work):
+                    left.remove(work)
+                    try:
+                        yield work
+                    finally:
+                        self.release(claim)
+            if left:
+                waiting(left[0], self.holder(left[0]))
+                time.sleep(PAUSE)
+
+    def holder(self, work: str) -> Holder | None:
+        """Read who holds a piece of work; None: nobody, or nobody that says more."""
+        key = _key(work)
+        numbers = _generations(self.folder, key)
+        return self.signs.read(_read(self._file(key, numbers[-1])).token) if numbers else None
+
+    def taken(self) -> set[str]:
+        """List the pieces of work that others hold, as far as is known: an unclaimed one is free.
+
+        That reads the folder once, whatever the number of pieces.
+        """
+        highest: dict[str, Path] = {}
+        for file in sorted(self.folder.glob("*.claim"), key=_number):
+            highest[file.name.split(".")[0]] = file
+        found = (_read(file) for file in highest.values())
+        return {said.work for said in found if not self.signs.is_dead(said.token)}
+
+    @contextmanager
+    def using(self, names: Iterable[str]) -> Iterator[None]:
+        """Mark things of the folder as in use, so that nobody removes them."""
+        marks = [self.folder / f"{name}.{self.token}.use" for name in names]
+        for mark in marks:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        try:
+            yield
+        finally:
+            for mark in marks:
+                mark.unlink(missing_ok=True)
+
+    def users(self, name: str) -> list[str]:
+        """List the tokens of the starts that live and use a thing; this one may be among them."""
+        tokens = (p.name.split(".")[-2] for p in self.folder.glob(f"{name}.*.use"))
+        return [token for token in tokens if not self.signs.is_dead(token)]
+
+    def clean(self) -> int:
+        """Remove what dead starts left: files half written, marks and claims; returns how many.
+
+        A temporary file whose start is unknown, of a command that needs no claims or of an older
+        version, is left over when it is an hour older than this start's sign, both by the clock
+        of the file system.
+        """
+        tokens = self.signs.tokens()
+        dead = {token for token in tokens if self.signs.is_dead(token)}
+        removed = 0
+        for pattern in self.leftovers:
+            for path in self.root.glob(pattern):
+                named = TEMPORARY.search(path.name)
+                token = named[1] if named else ""
+                if token in dead or (token not in tokens and self._is_old(path)):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                    removed += 1
+        for token in dead:
+            removed += self._forget(token)
+        return removed
+
+    def _forget(self, token: str) -> int:
+        """Remove a dead start's marks and claims, and at last its sign; returns how many files."""
+        marks = list(self.folder.glob(f"*.{token}.use"))
+        claimed = [said for said in map(_read, self.folder.glob("*.claim")) if said.token == token]
+        for said in claimed:
+            if claim := self.take(said.work):
+                self.release(claim)
+        for file in (*marks, self.signs.file(token)):
+            file.unlink(missing_ok=True)
+        return len(marks) + len(claimed)
+
+    def _is_old(self, path: Path) -> bool:
+        with suppress(OSError):
+            inside = [path, *path.iterdir()] if path.is_dir() else [path]
+            newest = max(p.stat().st_mtime for p in inside)
+            return self.signs.file(self.token).stat().st_mtime - newest > OLD
+        return False
+
+    def _file(self, key: str, number: int) -> Path:
+        return self.folder / f"{key}.{number}.claim"
+
+    def _create(self, claim: Claim) -> bool:
+        """Make a claim's file with its content, unless there is one; the link decides."""
+        content = msgspec.json.encode(_Said(claim.work, claim.token))
+        written = temporary(claim.file)
+        written.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            written.write_bytes(content)
+            try:
+                os.link(written, claim.file)
+            except FileExistsError:
+                # A server's word that it was made may get lost, and the question be asked again.
+                return written.stat().st_nlink == 2
+            except OSError:  # no links on this file system
+                return _create_plainly(claim.file, content)
+        finally:
+            written.unlink(missing_ok=True)
+        return True
+
+
+def _create_plainly(file: Path, content: bytes) -> bool:
+    """Make a file unless there is one; another may see it empty for a moment."""
+    try:
+        made = file.open("xb")
+    except FileExistsError:
+        return False
+    with made:
+        made.write(content)
+    return True
+
+
+def _key(work: str) -> str:
+    """A name for a file: a category may be called anything."""
+    return sha256(work.encode(errors="surrogateescape")).hexdigest()[:24]
+
+
+def _number(file: Path) -> int:
+    number = file.name.split(".")[1]
+    return int(number) if number.isdecimal() else -1
+
+
+def _generations(folder: Path, key: str) -> list[int]:
+    return sorted(_number(file) for file in folder.glob(f"{key}.*.claim"))
+
+
+def _read(file: Path) -> _Said:
+    """What a claim says; of one that cannot be read, that nobody known holds nothing known."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Said)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return _Said("", file.name)

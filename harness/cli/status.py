@@ -1,0 +1,68 @@
+"""The command that says how far studies are."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from harness.cli import options
+from harness.cli.studies import asked_study
+from harness.studies import STUDIES
+
+if TYPE_CHECKING:
+    from harness.report.status import Status
+
+
+def status(options: options.Status) -> int:
+    """Say how far a study is: done, running, failed, waiting, time left; none: every study."""
+    from harness.heartbeat import holders
+    from harness.report.status import selections, status
+
+    results, starts = options.results, list(holders(options.results / "claims"))
+    studies = [asked_study(options)] if options.study else list(STUDIES.values())
+    now = datetime.now(UTC)
+    found = [
+        status(selection, starts, now=now)
+        for study in studies
+        for selection in selections(study, results, options.dataset, options.category)
+    ]
+    if options.json:
+        said = [{**asdict(s), "waiting": s.waiting} for s in found]
+        at_work = [
+            {"where": s.where, "study": s.study, "doing": s.doing, "since": s.started,
+             "command": s.command}
+            for s in starts
+        ]  # fmt: skip
+        print(json.dumps({"starts": at_work, "studies": said}, indent=1))
+        return 0
+    for start in starts:
+        print(f"at work: {start.command or start.study}: {start.doing}; {start.where}, since "
+              f"{start.started}")  # fmt: skip
+    for one in found:
+        _print(one)
+    if not found:
+        which = options.study or "any study"
+        print(f"{results}: no run of {which}, as asked for here, has left a file yet")
+    return 0
+
+
+def _print(status: "Status") -> None:
+    from harness.cli.studies import in_hours
+
+    rate = f"; {status.hourly:.3g} an hour" if status.hourly else ""
+    left = "" if status.seconds_left is None else f", about {in_hours(status.seconds_left)} left"
+    print(
+        f"{status.study} on {status.dataset}: {status.recorded} of {status.runs} runs recorded, "
+        f"{len(status.running)} running, {len(status.failed)} failed, {status.waiting} waiting"
+        f"{rate}{left}"
+    )
+    for run in status.running:
+        epoch = f"epoch {run['epoch']}/{run['epochs']}"
+        print(f"  running: {run['run']}: {epoch}; {run['where']}, since {run['since']}")
+    for name, reason in status.failed:
+        print(f"  failed: {name}: {reason}")
+    for path in status.damaged:
+        print(f"  damaged: {path}; remove it and run again")
+    if status.best:
+        name, metric, mean, runs = status.best
+        print(f"  best so far: {name}: {metric} {100 * mean:.1f} %, the mean of {runs} runs")

@@ -1,0 +1,243 @@
+"""Signs of life: a start of the harness says in a file that it lives, and others judge by that.
+
+A start renews ``<token>.json`` every PERIOD seconds. Whoever waits for it watches: a file that
+does not change for LIMIT seconds of the watcher's own clock is that of a dead start. No two
+machines' clocks are compared, and no process id means anything on another machine; where both run
+on this machine, a process that is gone is known at once.
+"""
+
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from harness.files import token as own_token
+from harness.files import write_whole
+
+PERIOD = 10.0  # seconds between two beats
+LIMIT = 40.0  # seconds without one, watched, after which a start is dead
+
+
+class Running(msgspec.Struct, kw_only=True, frozen=True):
+    """Say which run is trained, and how far it is.
+
+    >>> Running(digest="44136fa355b3", dataset="d", category="grass", seed=0).epoch
+    0
+    """
+
+    digest: str
+    dataset: str
+    category: str
+    seed: int
+    epoch: int = 0
+    epochs: int = 0
+    since: str = ""  # ISO 8601, UTC
+
+
+class Holder(msgspec.Struct, kw_only=True, frozen=True):
+    """Say who a start is and what it does; the content of its file.
+
+    ``boot`` and ``space`` name the machine since its last start and the room of process ids there,
+    ``born`` the moment when the process began: together they are a process that exists once.
+
+    >>> Holder(host="a", process=7).where
+    'a, process 7'
+    """
+
+    host: str = ""
+    process: int = 0
+    boot: str = ""
+    space: str = ""
+    born: str = ""
+    started: str = ""  # ISO 8601, UTC
+    command: str = ""  # empty: called from Python
+    study: str = ""
+    doing: str = ""
+    running: tuple[Running, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Say on which machine it is."""
+        return f"{self.host}, process {self.process}"
+
+    def is_gone(self) -> bool:
+        """Tell whether it is a process of this machine that has ended."""
+        here = _machine()
+        if not self.born or not all(here) or (self.host, self.boot, self.space) != here:
+            return False
+        return _process(str(self.process)) != (self.process, self.born)
+
+
+def now() -> str:
+    """Say what time it is, in UTC to the second, as ISO 8601 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def this_process() -> Holder:
+    """Say who this start is."""
+    (host, boot, space), (process, born) = _machine(), _process("self")
+    program, *arguments = sys.argv or [""]
+    command = Path(program).name in ("harness", "__main__.py")
+    return Holder(
+        host=host,
+        process=process or os.getpid(),
+        boot=boot,
+        space=space,
+        born=born,
+        started=now(),
+        command=shlex.join(("harness", *arguments)) if command else "",
+    )
+
+
+@cache
+def _machine() -> tuple[str, str, str]:
+    """Host, boot and room of process ids; empty where the system does not say."""
+    boot = space = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = str(Path("/proc/self/ns/pid").readlink())
+    return socket.gethostname(), boot, space
+
+
+def _process(which: str) -> tuple[int, str]:
+    """Number of a process, and when it began, by the system's count; (0, "") for none.
+
+    The number is the system's own word: what a process takes for its own may be another's.
+    """
+    try:
+        said = Path(f"/proc/{which}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0, ""
+    state, *rest = said.rpartition(")")[2].split()
+    ended = state in ("Z", "X") or len(rest) < 19
+    return (0, "") if ended else (int(said.split(maxsplit=1)[0]), rest[18])
+
+
+@dataclass
+class _Pulse:
+    """What was last seen of a start, and for how long that has not changed."""
+
+    seen: object
+    at: float
+    quiet: float = 0.0
+
+
+class Heartbeats:
+    """Renew this start's sign of life in a folder, and watch those of others.
+
+    Args:
+        folder: where the signs are; made when the first beat is written.
+        token: of this start.
+        clock: seconds, of this machine alone.
+
+    >>> Heartbeats(Path("nowhere")).tokens()
+    []
+    """
+
+    def __init__(
+        self, folder: Path, token: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.folder, self.token, self.clock = folder, token or own_token(), clock
+        self.said = this_process()
+        self._watched: dict[str, _Pulse] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Write the first sign, and renew it from now on."""
+        write_whole(self.file(self.token), msgspec.json.encode(self.said))
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Renew it no longer, and remove it."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.file(self.token).unlink(missing_ok=True)
+
+    def say(self, **facts: object) -> None:
+        """Change what the next sign says; see :class:`Holder`."""
+        self.said = msgspec.structs.replace(self.said, **facts)
+
+    def file(self, token: str) -> Path:
+        """Find the file of a start's signs."""
+        return self.folder / f"{token}.json"
+
+    def tokens(self) -> list[str]:
+        """List the starts that have left a sign and not removed it, this one among them."""
+        return sorted(p.stem for p in self.folder.glob("*.json"))
+
+    def read(self, token: str) -> Holder | None:
+        """Read what a start says of itself; None: nothing, or nothing that can be read."""
+        try:
+            return msgspec.json.decode(self.file(token).read_bytes(), type=Holder)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def is_dead(self, token: str) -> bool:
+        """Tell whether a start has ended without a word; from now on it is watched.
+
+        One of another machine is first seen, then watched for LIMIT seconds.
+        """
+        if token == self.token:
+            return False
+        if (holder := self.read(token)) is not None and holder.is_gone():
+            return True
+        with self._lock:
+            if token not in self._watched:
+                self._watched[token] = _Pulse(self._seen(token), self.clock())
+            self._look(token)
+            return self._watched[token].quiet >= LIMIT
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(PERIOD):
+            with suppress(OSError):  # a full disk: the time of the file still tells
+                self.beat()
+            with self._lock:
+                for token in self._watched:
+                    self._look(token)
+
+    def beat(self) -> None:
+        """Renew the sign; it is written again where somebody took it away."""
+        with suppress(FileNotFoundError):
+            os.utime(self.file(self.token))  # at once, and without any room on the disk
+        write_whole(self.file(self.token), msgspec.json.encode(self.said))
+
+    def _seen(self, token: str) -> object:
+        """What a living start changes: the time of its file, which is only compared for change."""
+        try:
+            with self.file(token).open("rb") as file:  # opened, as NFS asks the server then
+                about = os.fstat(file.fileno())
+        except OSError:
+            return None
+        return about.st_mtime_ns, about.st_ino
+
+    def _look(self, token: str) -> None:
+        """Count how long a sign has not changed; a pause of this process itself counts little."""
+        pulse, seen, now = self._watched[token], self._seen(token), self.clock()
+        if seen == pulse.seen:
+            pulse.quiet += min(now - pulse.at, PERIOD)
+            pulse.at = now
+        else:
+            self._watched[token] = _Pulse(seen, now)
+
+
+def holders(folder: Path) -> Iterator[Holder]:
+    """Yield what the starts say that have left a sign in a folder and have not ended by it."""
+    signs = Heartbeats(folder)
+    for token in signs.tokens():
+        if (holder := signs.read(token)) is not None and not holder.is_gone():
+            yield holder

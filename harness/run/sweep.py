@@ -90,7 +90,7 @@ def run_study(
         keys = _features(plan, cells, extractors, cache, settings)
         give_back_memory()  # of speeds and features; a worker may need it
         jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
-        _train(jobs, plan, executor, outcome)
+        _train(jobs, plan, executor, outcome, say)
     outcome.passes, outcome.reused = cache.passes, cache.reused
     say(
         f"backbone passes: {cache.passes} images passed, each once per backbone; "
@@ -234,11 +234,15 @@ def _job(
         device=settings.device,
         tf32=settings.tf32,
         threads=max(1, cores() // settings.jobs),
+        parallel=settings.jobs,
         keep=settings.keep,
+        checkpoint_minutes=settings.checkpoint_minutes,
     )
 
 
-def _train(jobs: Sequence[Job], plan: Plan, executor: Executor, outcome: Outcome) -> None:
+def _train(
+    jobs: Sequence[Job], plan: Plan, executor: Executor, outcome: Outcome, say: Say
+) -> None:
     """Run the jobs; the bar counts multiply-accumulates, so that its time left is fair."""
     tasks: dict[Path, list[Job]] = {}  # jobs that differ in scoring alone are trained once
     for job in jobs:
@@ -253,6 +257,9 @@ def _train(jobs: Sequence[Job], plan: Plan, executor: Executor, outcome: Outcome
                 bar.note(f"{_name(event.job, plan)}, {epochs}")
                 bar.advance(_epoch_work(event.job))
                 left[path] -= _epoch_work(event.job)
+                continue
+            if event.kind == "said":
+                say(f"{_name(event.job, plan)}: {event.reason}")
                 continue
             ended += 1
             bar.rename(f"training {ended}/{len(jobs)} runs")

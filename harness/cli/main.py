@@ -1,6 +1,7 @@
 """The command ``harness``: its commands by what a person wants to do, and its exit codes."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 import harness
 from harness.cli import data, detector, machine, merge, paper, status, studies
 from harness.cli.options import add_options, filled
-from harness.cli.surroundings import discard_output, settle
+from harness.cli.surroundings import discard_output, interruptible, settle
 from harness.errors import InputError
 
 ABOUT = """\
@@ -32,6 +33,7 @@ examples:
   harness gap                                        published, ours, gap, verdict
 
 exit codes: 0 all recorded, 1 some run failed, 2 bad usage or input, 130 stopped by Ctrl-C
+(143 by SIGTERM, 129 by SIGHUP)
 """
 
 Command = Callable[[Any], int]
@@ -89,15 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _obeyed(arguments: Sequence[str] | None) -> int:
     """Run one command, and say what ended it."""
     try:
-        settle()
-        options = make_parser().parse_args(arguments)
-        return int(options.command(filled(options.kind, options)))
+        with interruptible():
+            settle()
+            options = make_parser().parse_args(arguments)
+            return int(options.command(filled(options.kind, options)))
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("harness: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        with suppress(OSError):
+            print("harness: stopped; the same command goes on where it was", file=sys.stderr)
+        discard_output()
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     except BrokenPipeError:
         raise
     except OSError as error:  # no right, no space left, a name too long

@@ -186,6 +186,7 @@ JOBS = "runs at a time; default: one a core, at most 8; one on a GPU"
 TF32 = "on an NVIDIA GPU, faster and coarser than float32 (10 bits for 23); the records say so"
 KEEP = "keep the model's weights beside each record, for `harness train`"
 NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
+CHECKPOINT = "between checkpoints of a training (default 5); 0: only when it is stopped"
 EXECUTOR = "who runs them (default: worker processes of this machine)"
 
 
@@ -201,6 +202,9 @@ class Machine:
     keep: bool = option("--keep", KEEP, group=HOW)
     cache_limit: float = option(
         "--cache-limit", "size of the feature cache (default 20)", 20.0, metavar="GB", group=HOW
+    )
+    checkpoint_minutes: float = option(
+        "--checkpoint-minutes", CHECKPOINT, 5.0, metavar="N", group=HOW
     )
 
 

@@ -299,6 +299,11 @@ def settings_of(options: options.Plan) -> Settings:
         raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
     if not 0 < options.cache_limit < 2**40:
         raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
+    if not 0 <= options.checkpoint_minutes < 2**20:
+        raise InputError(
+            "--checkpoint-minutes: expected a number of minutes, or 0; got "
+            f"{options.checkpoint_minutes:g}"
+        )
     return replace(
         _settings(options),
         device=options.device,
@@ -308,6 +313,7 @@ def settings_of(options: options.Plan) -> Settings:
         speed=not options.no_speed,
         executor=options.executor,
         keep=options.keep,
+        checkpoint_minutes=options.checkpoint_minutes,
     )
 
 

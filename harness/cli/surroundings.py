@@ -2,8 +2,13 @@
 
 import codecs
 import os
+import signal
+import stat
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from harness.errors import InputError
 from harness.files import home
@@ -38,6 +43,49 @@ def settle() -> None:
         ) from None
     if (native := os.environ.get("HARNESS_NATIVE", "")) not in ("", "0", "1"):
         raise InputError(f"HARNESS_NATIVE: expected 0 or 1; got '{native}'")
+
+
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end what goes on inside as Ctrl-C does, each by its number.
+
+    One that is ignored stays so, as SIGHUP by nohup. Once one has ended it, none is heard any more.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: h for s in ENDING if (h := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise
+    except BaseException:
+        _put_back(before)
+        raise
+    _put_back(before)
+
+
+def _put_back(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """What Python does at Ctrl-C, with the signal's number; a terminal that is gone is let go."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    raise KeyboardInterrupt(number)
 
 
 def discard_output() -> None:

@@ -1,6 +1,6 @@
 """What a detector is made of beside its networks, and what it says of images."""
 
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -26,6 +26,8 @@ class Calibration(msgspec.Struct, kw_only=True):
 
 class DetectorFile(Kept, kw_only=True):
     """Say what a detector's file holds beside a run's weights."""
+
+    what: ClassVar[str] = "detector"
 
     bits: int
     calibration: Calibration | None = None

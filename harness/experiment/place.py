@@ -75,6 +75,11 @@ class Place:
         return self._file(".npz")
 
     @property
+    def checkpoint(self) -> Path:
+        """Find where a training that is not finished stands."""
+        return self._file(".checkpoint")
+
+    @property
     def weights(self) -> Path:
         """Find the weights of the run's model, where they were asked to be kept."""
         return self._file(".safetensors")

@@ -48,6 +48,7 @@ class Settings:
         speed: whether the variants' latency and FPS are measured.
         keep: whether the models' weights are kept.
         executor: who runs the trainings, a module of :mod:`harness.run.executors`.
+        checkpoint_minutes: between two checkpoints of a training; 0: only when it is stopped.
 
     >>> Settings(results=Path("there")).cache.as_posix()
     'there/cache'
@@ -66,6 +67,7 @@ class Settings:
     speed: bool = True
     keep: bool = False
     executor: str = "local"
+    checkpoint_minutes: float = 5.0
 
     @property
     def cache(self) -> Path:

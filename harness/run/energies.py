@@ -15,12 +15,14 @@ on, and is read chunk by chunk: no epoch is ever held whole.
 
 import io
 import json
+import os
+import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -36,6 +38,25 @@ from harness.score.reference import Reference, TapReference
 
 CHUNK = 256  # images written and read together
 REFERENCES = ("fitted", "held-out")  # good images: those trained on, those held out
+
+
+class Member(NamedTuple):
+    """Say where in the file an array is, and what is there.
+
+    Attributes:
+        name: of the array.
+        at: the byte at which its header begins.
+        size: bytes behind that.
+        crc: their checksum.
+
+    >>> Member("about.npy", 0, 1, 0).name
+    'about.npy'
+    """
+
+    name: str
+    at: int
+    size: int
+    crc: int
 
 
 class SavedEnergies(Mapping[int, Energies]):
@@ -185,6 +206,39 @@ class SavedEnergies(Mapping[int, Energies]):
         """Read all of it, a little at a time, and tell whether every checksum is right."""
         return self._zip.testzip() is None
 
+    def count(self) -> int:
+        """Count the arrays, of every kind."""
+        return len(self._zip.infolist())
+
+    def members(self, count: int | None = None) -> list[Member]:
+        """List the first so many arrays, or all of them."""
+        listed = self._zip.infolist()[:count]
+        return [Member(i.filename, i.header_offset, i.file_size, i.CRC) for i in listed]
+
+    def settle(self) -> None:
+        """Let all that was written be on the disk, though the file is not finished."""
+        if (file := self._zip.fp) is not None:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def take_over(self, file: Path, members: Iterable[Member]) -> None:
+        """Append arrays of a file that was never finished, one by one.
+
+        Raises:
+            BadZipFile: one of them is not there as it was written.
+        """
+        with file.open("rb") as unfinished:
+            for member in members:
+                unfinished.seek(member.at + 26)  # the zip's header of an array has 30 bytes,
+                lengths = struct.unpack("<HH", unfinished.read(4))  # a name, and some extras
+                unfinished.seek(sum(lengths), os.SEEK_CUR)
+                content = unfinished.read(member.size)
+                if len(content) != member.size or zlib.crc32(content) != member.crc:
+                    raise BadZipFile(f"{file.name}: {member.name} is damaged")
+                with self._zip.open(member.name, "w", force_zip64=True) as to:
+                    to.write(content)
+                self._note(member.name)
+
     def close(self) -> None:
         """Finish the file: nothing can be appended or read any more."""
         self._zip.close()
@@ -227,7 +281,7 @@ class SavedEnergies(Mapping[int, Energies]):
 # What a damaged file raises; NotImplementedError, of a damaged header, is a RuntimeError.
 UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(BadZipFile, zlib.error),
+    *(BadZipFile, zlib.error, struct.error),
 )
 
 
@@ -251,20 +305,26 @@ class History:
     bank_bytes: int = 0
 
 
+Writing = Callable[[Path], AbstractContextManager[Path]]
+
+
 @contextmanager
-def writing_energies(path: Path, *, data: str, weights: str, arithmetic: str) -> Iterator[History]:
+def writing_energies(
+    path: Path, *, data: str, weights: str, arithmetic: str, writing: Writing = written_whole
+) -> Iterator[History]:
     """Give an empty history whose energies are written beside ``path`` as training goes on.
 
-    At the end the file is seen there whole, and the history reads from it; nothing is left where
-    it raises inside.
+    At the end the file is seen there whole, and the history reads from it; what is left where it
+    raises inside is ``writing``'s to say: nothing, or what a checkpoint needs.
 
     Args:
         path: where.
         data: the digest of its images.
         weights: the SHA-256 of its backbone's weights.
         arithmetic: as records name it.
+        writing: gives the file that grows, which is seen at ``path`` afterwards.
     """
-    with written_whole(path) as temporary:
+    with writing(path) as temporary:
         history = History(energies=SavedEnergies(temporary))
         try:
             yield history

@@ -271,8 +271,9 @@ def patience(variant: Variant, labels: Labels, masks: Masks) -> Callable[[Histor
     evaluated: list[Epoch] = []
 
     def enough(history: History) -> bool:
-        latest = max(history.energies)
-        evaluated.append(evaluate_epoch(variant, history, latest, labels, masks))
+        # One more at a time, or, of a training that was taken up, all that it had.
+        for epoch in list(history.energies)[len(evaluated) :]:
+            evaluated.append(evaluate_epoch(variant, history, epoch, labels, masks))
         chosen = select_epoch(evaluated, variant.epoch_selection)
         return sum(e.epoch > chosen.epoch for e in evaluated) >= variant.patience
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import harness
 from harness.claims import Claim
 from harness.data.contract import Category
 from harness.data.tiles import tiled
@@ -34,14 +35,17 @@ from harness.features.cache import FeatureKey
 from harness.features.views import Shapes
 from harness.files import sign_as
 from harness.heartbeat import now
+from harness.methods.contract import Method
+from harness.run.checkpoint import MINUTES, Checkpoint, Say, Unusable, code_digest
 from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import AUPRO_LIMIT, PerImage, evaluate, patience, per_image, truth
 from harness.run.gallery import save_gallery
 from harness.run.kept import kept_of, write_tensors
 from harness.run.learn import learn, learn_again, same_scores
-from harness.run.machine import environment
+from harness.run.machine import device_name, environment, runs_compiled
 from harness.run.measure import Cost
 from harness.run.process import be_deterministic, peak_memory, reset_peak_memory, set_arithmetic
+from harness.run.stop import check
 from harness.score.select_epoch import ORACLES, select_epoch
 
 
@@ -62,8 +66,10 @@ class Job:
         device: where to run, as in torch.
         tf32: whether float32 is TF32 there.
         threads: of the processor.
+        parallel: runs that go side by side, this one among them.
         keep: whether the model's weights are kept beside the record.
         claim: of its training, held by the start that runs it; None: nobody else is about.
+        checkpoint_minutes: between two checkpoints of its training; 0: only when it is stopped.
     """
 
     variant: Variant
@@ -78,8 +84,10 @@ class Job:
     device: str = "cpu"
     tf32: bool = False
     threads: int = 1
+    parallel: int = 1
     keep: bool = False
     claim: Claim | None = None
+    checkpoint_minutes: float = MINUTES
 
     @property
     def place(self) -> Place:
@@ -125,17 +133,37 @@ class Job:
         """Tell whether its training's energies are saved, so that only scoring is left."""
         return load_energies(self.training_place.energies, **self.source) is not None
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name all that decides what its training gives, to the last digit."""
+        return {
+            "code": f"{harness.__version__} {code_digest()}",
+            "torch": torch.__version__,
+            "images": self.key.data_digest,
+            "features": self.key.digest,
+            "weights": self.weights["sha256"],
+            "arithmetic": f"{self.key.arithmetic}, tf32 {self.tf32}",
+            "machine": f"{self.device} {device_name(self.device)}",
+            "compiled passes": str(runs_compiled(self.device)),
+            "fields": self.variant.training.digest,
+        }
+
     def _place(self, variant: Variant) -> Place:
         category = self.category
         return Place.of(self.results, variant, category.dataset, category.name, self.seed)
 
 
-def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, loss: None) -> None:
+def run_job(
+    job: Job,
+    progress: Callable[[int, float], object] = lambda epoch, loss: None,
+    say: Say = lambda text: None,
+) -> None:
     """Train (or take up an equal training's energies), score, and write the record.
 
     Args:
         job: what to run.
         progress: called after every epoch with its number and loss.
+        say: is told of a checkpoint that cannot be taken up or written.
 
     Raises:
         RunFailed: the run cannot give a record; the reason is one line.
@@ -150,18 +178,21 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     labels, masks = truth(job.variant, job.category)
     history = load_energies(job.training_place.energies, **job.source)
     model = None
+    before = 0.0
     if trained := history is None:
-        with writing_energies(job.training_place.energies, **job.source) as history:
-            model = learn(job, history, patience(job.variant, labels, masks), progress)
-            job.check_claim()
+        history, model, before = _trained(
+            job, lambda: patience(job.variant, labels, masks), progress, say
+        )
+        job.check_claim()
     fitted = time.perf_counter()
+    check()
     epochs = evaluate(job.variant, history, labels, masks)
     chosen = select_epoch(epochs, job.variant.epoch_selection)
     images = per_image(job.variant, history, chosen.epoch, labels, masks)
     job.check_claim()
     save_gallery(job.place, job.variant, job.category, history, chosen.epoch, masks, images.scores)
     measured = Measured(
-        fit_seconds=round(fitted - start, 3) if trained else None,
+        fit_seconds=round(before + fitted - start, 3) if trained else None,
         score_seconds=round(time.perf_counter() - fitted, 3),
         peak_memory_bytes=peak_memory(job.device),
         bank_bytes=history.bank_bytes,
@@ -178,6 +209,27 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())
     write_record(job.place, record)
+
+
+def _trained(
+    job: Job,
+    make_rule: Callable[[], Callable[[History], bool]],
+    progress: Callable[[int, float], object],
+    say: Say,
+) -> tuple[History, Method, float]:
+    """Train, from where a checkpoint is; what it leaves, and the seconds before this start."""
+    place = job.training_place
+    while True:
+        checkpoint = Checkpoint(place.checkpoint, job.identity, job.checkpoint_minutes, say)
+        torch.set_num_threads(checkpoint.threads or job.threads)
+        try:
+            with writing_energies(
+                place.energies, **job.source, writing=checkpoint.grow
+            ) as history:
+                model = learn(job, history, make_rule(), progress, checkpoint)
+            return history, model, checkpoint.before
+        except Unusable as why:
+            checkpoint.discard(str(why))
 
 
 def _record(
@@ -210,7 +262,7 @@ def _record(
         macs=job.cost.macs,
         images=listed(category, images),
         saturated=images.saturated,
-        environment=environment(job.device, job.threads),
+        environment=environment(job.device, torch.get_num_threads()),
         measured=measured,
     )
 

@@ -7,12 +7,12 @@ detector that is made of them.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import harness
@@ -20,17 +20,29 @@ from harness.errors import InputError
 from harness.experiment.measured import Block
 from harness.experiment.record import Data, Record, Weights
 from harness.features.views import Shapes
-from harness.files import write_whole
+from harness.files import written_whole
 
 SCHEMA = 1
 
 
-class Kept(Block, kw_only=True):
+class Said(Block):
+    """Say what the tensors of a file are.
+
+    >>> Kept.what
+    'weights'
+    """
+
+    what: ClassVar[str]  # as in the file's header
+
+
+class Kept(Said, kw_only=True):
     """Say whose weights a file holds.
 
     >>> Kept.__struct_fields__[:4]
     ('variant', 'dataset', 'category', 'seed')
     """
+
+    what: ClassVar[str] = "weights"
 
     variant: dict[str, Any]
     dataset: str
@@ -56,19 +68,20 @@ def kept_of(record: Record, shapes: Shapes) -> Kept:
     )
 
 
-About = TypeVar("About", bound=Block)
+About = TypeVar("About", bound=Said)
 
 
-def write_tensors(path: Path, about: Block, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, about: Said, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with what is said of them; the file is seen whole or not at all."""
     header = {
-        "format": f"fastflow-harness {_kind(type(about))}",
+        "format": f"fastflow-harness {about.what}",
         "schema": str(SCHEMA),
         "harness": harness.__version__,
         "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
     }
     whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_whole(path, save(whole, header))
+    with written_whole(path) as temporary:
+        save_file(whole, temporary, header)
 
 
 def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor]]:
@@ -77,7 +90,7 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
     Raises:
         InputError: no such file, a damaged or foreign one, or one of a newer version.
     """
-    what = f"fastflow-harness {_kind(kind)}"
+    what = f"fastflow-harness {kind.what}"
     if not path.is_file():
         raise InputError(f"{path}: expected a file of {what}; found none")
     try:
@@ -125,8 +138,3 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise InputError(
             f"{path}: expected the weights of its own variant; {lines[:200]}; make it anew"
         ) from None
-
-
-def _kind(about: type[Block]) -> str:
-    """What a file that holds such a block is called."""
-    return "weights" if about is Kept else "detector"

@@ -13,6 +13,7 @@ from harness.experiment.variant import Variant
 from harness.features.cache import FeatureCache, Features
 from harness.features.defective import DefectiveCopies, open_defective
 from harness.methods.contract import Method
+from harness.run.checkpoint import Checkpoint
 from harness.run.energies import History
 from harness.run.model import make_model
 from harness.run.train import train
@@ -26,6 +27,7 @@ def learn(
     history: History,
     enough: Callable[[History], bool],
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Method:
     """Train the job's model from its cached features; see :func:`harness.run.train.train`."""
     features, defective = _features(job)
@@ -48,6 +50,7 @@ def learn(
         test_boxes=_boxes(job.variant, job.shown.test),
         tiles=[len(windows_of(s, spec)) for s in job.category.train] if spec.tile_size else (),
         photos=photos_of(job.category.test, spec),
+        checkpoint=checkpoint,
     )
     return model
 

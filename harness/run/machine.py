@@ -114,9 +114,14 @@ def environment(device: str, threads: int) -> Environment:
         device=device,
         device_name=device_name(device),
         threads=threads,
-        compiled=torch.device(device).type == "cpu" and compiled.library() is not None,
+        compiled=runs_compiled(device),
         arithmetic=arithmetic(device),
     )
+
+
+def runs_compiled(device: str) -> bool:
+    """Tell whether flow steps run by the compiled pass there, where they can."""
+    return torch.device(device).type == "cpu" and compiled.library() is not None
 
 
 def device_name(device: str) -> str:

@@ -134,6 +134,34 @@ def fitting_runs(settings: Settings, need: int) -> tuple[int, str]:
     )
 
 
+def what_fits(variant: Variant, train: int, test: int, parallel: int) -> str:
+    """Say how much memory a run takes that did not get it, how much is left, and what to try.
+
+    Args:
+        variant: what was run.
+        train: training images.
+        test: test images.
+        parallel: runs that went side by side.
+    """
+    need, free = run_memory(variant, train, test)["all"], available_memory()
+    fit = min(parallel - 1, free // need)
+    smaller = "a smaller batch_size or image_size"
+    return (
+        f"a run takes about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are available now; try "
+        + (f"--jobs {fit}" if fit > 0 else smaller)
+    )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, of the processor or of an accelerator.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("a size of 3"))
+    (True, False)
+    """
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "can't allocate memory" in str(error)
+
+
 @cache
 def _training(variant: Variant, shapes: Shapes, images: int, batch: int) -> tuple[int, int]:
     """Bytes of the model with all that lasts, and of what a step or a fit holds for a time."""

@@ -68,14 +68,19 @@ def arithmetic_inside(*, tf32: bool) -> Iterator[None]:
         convolutions.allow_tf32, products.allow_tf32 = before
 
 
+def generators_of(module: nn.Module) -> list[torch.Generator]:
+    """List the generators that a module and its parts keep, each once."""
+    held = (g for m in module.modules() for g in vars(m).values())
+    return list({id(g): g for g in held if isinstance(g, torch.Generator)}.values())
+
+
 @contextmanager
 def draws_apart(module: nn.Module, *, seed: int, device: str) -> Iterator[None]:
     """Let what is drawn inside depend on the seed alone, and leave every generator as it was.
 
     Those are torch's own, of the processor and the device, and those that the module keeps.
     """
-    held = (g for m in module.modules() for g in vars(m).values())
-    own = [g for g in held if isinstance(g, torch.Generator)]
+    own = generators_of(module)
     states = [g.get_state() for g in own]
     try:
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):

@@ -18,6 +18,8 @@ from harness.run.outcome import Outcome
 from harness.run.plan import Plan
 from harness.run.schedule import epochs_of
 
+Say = Callable[[str], object]
+
 
 @dataclass
 class _Held:
@@ -167,9 +169,14 @@ def _reason(job: Job) -> str:
 
 
 def train_shared(
-    jobs: Sequence[Job], plan: Plan, executor: Executor, claims: Claims, outcome: Outcome
+    jobs: Sequence[Job],
+    plan: Plan,
+    executor: Executor,
+    claims: Claims,
+    outcome: Outcome,
+    say: Say = print,
 ) -> None:
-    """Run jobs, shared with other starts; the outcome counts them.
+    """Run jobs, shared with other starts; the outcome counts them, ``say`` is told what they say.
 
     The bar counts multiply-accumulates, so that its time left is fair.
     """
@@ -192,6 +199,9 @@ def train_shared(
 
         shares = Shares(claims, jobs, elsewhere, waiting)
         for event in executor.run(shares.tasks()):
+            if event.kind == "said":
+                say(f"{_name(event.job, plan)}: {event.reason}")
+                continue
             counts = shares.note(event)
             if event.kind == "epoch":
                 epochs = f"epoch {event.epoch}/{_epochs(event.job)}"

@@ -96,7 +96,7 @@ def _run(
                 give_back_memory()  # of speeds and features; a worker may need it
                 jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
                 claims.signs.say(doing="training")
-                train_shared(jobs, plan, executor, claims, outcome)
+                train_shared(jobs, plan, executor, claims, outcome, say)
     outcome.passes, outcome.reused = cache.passes, cache.reused
     say(
         f"backbone passes: {cache.passes} images passed, each once per backbone; "
@@ -263,7 +263,9 @@ def _job(
         device=settings.device,
         tf32=settings.tf32,
         threads=max(1, cores() // settings.jobs),
+        parallel=settings.jobs,
         keep=settings.keep,
+        checkpoint_minutes=settings.checkpoint_minutes,
     )
 
 

@@ -17,6 +17,7 @@ from harness.features.defective import DefectiveCopies
 from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Method
 from harness.run.averaging import WeightAverage
+from harness.run.checkpoint import Checkpoint, Training
 from harness.run.energies import History
 from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
@@ -50,6 +51,7 @@ def train(
     test_boxes: Boxes = None,
     tiles: Sequence[int] = (),
     photos: Photos | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Learn from good images alone, by Eq. 1 or by a fit as the only epoch; score the test images.
 
@@ -71,6 +73,7 @@ def train(
         test_boxes: where it shows each test image.
         tiles: of each good photo, where the good images are tiles: a photo is held out whole.
         photos: whose tiles the test images are, if they are tiles.
+        checkpoint: where a training by gradient is written down; None: nowhere.
 
     Raises:
         RunFailed: no whole batch where ``drop_last`` asks for one, or a loss that is not finite.
@@ -86,7 +89,7 @@ def train(
         watch.look(model, 1)
         progress(1, math.nan)
         return history
-    _train(model, watch, augmented, tiles, seed, progress, enough)
+    _train(model, watch, augmented, tiles, seed, progress, enough, checkpoint or Checkpoint())
     return history
 
 
@@ -98,32 +101,43 @@ def _train(
     seed: int,
     progress: Callable[[int, float], object],
     enough: Callable[[History], bool],
+    checkpoint: Checkpoint,
 ) -> None:
-    """Epoch after epoch, by gradient."""
+    """Epoch after epoch, by gradient; those that a checkpoint has are only drawn again."""
     variant, device, history, good = watch.variant, watch.device, watch.history, watch.good
     generator = torch.Generator().manual_seed(seed)
     kept, watch.held = split(len(tiles) or len(good[0]), variant.holdout, generator, tiles)
     watch.kept, used = kept, _used(len(kept), variant)
-    optimiser, schedule = _ready(model, good, kept, used, variant, device)
+    optimiser, schedule, turns = _ready(model, good, kept, used, variant, device)
     average = WeightAverage(model, optimiser, variant.ema)
     noise = FeatureNoise(variant.feature_noise, seed)
+    training = Training(model, optimiser, schedule, turns, average, noise, history, device)
+    checkpoint.take_up(training)
     epochs = epochs_in(variant, steps_of(variant, used))
     source, drawn = one_copy_each(augmented, good, seed)
-    for epoch in range(1, epochs + 1):
-        order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
-        try:
-            loss = _epoch(model, source, order, optimiser, schedule, variant, device, noise)
-        except ArithmeticError as error:
-            _finite(good)
-            raise _diverged(error, epoch, epochs, history) from None
-        history.loss.append(loss)
-        evaluated = is_due(variant, epoch, steps_of(variant, used))
-        if evaluated or epoch == epochs:
-            with draws_apart(model, seed=seed, device=device), average.applied():
-                watch.look(model, epoch)
-        progress(epoch, loss)
-        if evaluated and enough(history):
-            break
+    with checkpoint.keeping():
+        for epoch in range(1, epochs + 1):
+            order = drawn(kept[torch.randperm(len(kept), generator=generator).numpy()][:used])
+            if epoch < training.epoch:
+                continue
+            try:
+                loss = _epoch(training, source, order, variant, checkpoint)
+            except ArithmeticError as error:
+                _finite(good)
+                raise _diverged(error, epoch, epochs, history) from None
+            history.loss.append(loss)
+            evaluated = is_due(variant, epoch, steps_of(variant, used))
+            if evaluated or epoch == epochs:
+                with (
+                    checkpoint.around(training),
+                    draws_apart(model, seed=seed, device=device),
+                    average.applied(),
+                ):
+                    watch.look(model, epoch)
+            progress(epoch, loss)
+            if evaluated and enough(history):
+                break
+            training.next_epoch()
     average.swap()  # the model leaves as it was evaluated
 
 
@@ -145,25 +159,24 @@ def _diverged(error: object, epoch: int, epochs: int, history: History) -> RunFa
 
 
 def _epoch(
-    model: Method,
+    training: Training,
     good: Arrays,
     order: NDArray[np.int64],
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
     variant: Variant,
-    device: str,
-    noise: FeatureNoise,
+    checkpoint: Checkpoint,
 ) -> float:
-    """One pass over the images in this order; the mean loss.
+    """One pass over the images in this order, or what is left of it; the mean loss.
 
     Raises:
         ArithmeticError: the loss is not finite; its text is the value.
     """
+    model, optimiser, size = training.model, training.optimiser, variant.batch_size
     model.train()
-    total = 0.0
-    for rows, features in batches(good, order, size=variant.batch_size, device=device):
+    checkpoint.look(training)
+    left = order[training.batches * size :]
+    for rows, features in batches(good, left, size=size, device=training.device):
         values = []
-        for loss in losses_of(model, noise(features), variant):
+        for loss in losses_of(model, training.noise(features), variant):
             if not math.isfinite(value := loss.item()):
                 raise ArithmeticError(value)
             optimiser.zero_grad()
@@ -172,19 +185,22 @@ def _epoch(
                 torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
             optimiser.step()
             values.append(value)
-        schedule.step()
-        total += fmean(values) * len(rows)
-    return total / len(order)
+        training.schedule.step()
+        training.total += fmean(values) * len(rows)
+        training.batches += 1
+        checkpoint.look(training)
+    return training.total / len(order)
 
 
 def _ready(
     model: Method, good: Arrays, kept: NDArray[np.int64], used: int, variant: Variant, device: str
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Initialise the model from data; give the optimiser and its schedule."""
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, Turns]:
+    """Initialise the model from data; give the optimiser, its schedule and its groups' turns."""
     model.survey(x for _, x in batches(good, np.sort(kept), device=device))
     model.initialise(read_batch(good, kept[: variant.batch_size], device))
-    optimiser = _optimiser(model, variant)
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor_of(variant, used))
+    optimiser, turns = _optimiser(model, variant)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor_of(variant, used))
+    return optimiser, schedule, turns
 
 
 def split(
@@ -225,11 +241,10 @@ def _used(images: int, variant: Variant) -> int:
     return images - images % variant.batch_size
 
 
-def _optimiser(model: Method, variant: Variant) -> torch.optim.Optimizer:
+def _optimiser(model: Method, variant: Variant) -> tuple[torch.optim.Optimizer, Turns]:
     kind: Any = OPTIMISERS[variant.optimiser]
     rate, decay = variant.learning_rate, variant.weight_decay
     optimiser: torch.optim.Optimizer = kind(
         model.parameter_groups(), lr=rate, weight_decay=decay, eps=variant.adam_epsilon, fused=True
     )
-    Turns(optimiser, rate)
-    return optimiser
+    return optimiser, Turns(optimiser, rate)

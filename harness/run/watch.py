@@ -19,6 +19,7 @@ from harness.features.defective import DefectiveCopies
 from harness.methods.batches import batches
 from harness.methods.contract import Arrays, Energies, Method
 from harness.run.energies import REFERENCES, History
+from harness.run.stop import check
 from harness.score.reference import IMAGES, make_reference
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -138,6 +139,7 @@ class Watch:
                 raise RunFailed(
                     f"{which} image's energy is not finite at epoch {epoch}{self._help}"
                 )
+            check()
             yield energies
 
     @property

@@ -16,14 +16,15 @@ class Event:
 
     Attributes:
         job: which one.
-        kind: ``epoch`` (one more is trained), ``done``, or ``failed`` (with the reason).
+        kind: ``epoch`` (one more is trained), ``said`` (something a person should know),
+            ``done``, or ``failed`` (with the reason).
         epoch: its number, from 1.
-        reason: why it failed, in one line.
+        reason: why it failed, or what is said, in one line.
         traceback: of a failure that nobody foresaw.
     """
 
     job: Job
-    kind: Literal["epoch", "done", "failed"]
+    kind: Literal["epoch", "said", "done", "failed"]
     epoch: int = 0
     reason: str = ""
     traceback: str = ""
@@ -49,8 +50,8 @@ class Executor(Protocol):
         A job that fails takes those after it with it where their training failed, and only
         there: where the energies are saved (:meth:`Job.is_trained`), they are still run.
 
-        Leaving the iteration early (Ctrl-C) ends what is running; records are written whole or
-        not at all, so nothing is lost but the unfinished runs.
+        Leaving the iteration early (Ctrl-C) ends what is running: trainings write a checkpoint,
+        which the next start takes up; records are written whole or not at all.
         """
         ...
 

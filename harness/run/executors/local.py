@@ -3,17 +3,23 @@
 A worker that is killed (out of memory) takes nothing but its own run with it, and those that
 wait for the same training. Workers are kept:
 the first steps in a fresh process pay for its memory and for compiled convolutions.
+
+Signals are this process's to hear: workers are deaf to those of a terminal, and are told to end by
+SIGTERM, on which a training writes its checkpoint first.
 """
 
 import multiprocessing as mp
 import os
 import signal
+import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver, util
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -22,8 +28,14 @@ from harness.claims import PAUSE
 from harness.errors import InputError, RunFailed
 from harness.run.executors.contract import Event, Task
 from harness.run.job import Job, run_job
+from harness.run.memory import out_of_memory, what_fits
 from harness.run.process import give_back_memory, keep_memory
+from harness.run.stop import Stopped, stop
 
+STOPPED = "told to end by SIGTERM; the next start takes it up where it is"
+PATIENCE = 60.0  # seconds in which a worker that is told to end writes its checkpoint
+# What a terminal or a scheduler may tell every process of a group.
+TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST = 103 - len("/pymp-12345678/listener-12345678")  # 103 bytes: macOS; Linux has 107
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # where sockets may be beside TMPDIR
 
@@ -53,9 +65,12 @@ class LocalPool:
                 for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
                     yield from _news(ready, workers, waiting)
+        except (KeyboardInterrupt, GeneratorExit):
+            _stop(workers)
+            raise
         finally:
             for worker in workers.values():
-                worker.process.terminate()
+                worker.process.kill()
             for worker in workers.values():
                 _end(worker)
 
@@ -110,7 +125,7 @@ def _news(
     event, sound = _receive(connection, worker)
     if not sound:
         _end(workers.pop(connection))
-    if event.kind != "epoch":
+    if event.kind in ("done", "failed"):
         worker.jobs.remove(event.job)
     yield event
     if event.kind == "failed":
@@ -138,9 +153,24 @@ def _start_server() -> None:
     before = os.environ.get("PYTHONSAFEPATH", "")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        forkserver.ensure_running()
+        with _deaf():
+            forkserver.ensure_running()
     finally:
         os.environ["PYTHONSAFEPATH"] = before  # empty: as not given
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let what is started inside hear none of the signals that a whole group of processes is told.
+
+    This process hears afterwards what comes meanwhile.
+    """
+    resource_tracker.ensure_running()  # which would open its ears again in passing
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make_room_for_sockets() -> None:
@@ -178,8 +208,30 @@ def _start(workers: dict[Connection, _Worker]) -> Connection:
 
 
 def _end(worker: _Worker) -> None:
-    worker.process.terminate()
+    worker.process.kill()
     worker.process.join()
+
+
+def _stop(workers: dict[Connection, _Worker]) -> None:
+    """Tell all workers to end, and wait until those in a run have written where they are."""
+    if running := {c: w for c, w in workers.items() if w.jobs}:
+        number = f"{len(running)} runs" if len(running) > 1 else "1 run"
+        with suppress(OSError):  # of a terminal that is gone
+            print(
+                f"harness: stopping {number}, which the next start takes up; Ctrl-C again ends at "
+                "once",
+                file=sys.stderr,
+            )
+    for worker in running.values():
+        worker.process.terminate()
+    until = time.monotonic() + PATIENCE
+    while running and (left := until - time.monotonic()) > 0:
+        for ready in wait(list(running), timeout=left):
+            assert isinstance(ready, Connection)
+            try:
+                ready.recv()
+            except (EOFError, OSError):
+                del running[ready]
 
 
 def _receive(connection: Connection, worker: _Worker) -> tuple[Event, bool]:
@@ -190,37 +242,56 @@ def _receive(connection: Connection, worker: _Worker) -> tuple[Event, bool]:
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
+        hint = f"; out of memory? {_fits(worker)}" if code == -signal.SIGKILL else ""
         kind, rest, sound = "failed", [0, f"the process ended by {how}{hint}"], False
     return Event(worker.jobs[0], kind, *rest), sound
 
 
+def _fits(worker: _Worker) -> str:
+    """What would fit of the run that a worker was killed in."""
+    job = worker.jobs[0]
+    return what_fits(job.variant, len(job.shown.train), len(job.shown.test), job.parallel)
+
+
 def _work(connection: Connection) -> None:
     """A worker: task after task, until it is ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # others are the parent's to hear
     _die_with_parent()
     keep_memory()
     before: Task = ()
-    while True:
-        try:
+    with suppress(EOFError, Stopped):
+        while True:
             task: Task = connection.recv()
-        except EOFError:
-            return
-        if before and before[0].variant.method != task[0].variant.method:
-            give_back_memory()
-        _run(task, connection)
-        before = task
+            if before and before[0].variant.method != task[0].variant.method:
+                give_back_memory()
+            _run(task, connection)
+            before = task
 
 
 def _run(task: Task, connection: Connection) -> None:
     """Run a task up to its first failure; what becomes of the rest is the parent's to say."""
+
+    def told(epoch: int, loss: float) -> None:
+        connection.send(("epoch", epoch, True))
+
+    def say(text: str) -> None:
+        connection.send(("said", 0, text, True))
+
     try:
         for job in task:
-            run_job(job, lambda epoch, loss: connection.send(("epoch", epoch, True)))
+            run_job(job, told, say)
             connection.send(("done", True))
     except (RunFailed, InputError) as error:
         connection.send(("failed", 0, str(error), True))
+    except Stopped:  # by itself, not with all others: whoever told it may read why it failed
+        connection.send(("failed", 0, STOPPED, True))
+        raise
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
+        if out_of_memory(error):
+            fits = what_fits(job.variant, len(job.shown.train), len(job.shown.test), job.parallel)
+            connection.send(("failed", 0, f"out of memory; {fits}", False))
+            return
         first = next(iter(str(error).splitlines()), "")
         reason = f"{type(error).__name__}: {first}"
         connection.send(("failed", 0, reason, traceback.format_exc(), False))

@@ -2,40 +2,49 @@
 
 import atexit
 import csv
+import errno
 import os
 import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.errors import InputError, unknown
+from harness.errors import FULL, InputError, unknown, unwritten
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is seen whole or not at all: write, fsync, rename."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    whole = content.encode() if isinstance(content, str) else content
+    with written_whole(path, len(whole)) as temporary:
+        temporary.write_bytes(whole)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, size: int = 0) -> Iterator[Path]:
     """Give a temporary file beside ``path`` to write, which is then seen there whole.
 
     Nothing is seen, and nothing is left, where it raises inside; what a kill leaves is found by
     :func:`remove_leftovers`.
+
+    Raises:
+        RunFailed: the disk is full; of ``size`` bytes, where they are known.
+        InputError: it cannot be written for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise (unwritten(path, error, size) if _is_about(error, temporary) else error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # else it would hide what went wrong
+            temporary.unlink(missing_ok=True)
 
 
 def home() -> Path:
@@ -124,6 +133,13 @@ def is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _is_about(error: OSError, temporary: Path) -> bool:
+    """Whether it tells of this file or its folder, and not of one that was read meanwhile."""
+    if error.filename is None:  # of a descriptor: a file that is read is never full or read-only
+        return error.errno in (*FULL, errno.EROFS)
+    return Path(os.fsdecode(error.filename)) in (temporary, *temporary.parents)
 
 
 def _writing(temporary: Path) -> bool:

@@ -1,17 +1,19 @@
 """The command ``harness``: its commands by what a person wants to do, and its exit codes."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import harness
 from harness.cli import data, detector, machine, paper, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, settle
-from harness.errors import InputError
+from harness.errors import FULL, InputError, RunFailed, unwritten
 
 ABOUT = """\
 FastFlow ablations that can be reproduced, and the methods it is compared with.
@@ -34,6 +36,7 @@ examples:
 exit codes: 0 all recorded, 1 some run failed, 2 bad usage or input, 130 stopped by Ctrl-C
 """
 
+LIMITS = (*FULL, errno.EMFILE, errno.ENFILE)  # of the machine: nothing that was given is wrong
 Command = Callable[[Any], int]
 # What a person wants → command → function; its options are those of its argument's class, and
 # its help is the first line of its docstring.
@@ -93,12 +96,20 @@ def _obeyed(arguments: Sequence[str] | None) -> int:
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("harness: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
-    except OSError as error:  # no right, no space left, a name too long
+    except OSError as error:  # no right, no space left, a name too long, too many open files
+        if error.errno in LIMITS:
+            print(
+                f"harness: {unwritten(Path(error.filename or 'a file'), error)}", file=sys.stderr
+            )
+            return 1
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         print(f"harness: {what}; expected to be able to read and write it", file=sys.stderr)
         return 2

@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.contract import Category
+from harness.errors import no_room
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
+from harness.features.checked import DamagedFeatures, Sums, check_files, read_meta, sound
 from harness.features.extractor import Extractor
 from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
-from harness.files import is_alive
+from harness.files import is_alive, write_whole
 
 TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
 ARITHMETIC = "cpu float32"  # where nothing says another
@@ -132,11 +136,22 @@ class FeatureCache:
     reused: int = field(default=0, init=False)
 
     def open(self, key: FeatureKey) -> Features | None:
-        """Open the entry and mark it as used now; None if there is none yet."""
+        """Open the entry and mark it as used now; None if there is none yet.
+
+        Raises:
+            DamagedFeatures: it is not what was written, or by a version that wrote no sums.
+        """
         entry = self.folder / key.digest
-        if not _meta(entry):
+        if not os.path.lexists(entry):
             return None
-        os.utime(entry / "meta.json")
+        if (meta := read_meta(entry)).get("key") != json.loads(json.dumps(key.about())):
+            raise DamagedFeatures(
+                f"{entry / 'meta.json'}: expected the sums of the cached features of "
+                f"{key.dataset}/{key.category}; got none; the next start makes them anew"
+            )
+        check_files(entry, meta["sums"])
+        with suppress(OSError):  # a cache that can only be read
+            os.utime(entry / "meta.json")
         return _open_entry(entry)
 
     def ensure(
@@ -148,7 +163,7 @@ class FeatureCache:
         device: str = "cpu",
         progress: Callable[[int], object] = lambda images: None,
     ) -> Features:
-        """Open the entry, extracted now if it is missing.
+        """Open the entry, extracted now if it is missing, or damaged, which is said.
 
         Args:
             key: what the entry is of.
@@ -156,22 +171,29 @@ class FeatureCache:
             category: whose images to pass.
             device: where the backbone runs, in the key's arithmetic.
             progress: called with the number of images just done.
+
+        Raises:
+            RunFailed: the disk has no room for it; nothing of it is left.
         """
         images = key.spec.images(len(category.train), len(category.test))
-        if (features := self.open(key)) is not None:
+        if (features := sound(partial(self.open, key))) is not None:
             self.reused += images
             progress(images)
             return features
+        _remove(self.folder / key.digest)  # what is damaged
         assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)
         temporary = self.folder / f"{key.digest}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
+        _make_room(self.folder / key.digest, extractor, images)
+        sums: Sums = {}
         try:
             for split in splits_of(category, key.spec):
-                self.passes += extract(temporary, split, extractor, device, progress)
-            meta = {"key": key.about(), "images": images}
-            (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+                sums |= extract(temporary, split, extractor, device, progress)
+                self.passes += split.passes
+            meta = {"key": key.about(), "images": images, "sums": sums}
+            write_whole(temporary / "meta.json", json.dumps(meta))
             _publish(temporary, self.folder / key.digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -185,10 +207,11 @@ class FeatureCache:
         *,
         device: str = "cpu",
         progress: Callable[[int], object] = lambda images: None,
-    ) -> None:
+    ) -> Sums:
         """Add features of further images to an entry that is there, whole or not at all a file.
 
-        Whoever adds them marks by a file of its own, written afterwards, that all are there.
+        Whoever adds them marks by a file of its own, written afterwards, that all are there, with
+        the sums that this returns.
 
         Args:
             key: what the entry is of.
@@ -202,17 +225,21 @@ class FeatureCache:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            self.passes += extract(temporary, split, extractor, device, progress)
+            sums = extract(temporary, split, extractor, device, progress)
+            self.passes += split.passes
             for file in sorted(temporary.iterdir()):
                 file.rename(self.folder / key.digest / file.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return sums
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
         """List folder, content and bytes of every entry, least recently used first."""
         metas = sorted(self.folder.glob("*/meta.json"), key=lambda p: p.stat().st_mtime)
         metas = [m for m in metas if m.parent.suffix != ".tmp"]
-        return [(m.parent, _meta(m.parent), _size(m.parent)) for m in metas if _meta(m.parent)]
+        return [
+            (m.parent, read_meta(m.parent), _size(m.parent)) for m in metas if read_meta(m.parent)
+        ]
 
     def evict(self, keep: Iterable[str] = ()) -> list[Path]:
         """Remove what a killed run left, and the oldest entries until under the limit.
@@ -260,21 +287,27 @@ def _open_entry(entry: Path) -> Features:
     return Features(**{split: open_split(entry, split) for split in splits})
 
 
-def _meta(entry: Path) -> dict[str, Any]:
-    """The entry's description; empty for what is no whole entry."""
-    try:
-        return dict(json.loads((entry / "meta.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+def _make_room(entry: Path, extractor: Extractor, images: int) -> None:
+    """Refuse what the disk has no room for, before a backbone works for nothing."""
+    needed = entry_bytes(extractor.shapes, images, extractor.spec.dtype)
+    if shutil.disk_usage(entry.parent).free < needed:
+        raise no_room(entry, needed)
 
 
 def _publish(temporary: Path, entry: Path) -> None:
     try:
         temporary.rename(entry)
     except OSError:
-        if not _meta(entry):  # not another process that was faster, but a damaged entry
-            shutil.rmtree(entry)
-            temporary.rename(entry)
+        if not read_meta(entry):  # not another process that was faster
+            raise
+
+
+def _remove(entry: Path) -> None:
+    """Remove an entry, or what lies in its place."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _size(folder: Path) -> int:

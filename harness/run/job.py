@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.data.contract import Category
 from harness.data.tiles import tiled
+from harness.errors import InputError, warn
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
 from harness.experiment.record import (
@@ -25,7 +26,7 @@ from harness.experiment.record import (
     Protocol,
     Record,
     Weights,
-    read_at,
+    read_sound,
     write_record,
 )
 from harness.experiment.variant import Variant
@@ -100,9 +101,14 @@ class Job:
             "arithmetic": self.key.arithmetic,
         }
 
+    def energies(self) -> History | None:
+        """Open its training's energies; None where there are none that fit."""
+        path, images = self.training_place.energies, len(self.shown.test)
+        return load_energies(path, **self.source, images=images)
+
     def is_trained(self) -> bool:
         """Tell whether its training's energies are saved, so that only scoring is left."""
-        return load_energies(self.training_place.energies, **self.source) is not None
+        return self.energies() is not None
 
     def _place(self, variant: Variant) -> Place:
         category = self.category
@@ -125,10 +131,12 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     torch.set_num_threads(job.threads)
     reset_peak_memory(job.device)
     labels, masks = truth(job.variant, job.category)
-    history = load_energies(job.training_place.energies, **job.source)
+    history, there = job.energies(), job.training_place.energies
     model = None
     if trained := history is None:
-        with writing_energies(job.training_place.energies, **job.source) as history:
+        if there.exists():
+            warn(InputError(f"{there}: expected energies of this run; they are made anew"))
+        with writing_energies(there, **job.source) as history:
             model = learn(job, history, patience(job.variant, labels, masks), progress)
     fitted = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
@@ -147,8 +155,8 @@ def run_job(job: Job, progress: Callable[[int, float], object] = lambda epoch, l
     if not job.keep:
         write_record(job.place, record)
         return
-    if job.place.record.is_file():  # whose weights are wanted now
-        record = same_scores(read_at(job.place), record)
+    if there := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
+        record = same_scores(there, record)
     if model is None or chosen.epoch != max(history.energies):
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())

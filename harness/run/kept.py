@@ -5,6 +5,7 @@ detector that is made of them.
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +69,7 @@ def write_tensors(path: Path, about: Block, tensors: Mapping[str, Tensor]) -> No
         "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
     }
     whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_whole(path, save(whole, header))
+    write_whole(path, save(whole, {**header, "sum": _sum_of(whole)}))
 
 
 def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor]]:
@@ -100,6 +101,11 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
             f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
             f"{header.get('harness')}; this is {harness.__version__}: install that version"
         )
+    if header.get("sum") not in (None, found := _sum_of(tensors)):  # None: of an older version
+        raise InputError(
+            f"{path}: expected tensors with the CRC-32 {header['sum']}; got {found}: the file is "
+            "damaged; make it anew by `harness train`"
+        )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
     except (msgspec.MsgspecError, KeyError) as error:
@@ -125,6 +131,14 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise InputError(
             f"{path}: expected the weights of its own variant; {lines[:200]}; make it anew"
         ) from None
+
+
+def _sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """The CRC-32 of all bytes, in the order of their names."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def _kind(about: type[Block]) -> str:

@@ -1,11 +1,12 @@
 """Running what is missing of a study: features once, then every training, cell by cell."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.data.tiles import tiled
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.record import read_at, read_record, read_records, write_failure
 from harness.experiment.settings import Settings
@@ -134,7 +135,7 @@ def _same_weights(plan: Plan, extractors: Extractors) -> None:
     """A study's records of one backbone are all of one weights file."""
     for cell in plan.cells:
         path, extractor = plan.place(cell).record, extractors.get(cell.variant.feature_spec)
-        if extractor and path.is_file():
+        if extractor and path.is_file() and cell not in plan.damaged:
             there, now = read_record(path).weights.sha256, extractor.weights["sha256"]
             if there != now:
                 raise InputError(
@@ -267,7 +268,8 @@ def _count(event: Event, plan: Plan, outcome: Outcome) -> None:
         outcome.recorded += 1
         return
     outcome.failed.append((_name(event.job, plan), event.reason))
-    write_failure(event.job.place, event.reason, traceback=event.traceback)
+    with suppress(RunFailed, InputError):  # a full disk, of which the reason is most likely too
+        write_failure(event.job.place, event.reason, traceback=event.traceback)
 
 
 def _name(job: Job, plan: Plan) -> str:

@@ -36,6 +36,8 @@ def written_whole(path: Path, size: int = 0) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():  # said now, and not when it is written
+            raise IsADirectoryError(errno.EISDIR, "a folder is in its place", str(path.parent))
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import harness
-from harness.errors import InputError
+from harness.errors import InputError, warn
 from harness.experiment.measured import Block
 from harness.experiment.record import Data, Record, Weights
 from harness.features.views import Shapes
@@ -110,6 +110,19 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
     except (msgspec.MsgspecError, KeyError) as error:
         raise InputError(f"{path}: expected a file of {what}; got {error}; make it anew") from None
+
+
+def is_kept(path: Path) -> bool:
+    """Tell whether a run's weights are there and sound; damaged ones are named.
+
+    >>> is_kept(Path("nowhere.safetensors"))
+    False
+    """
+    try:
+        return path.is_file() and bool(read_tensors(path, Kept))
+    except InputError as error:
+        warn(error)
+        return False
 
 
 def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

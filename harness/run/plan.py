@@ -23,6 +23,7 @@ from harness.experiment.record import Record, read_sound
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
 from harness.experiment.variant import Variant
+from harness.run.kept import is_kept
 
 Tiles = Mapping[tuple[FeatureSpec, str], tuple[int, int]]
 NONE: Tiles = MappingProxyType({})  # no recipe cuts the photos

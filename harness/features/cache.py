@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -144,7 +144,8 @@ class FeatureCache:
         entry = self.folder / key.digest
         if not os.path.lexists(entry):
             return None
-        if (meta := read_meta(entry)).get("key") != json.loads(json.dumps(key.about())):
+        meta, about = read_meta(entry), json.loads(json.dumps(key.about()))
+        if meta.get("key") != about or set(meta["sums"]) != set(_arrays(key.spec)):
             raise DamagedFeatures(
                 f"{entry / 'meta.json'}: expected the sums of the cached features of "
                 f"{key.dataset}/{key.category}; got none; the next start makes them anew"
@@ -287,6 +288,13 @@ def _open_entry(entry: Path) -> Features:
     return Features(**{split: open_split(entry, split) for split in splits})
 
 
+def _arrays(spec: FeatureSpec) -> Iterator[str]:
+    """The files of an entry of this recipe."""
+    there = {"train": True, "test": True, "augmented": spec.copies, "turned": spec.turned}
+    for split in (name for name, has in there.items() if has):
+        yield from (f"{split}-{i}.npy" for i in range(len(spec.taps)))
+
+
 def _make_room(entry: Path, extractor: Extractor, images: int) -> None:
     """Refuse what the disk has no room for, before a backbone works for nothing."""
     needed = entry_bytes(extractor.shapes, images, extractor.spec.dtype)
@@ -311,4 +319,4 @@ def _remove(entry: Path) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.iterdir())
+    return sum(f.lstat().st_size for f in folder.iterdir())

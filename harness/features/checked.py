@@ -120,10 +120,10 @@ def check_files(folder: Path, sums: Mapping[str, list[int]]) -> None:
         except OSError as error:
             raise _damaged(file, f"a file of {len(wanted)} blocks", error.strerror) from None
         if len(found) != len(wanted):
-            raise _damaged(file, f"{len(wanted)} blocks of 16 MiB", f"{len(found)}")
+            raise _damaged(file, f"{len(wanted)} blocks of {BLOCK} bytes", f"{len(found)}")
         for block, (one, other) in enumerate(zip(wanted, found, strict=True)):
             if one != other:
-                where = f"in the 16 MiB from byte {block * BLOCK}"
+                where = f"in the {BLOCK} bytes from byte {block * BLOCK}"
                 raise _damaged(file, f"the CRC-32 {one:08x} {where}", f"{other:08x}")
         _SOUND.add(known)
 

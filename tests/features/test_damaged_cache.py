@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.features import checked
 from harness.features.cache import FeatureCache, FeatureKey
-from harness.features.checked import BLOCK, ArrayWriter, DamagedFeatures, check_files
+from harness.features.checked import ArrayWriter, DamagedFeatures, check_files
 from harness.features.defective import ensure_defective, open_defective
 
 
@@ -81,7 +82,9 @@ def cache(made, tmp_path):
     return FeatureCache(tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("name", "kind", "damage"), DAMAGES, ids=[f"{n} {k}" for n, k, _ in DAMAGES])
+@pytest.mark.parametrize(
+    ("name", "kind", "damage"), DAMAGES, ids=[f"{n} {k}" for n, k, _ in DAMAGES]
+)
 def test_damage_is_named_and_made_anew(made, cache, capsys, name, kind, damage):
     folder, key, extractor, category = made
     wanted = np.load(folder / "cache" / key.digest / "train-0.npy")
@@ -131,14 +134,15 @@ def test_a_file_is_read_through_once_in_a_process(made, cache, monkeypatch):
     assert cache.open(key) is not None
 
 
-def test_every_block_has_a_sum(tmp_path):
-    rows = np.arange(5 * BLOCK // 16, dtype=np.float32).reshape(10, -1)  # 1.25 blocks
+def test_every_block_has_a_sum(tmp_path, monkeypatch):
+    monkeypatch.setattr(checked, "BLOCK", 1000)
+    rows = np.arange(300, dtype=np.float32).reshape(10, -1)  # with its header, 1.3 blocks
     with ArrayWriter(tmp_path / "a.npy", "float32", rows.shape) as writer:
         for row in rows:
             writer.append(row[None])
     assert len(writer.sums) == 2
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), rows)
     check_files(tmp_path, {"a.npy": writer.sums})
-    flip(tmp_path / "a.npy", BLOCK + 5)
-    with pytest.raises(DamagedFeatures, match=f"in the 16 MiB from byte {BLOCK}"):
+    flip(tmp_path / "a.npy", 1005)
+    with pytest.raises(DamagedFeatures, match="from byte 1000; got"):
         check_files(tmp_path, {"a.npy": writer.sums})

@@ -2,12 +2,14 @@
 
 import copy
 import json
+from contextlib import suppress
 
 import msgspec
 import pytest
 from handmade import record
 from tiny import TINY
 
+from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.experiment.record import DamagedRecord, Images, read_at
 from harness.experiment.study import Study
@@ -72,10 +74,12 @@ def read_everything(results):
     images.images(selection)
     images.on_common(selection, results)
     list(cautions(selection))
-    best(selection, "image_auroc")
+    with suppress(InputError):  # as where the only variant is an oracle
+        best(selection, "image_auroc")
 
 
-def test_edited_records_are_sound_or_named(tmp_path, capsys):
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 20])
+def test_edited_records_are_sound_or_named(tmp_path, capsys, every):
     """Every place × every wrong value: it is refused with its name, or every reader takes it."""
     written(tmp_path, seed=1)
     place, content = written(tmp_path)
@@ -91,10 +95,11 @@ def test_edited_records_are_sound_or_named(tmp_path, capsys):
                 assert str(error).startswith(f"{place.record}: expected")
                 refused += 1
             else:
-                read_everything(tmp_path)
                 taken += 1
-    assert refused > 700
-    assert taken < 0.3 * refused
+                if taken % every == 0:
+                    read_everything(tmp_path)
+    assert refused > 1000
+    assert taken < 0.2 * refused
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,14 @@
 Both carry one line for a person: what was expected, what came, and what to do.
 """
 
+import errno
+import shutil
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, the largest file allowed
 
 
 class InputError(ValueError):
@@ -43,6 +48,37 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> InputError:
     return InputError(f"unknown {what} '{got}'{hint} Expected one of: {', '.join(names)}")
 
 
-def warn(error: InputError) -> None:
+def unwritten(file: Path, error: OSError, needed: int = 0) -> Exception:
+    """Make an error for a file that could not be written, in a person's words.
+
+    Args:
+        file: what was to be written; what was written of it is gone.
+        error: why it was not.
+        needed: its bytes, where they are known.
+
+    >>> print(unwritten(Path("there.json"), OSError(errno.EMFILE, "Too many open files")))
+    there.json: Too many open files; raise the limit, as by `ulimit -n 1024`
+    """
+    if error.errno in FULL:
+        return no_room(file, needed, str(error.strerror))
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
+    return InputError(
+        f"{file}: could not be written ({error.strerror or error}); expected a folder that can "
+        "be; give its rights, or use another"
+    )
+
+
+def no_room(file: Path, needed: int = 0, why: str = "the disk is full") -> RunFailed:
+    """Make an error for a file that its disk has no room for."""
+    free = next((shutil.disk_usage(p).free for p in file.parents if p.is_dir()), 0)
+    wanted = f"{needed / 2**20:.2f} MiB of room" if needed else "room"
+    return RunFailed(
+        f"{file}: expected {wanted} on its disk; got {free / 2**20:.2f} MiB free ({why}); free "
+        "some and start again: what is recorded stays"
+    )
+
+
+def warn(error: InputError | RunFailed) -> None:
     """Tell, in one line, of something that is left out."""
     print(f"harness: left out: {error}", file=sys.stderr)

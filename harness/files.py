@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import errno
 import os
 import re
 import secrets
@@ -9,10 +10,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.errors import InputError, unknown
+from harness.errors import FULL, InputError, unknown, unwritten
 
 TEMPORARY = re.compile(r"\.([0-9a-f]{16})-[0-9a-f]{8}\.tmp$")
 _token: list[str] = []  # this start's, once it is drawn or given
@@ -45,26 +46,36 @@ def temporary(path: Path) -> Path:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is seen whole or not at all: write, fsync, rename."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    whole = content.encode() if isinstance(content, str) else content
+    with written_whole(path, len(whole)) as temporary:
+        temporary.write_bytes(whole)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, size: int = 0) -> Iterator[Path]:
     """Give a temporary file beside ``path`` to write, which is then seen there whole.
 
     Nothing is seen, and nothing is left, where it raises inside; what a kill leaves is found by
     :mod:`harness.claims`, by the start's token in its name.
+
+    Raises:
+        RunFailed: the disk is full; of ``size`` bytes, where they are known.
+        InputError: it cannot be written for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():  # said now, and not when it is written
+            raise IsADirectoryError(errno.EISDIR, "a folder is in its place", str(path.parent))
         yield written
         with written.open("rb") as file:
             os.fsync(file.fileno())
         written.replace(path)
+    except OSError as error:
+        raise (unwritten(path, error, size) if _is_about(error, written) else error) from None
     finally:
-        written.unlink(missing_ok=True)
+        with suppress(OSError):  # else it would hide what went wrong
+            written.unlink(missing_ok=True)
 
 
 def home() -> Path:
@@ -134,3 +145,10 @@ def read_table(
                 "values that hold a comma"
             )
     return {n: {c: row.get(c, "").strip() for c in columns} for n, row in rows.items()}
+
+
+def _is_about(error: OSError, written: Path) -> bool:
+    """Whether it tells of this file or its folder, and not of one that was read meanwhile."""
+    if error.filename is None:  # of a descriptor: a file that is read is never full or read-only
+        return error.errno in (*FULL, errno.EROFS)
+    return Path(os.fsdecode(error.filename)) in (written, *written.parents)

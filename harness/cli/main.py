@@ -1,18 +1,20 @@
 """The command ``harness``: its commands by what a person wants to do, and its exit codes."""
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import harness
 from harness.cli import data, detector, machine, merge, paper, status, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, interruptible, settle
-from harness.errors import InputError
+from harness.errors import FULL, InputError, RunFailed, unwritten
 
 ABOUT = """\
 FastFlow ablations that can be reproduced, and the methods it is compared with.
@@ -36,6 +38,7 @@ exit codes: 0 all recorded, 1 some run failed, 2 bad usage or input, 130 stopped
 (143 by SIGTERM, 129 by SIGHUP)
 """
 
+LIMITS = (*FULL, errno.EMFILE, errno.ENFILE)  # of the machine: nothing that was given is wrong
 Command = Callable[[Any], int]
 # What a person wants → command → function; its options are those of its argument's class, and
 # its help is the first line of its docstring.
@@ -98,6 +101,9 @@ def _obeyed(arguments: Sequence[str] | None) -> int:
     except InputError as error:
         print(f"harness: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stopped:
         with suppress(OSError):
             print("harness: stopped; the same command goes on where it was", file=sys.stderr)
@@ -105,7 +111,12 @@ def _obeyed(arguments: Sequence[str] | None) -> int:
         return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     except BrokenPipeError:
         raise
-    except OSError as error:  # no right, no space left, a name too long
+    except OSError as error:  # no right, no space left, a name too long, too many open files
+        if error.errno in LIMITS:
+            print(
+                f"harness: {unwritten(Path(error.filename or 'a file'), error)}", file=sys.stderr
+            )
+            return 1
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         print(f"harness: {what}; expected to be able to read and write it", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ gives one line for what is wrong.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -167,6 +168,15 @@ class Record(Block, kw_only=True):
     rescored: Rescored | None = None
 
 
+class DamagedRecord(InputError):
+    """Say which file is no record, or not that of its place: as good as none, and made anew.
+
+    >>> raise DamagedRecord("seed-0.json: expected a run record; ...")
+    Traceback (most recent call last):
+    harness.experiment.record.DamagedRecord: seed-0.json: expected a run record; ...
+    """
+
+
 def write_record(place: Place, record: Record) -> None:
     """Write a record, and remove an earlier failure's note.
 
@@ -175,7 +185,8 @@ def write_record(place: Place, record: Record) -> None:
     """
     content = json.dumps(msgspec.to_builtins(record), indent=1, allow_nan=False)
     write_whole(place.record, content + "\n")
-    place.failure.unlink(missing_ok=True)
+    with suppress(OSError):  # a folder in its place
+        place.failure.unlink(missing_ok=True)
 
 
 def write_failure(place: Place, reason: str, **details: Any) -> None:  # noqa: ANN401
@@ -188,43 +199,90 @@ def read_record(path: Path) -> Record:
     """Read a record, of this schema or an earlier one.
 
     Raises:
-        InputError: it is none; the file and what is wrong are named.
+        DamagedRecord: it is none; the file and what is wrong are named.
+        InputError: it is one of a newer version, which is nothing to be made anew.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: expected a run record; it cannot be read ({error}); remove it and run again"
-        ) from None
+        raise _damaged(path, f"it cannot be read ({error})") from None
     content = content if isinstance(content, dict) else {}
     schema = content.get("schema", "none")
-    try:
-        for version in range(schema if schema in MIGRATIONS else SCHEMA, SCHEMA):
-            MIGRATIONS[version](content)
-        if content and schema not in (*MIGRATIONS, SCHEMA):
-            raise InputError(f"{path}: expected record schema {SCHEMA}; got {schema}")
-        return msgspec.convert(content, Record)
-    except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
+    if isinstance(schema, int) and schema > SCHEMA:
         raise InputError(
-            f"{path}: expected a run record; {error}; remove it and run again"
-        ) from None
+            f"{path}: expected record schema {SCHEMA}; got {schema}, of a newer version; install "
+            "that one, or use another --results"
+        )
+    try:
+        if content and schema not in (*MIGRATIONS, SCHEMA):
+            raise ValueError(f"expected record schema {SCHEMA}; got {schema}")
+        for version in range(schema if content else SCHEMA, SCHEMA):
+            MIGRATIONS[version](content)
+        record = msgspec.convert(content, Record)
+        check(record)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, str(error)) from None
+    return record
+
+
+def check(record: Record) -> None:
+    """See that the parts of a record agree with each other, as in every one that was written.
+
+    Raises:
+        ValueError: they do not; it says which.
+    """
+    variant = Variant.from_fields(record.variant)
+    if (variant.digest, variant.training.digest) != (record.digest, record.training_digest):
+        raise ValueError(
+            f"digest: expected {variant.digest} and {variant.training.digest}, those of its "
+            f"variant; got {record.digest} and {record.training_digest}"
+        )
+    epochs = [e.epoch for e in record.epochs]
+    if record.selection.epoch not in epochs:
+        raise ValueError(f"epoch: expected one of {epochs}; got {record.selection.epoch}")
+    if record.images is None:
+        return
+    listed = msgspec.structs.asdict(record.images)
+    always = ("path", "defect", "score")
+    columns = {n: len(c) for n, c in listed.items() if isinstance(c, list) and (c or n in always)}
+    if set(columns.values()) != {record.data.test}:
+        raise ValueError(f"images: expected {record.data.test} in every column; got {columns}")
+
+
+def _damaged(path: Path, why: str) -> DamagedRecord:
+    return DamagedRecord(f"{path}: expected a run record; {why}; `harness run` makes it anew")
 
 
 def read_at(place: Place) -> Record:
     """Read the record of one run, and see that it is this run's.
 
     Raises:
-        InputError: it is damaged, or was copied or moved here from another run's place.
+        DamagedRecord: it is damaged, or was copied or moved here from another run's place.
+        InputError: it is one of a newer version.
     """
     record = read_record(place.record)
     wanted = (place.digest, place.dataset, place.category, place.seed)
     found = (record.digest, record.dataset, record.category, record.seed)
     if found != wanted:
-        raise InputError(
-            f"{place.record}: expected the record of {wanted}; got that of {found}; remove it and "
-            "run again"
-        )
+        raise _damaged(place.record, f"expected that of {wanted}; got that of {found}")
     return record
+
+
+def read_sound(place: Place, *, damaged: Callable[[InputError], object]) -> Record | None:
+    """Read the record of one run; None where there is none, or a damaged one.
+
+    Args:
+        place: the run's.
+        damaged: is given what is wrong with a damaged one.
+
+    Raises:
+        InputError: it is one of a newer version.
+    """
+    try:
+        return read_at(place) if place.record.is_file() else None
+    except DamagedRecord as error:
+        damaged(error)
+        return None
 
 
 def read_records(

@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 
 from harness.claims import FEATURES, Claims
 from harness.data.contract import Category
+from harness.errors import no_room
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
+from harness.features.checked import DamagedFeatures, Sums, check_files, read_meta, sound
 from harness.features.extractor import Extractor
 from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
-from harness.files import temporary
+from harness.files import temporary, write_whole
 
 TRANSFORM = "{resize}-bilinear-1"  # see read_image; raised when its pixels change
 ARITHMETIC = "cpu float32"  # where nothing says another
@@ -142,11 +145,23 @@ class FeatureCache:
         self.claims = Claims(self.folder, FEATURES)
 
     def open(self, key: FeatureKey) -> Features | None:
-        """Open the entry and mark it as used now; None if there is none yet."""
+        """Open the entry and mark it as used now; None if there is none yet.
+
+        Raises:
+            DamagedFeatures: it is not what was written, or by a version that wrote no sums.
+        """
         entry = self.folder / key.digest
-        if not _meta(entry):
+        if not os.path.lexists(entry):
             return None
-        os.utime(entry / "meta.json")
+        meta, about = read_meta(entry), json.loads(json.dumps(key.about()))
+        if meta.get("key") != about or set(meta["sums"]) != set(_arrays(key.spec)):
+            raise DamagedFeatures(
+                f"{entry / 'meta.json'}: expected the sums of the cached features of "
+                f"{key.dataset}/{key.category}; got none; the next start makes them anew"
+            )
+        check_files(entry, meta["sums"])
+        with suppress(OSError):  # a cache that can only be read
+            os.utime(entry / "meta.json")
         return _open_entry(entry)
 
     def ensure(
@@ -158,7 +173,7 @@ class FeatureCache:
         device: str = "cpu",
         progress: Callable[[int], object] = lambda images: None,
     ) -> Features:
-        """Open the entry, extracted now if it is missing.
+        """Open the entry, extracted now if it is missing, or damaged, which is said.
 
         Args:
             key: what the entry is of.
@@ -166,21 +181,28 @@ class FeatureCache:
             category: whose images to pass.
             device: where the backbone runs, in the key's arithmetic.
             progress: called with the number of images just done.
+
+        Raises:
+            RunFailed: the disk has no room for it; nothing of it is left.
         """
         images = key.spec.images(len(category.train), len(category.test))
-        if (features := self.open(key)) is not None:
+        if (features := sound(partial(self.open, key))) is not None:
             self.reused += images
             progress(images)
             return features
+        _remove(self.folder / key.digest)  # what is damaged
         assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)
         written = temporary(self.folder / key.digest)
         written.mkdir(parents=True)
+        sums: Sums = {}
         try:
+            _make_room(self.folder / key.digest, extractor, images)
             for split in splits_of(category, key.spec):
-                self.passes += extract(written, split, extractor, device, progress)
-            meta = {"key": key.about(), "images": images}
-            (written / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+                sums |= extract(written, split, extractor, device, progress)
+                self.passes += split.passes
+            meta = {"key": key.about(), "images": images, "sums": sums}
+            write_whole(written / "meta.json", json.dumps(meta))
             _publish(written, self.folder / key.digest)
         finally:
             shutil.rmtree(written, ignore_errors=True)
@@ -194,10 +216,11 @@ class FeatureCache:
         *,
         device: str = "cpu",
         progress: Callable[[int], object] = lambda images: None,
-    ) -> None:
+    ) -> Sums:
         """Add features of further images to an entry that is there, whole or not at all a file.
 
-        Whoever adds them marks by a file of its own, written afterwards, that all are there.
+        Whoever adds them marks by a file of its own, written afterwards, that all are there, with
+        the sums that this returns.
 
         Args:
             key: what the entry is of.
@@ -210,18 +233,20 @@ class FeatureCache:
         written = temporary(self.folder / f"{key.digest}.{split.name}")
         written.mkdir(parents=True)
         try:
-            self.passes += extract(written, split, extractor, device, progress)
+            sums = extract(written, split, extractor, device, progress)
+            self.passes += split.passes
             for file in sorted(written.iterdir()):
                 file.rename(self.folder / key.digest / file.name)
         finally:
             shutil.rmtree(written, ignore_errors=True)
+        return sums
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
         """List folder, content and bytes of every entry, least recently used first."""
         found = []
         for meta in self.folder.glob("*/meta.json"):
             with suppress(FileNotFoundError):  # another start removes it
-                if meta.parent.suffix != ".tmp" and (about := _meta(meta.parent)):
+                if meta.parent.suffix != ".tmp" and (about := read_meta(meta.parent)):
                     used = meta.stat().st_mtime
                     found.append((used, meta.parent, about, _size(meta.parent)))
         return [entry[1:] for entry in sorted(found, key=lambda entry: entry[:2])]
@@ -288,22 +313,35 @@ def _open_entry(entry: Path) -> Features:
     return Features(**{split: open_split(entry, split) for split in splits})
 
 
-def _meta(entry: Path) -> dict[str, Any]:
-    """The entry's description; empty for what is no whole entry."""
-    try:
-        return dict(json.loads((entry / "meta.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+def _arrays(spec: FeatureSpec) -> Iterator[str]:
+    """The files of an entry of this recipe."""
+    there = {"train": True, "test": True, "augmented": spec.copies, "turned": spec.turned}
+    for split in (name for name, has in there.items() if has):
+        yield from (f"{split}-{i}.npy" for i in range(len(spec.taps)))
+
+
+def _make_room(entry: Path, extractor: Extractor, images: int) -> None:
+    """Refuse what the disk has no room for, before a backbone works for nothing."""
+    needed = entry_bytes(extractor.shapes, images, extractor.spec.dtype)
+    if shutil.disk_usage(entry.parent).free < needed:
+        raise no_room(entry, needed)
 
 
 def _publish(written: Path, entry: Path) -> None:
     try:
         written.rename(entry)
     except OSError:
-        if not _meta(entry):  # not another process that was faster, but a damaged entry
-            shutil.rmtree(entry)
-            written.rename(entry)
+        if not read_meta(entry):  # not another process that was faster
+            raise
+
+
+def _remove(entry: Path) -> None:
+    """Remove an entry, or what lies in its place."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _size(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.iterdir())
+    return sum(f.lstat().st_size for f in folder.iterdir())

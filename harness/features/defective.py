@@ -6,12 +6,15 @@ stays what it is.
 """
 
 import io
+import json
 import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from zipfile import BadZipFile
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +22,12 @@ from harness.data.contract import Category
 from harness.data.frame import boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES, VERSION
 from harness.features.cache import FeatureCache, FeatureKey, open_split
+from harness.features.checked import DamagedFeatures, Sums, check_files, sound
 from harness.features.extractor import Extractor
 from harness.features.passing import Split, within
 from harness.files import write_whole
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ def open_defective(cache: FeatureCache, key: FeatureKey, kind: str) -> Defective
         key: what the entry is of.
         kind: a value of ``validation``.
 
+    Raises:
+        DamagedFeatures: they are not what was written.
+
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> from types import SimpleNamespace
@@ -52,12 +61,20 @@ def open_defective(cache: FeatureCache, key: FeatureKey, kind: str) -> Defective
     ...     open_defective(FeatureCache(Path(folder)), SimpleNamespace(digest="0"), "synthetic")
     """
     entry = cache.folder / key.digest
-    try:
-        with np.load(io.BytesIO((entry / f"{kind}.npz").read_bytes())) as file:
-            version, masks = int(file["version"]), file["masks"]
-    except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error):
+    marker = entry / f"{kind}.npz"
+    if not marker.exists():
         return None
-    features = open_split(entry, kind)
+    try:
+        with np.load(io.BytesIO(marker.read_bytes())) as file:
+            version, masks = int(file["version"]), file["masks"]
+            sums = msgspec.json.decode(str(file["sums"]), type=Sums) if "sums" in file else {}
+    except UNREADABLE as error:
+        raise DamagedFeatures(
+            f"{marker}: expected masks of defective copies; it cannot be read ({error}); the next "
+            "start makes them anew"
+        ) from None
+    check_files(entry, sums)
+    features = open_split(entry, kind) if sums else []  # an older version's have none
     return DefectiveCopies(features, masks) if features and version == VERSION else None
 
 
@@ -82,7 +99,7 @@ def ensure_defective(
         device: where the backbone runs, in the key's arithmetic.
         progress: called with the number of images just done.
     """
-    if open_defective(cache, key, kind) is not None:
+    if sound(partial(open_defective, cache, key, kind)) is not None:
         cache.reused += len(category.train)
         progress(len(category.train))
         return
@@ -103,7 +120,7 @@ def ensure_defective(
         return drawn[None]
 
     split = Split(kind, category.train, 1, within(category.train, spec, copy))
-    cache.add_split(key, split, extractor, device=device, progress=progress)
+    sums = cache.add_split(key, split, extractor, device=device, progress=progress)
     buffer = io.BytesIO()
-    np.savez(buffer, version=VERSION, masks=masks)
+    np.savez(buffer, version=VERSION, masks=masks, sums=np.array(json.dumps(sums)))
     write_whole(marker, buffer.getvalue())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from harness.data.contract import Category, Sample, read_image
 from harness.data.frame import boxes_of, surround
 from harness.experiment.feature_spec import FeatureSpec
 from harness.features.augmentation import augmented, evenly_turned
+from harness.features.checked import ArrayWriter, Sums
 from harness.features.extractor import Extractor
 
 BATCH = 16
@@ -41,6 +43,11 @@ class Split(NamedTuple):
     samples: Sequence[Sample]
     each: int
     copies: Copies
+
+    @property
+    def passes(self) -> int:
+        """Count the passes of a backbone, which is the rows of an array."""
+        return len(self.samples) * self.each
 
 
 def as_it_is(number: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,7 +101,7 @@ def extract(
     extractor: Extractor,
     device: str,
     progress: Callable[[int], object],
-) -> int:
+) -> Sums:
     """Write the features of a split, (N, C, H, W) per tap, into a folder.
 
     Args:
@@ -105,38 +112,38 @@ def extract(
         progress: called with the number of images just done.
 
     Returns:
-        The number of images that passed.
+        The files' sums, by which they are checked when they are opened.
+
+    Raises:
+        RunFailed: the disk has no room for them.
     """
-    spec, total = extractor.spec, len(split.samples) * split.each
-    outputs = [
-        np.lib.format.open_memmap(
-            folder / f"{split.name}-{i}.npy", "w+", np.dtype(spec.dtype), (total, *shape)
-        )
-        for i, shape in enumerate(extractor.shapes)
-    ]
+    spec, total = extractor.spec, split.passes
     together = max(1, BATCH // split.each)  # an image is read once, for all of its copies
 
     def copies(number: int) -> NDArray[np.uint8]:
         image = read_image(split.samples[number], spec.image_size, spec.resize)
         return split.copies(number, image)
 
-    with ThreadPoolExecutor(4) as pool, torch.inference_mode():
+    with ExitStack() as stack, ThreadPoolExecutor(4) as pool, torch.inference_mode():
+        outputs = [
+            stack.enter_context(
+                ArrayWriter(folder / f"{split.name}-{i}.npy", spec.dtype, (total, *shape))
+            )
+            for i, shape in enumerate(extractor.shapes)
+        ]
 
-        def read(start: int) -> tuple[int, NDArray[np.uint8]]:
+        def read(start: int) -> NDArray[np.uint8]:
             numbers = range(start, min(start + together, len(split.samples)))
-            return start * split.each, np.concatenate(list(pool.map(copies, numbers)))
+            return np.concatenate(list(pool.map(copies, numbers)))
 
-        for first, images in ahead(read, range(0, len(split.samples), together)):
+        for images in ahead(read, range(0, len(split.samples), together)):
             for start in range(0, len(images), BATCH):
                 batch = images[start : start + BATCH]
                 features = extractor.extract(batch, device)
                 for output, feature in zip(outputs, features, strict=True):
-                    rows = slice(first + start, first + start + len(batch))
-                    output[rows] = feature.contiguous().cpu().numpy()
+                    output.append(feature.cpu().numpy())
                 progress(len(batch))
-    for output in outputs:
-        output.flush()
-    return total
+    return {output.file.name: output.sums for output in outputs}
 
 
 def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from harness.errors import InputError, warn
 from harness.experiment.place import Place
-from harness.experiment.record import Images, Record, read_at, read_record
+from harness.experiment.record import Images, Record, read_record, read_sound
 from harness.report.selection import Selection
 from harness.score.metrics import image_metrics
 
@@ -71,11 +72,15 @@ def _rows(record: Record, selection: Selection) -> Iterator[Row]:
 
 def _earlier(place: Place, other: Path) -> Iterator[Record]:
     if other.resolve() == place.results.resolve():
-        yield from map(read_record, place.earlier())
+        for path in place.earlier():
+            try:
+                yield read_record(path)
+            except InputError as error:
+                warn(error)
         return
     there = Place(other, place.digest, place.dataset, place.category, place.seed)
-    if there.record.is_file():
-        yield read_at(there)
+    if record := read_sound(there, damaged=warn):
+        yield record
 
 
 def _compared(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.errors import warn
 from harness.experiment.place import Place
-from harness.experiment.record import Record, read_at
+from harness.experiment.record import Record, read_sound
 from harness.experiment.study import Study
 from harness.studies import get_study
 
@@ -49,10 +50,13 @@ class Selection:
     def records(self) -> tuple[Record, ...]:
         """Read what is recorded, in the order of variants, categories and seeds.
 
+        A damaged record, or another run's, is named and left out.
+
         Raises:
-            InputError: one of the study's own records is damaged, or another run's.
+            InputError: one of the study's own records is of a newer version.
         """
-        return tuple(read_at(place) for place in self.places if place.record.is_file())
+        read = (read_sound(place, damaged=warn) for place in self.places)
+        return tuple(record for record in read if record is not None)
 
     @cached_property
     def labels(self) -> dict[str, str]:

@@ -342,7 +342,7 @@ class Checkpoint:
             file.unlink(missing_ok=True)
 
 
-class Unusable(Exception):  # noqa: N818 -- no failure: the training begins anew
+class Unusable(Exception):
     """Say that a checkpoint that fitted by its words did not fit in fact.
 
     >>> str(Unusable("a member is missing"))

@@ -37,6 +37,7 @@ from harness.methods.contract import Energies
 from harness.score.reference import Reference, TapReference
 
 CHUNK = 256  # images written and read together
+PARTS = ("turned", "validation")  # namespaces of other images than the test's
 REFERENCES = ("fitted", "held-out")  # good images: those trained on, those held out
 
 
@@ -239,6 +240,24 @@ class SavedEnergies(Mapping[int, Energies]):
                     to.write(content)
                 self._note(member.name)
 
+    def fits(self, images: int | None) -> bool:
+        """Tell whether every epoch has finite energies of so many images, shaped alike.
+
+        Args:
+            images: how many; None: as many as the first epoch has.
+        """
+        shapes = set()
+        for epoch in self:
+            count = 0
+            for chunk in self.chunks(epoch):
+                if not chunk.isfinite():
+                    return False
+                count += len(chunk)
+                maps = tuple((e.shape[1:], j.shape[1:]) for e, j in chunk.taps)
+            shapes.add((count, maps))
+        counts = {count for count, _ in shapes} | {len(self.boxes or range(0)) or count}
+        return len(shapes) == len(counts) == 1 and images in (None, *counts)
+
     def close(self) -> None:
         """Finish the file: nothing can be appended or read any more."""
         self._zip.close()
@@ -342,12 +361,15 @@ def writing_energies(
     history.energies.reopen(path)
 
 
-def load_energies(path: Path, *, data: str, weights: str, arithmetic: str) -> History | None:
+def load_energies(
+    path: Path, *, data: str, weights: str, arithmetic: str, images: int | None = None
+) -> History | None:
     """Open an equal training's energies; None if there are none of the same source.
 
     Files from before do not say their arithmetic, and count as of any.
 
-    A damaged file is as good as none: it is trained again, and written anew.
+    A file that is damaged, or not of so many test images where ``images`` are given, is as good
+    as none: it is trained again, and written anew.
     """
     if not path.is_file():
         return None
@@ -356,9 +378,15 @@ def load_energies(path: Path, *, data: str, weights: str, arithmetic: str) -> Hi
         about = json.loads(str(energies.read("about.npy")))
         same = (about["data"], about["weights"]) == (data, weights)
         same = same and about.get("arithmetic") in (None, arithmetic)
-        if not same or not energies.is_sound():
+        if not same or not energies.is_sound() or not energies.fits(images):
             return None
-        holdout = {int(k): v for k, v in about["holdout"].items()}
+        _ = energies.photos  # it can be read
+        loss = [float(value) for value in about["loss"]]
+        holdout = {int(k): float(v) for k, v in about["holdout"].items()}
+        if max(energies) != (len(loss) or 1):  # the last epoch is evaluated, whatever ends it
+            return None
+        if any(p and list(p) != list(energies) for p in map(energies.part, PARTS)):
+            return None
     except UNREADABLE:
         return None
-    return History(about["loss"], holdout, energies, about.get("bank_bytes", 0))
+    return History(loss, holdout, energies, int(about.get("bank_bytes", 0)))

@@ -27,7 +27,7 @@ from harness.experiment.record import (
     Protocol,
     Record,
     Weights,
-    read_at,
+    read_sound,
     write_record,
 )
 from harness.experiment.variant import Variant
@@ -129,9 +129,14 @@ class Job:
                 "here is dropped"
             )
 
+    def energies(self) -> History | None:
+        """Open its training's energies; None where there are none that fit."""
+        path, images = self.training_place.energies, len(self.shown.test)
+        return load_energies(path, **self.source, images=images)
+
     def is_trained(self) -> bool:
         """Tell whether its training's energies are saved, so that only scoring is left."""
-        return load_energies(self.training_place.energies, **self.source) is not None
+        return self.energies() is not None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -176,10 +181,12 @@ def run_job(
     torch.set_num_threads(job.threads)
     reset_peak_memory(job.device)
     labels, masks = truth(job.variant, job.category)
-    history = load_energies(job.training_place.energies, **job.source)
+    history, there = job.energies(), job.training_place.energies
     model = None
     before = 0.0
     if trained := history is None:
+        if there.exists():
+            say(f"{there}: expected energies of this run; they are made anew")
         history, model, before = _trained(
             job, lambda: patience(job.variant, labels, masks), progress, say
         )
@@ -203,8 +210,8 @@ def run_job(
     if not job.keep:
         write_record(job.place, record)
         return
-    if job.place.record.is_file():  # whose weights are wanted now
-        record = same_scores(read_at(job.place), record)
+    if there := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
+        record = same_scores(there, record)
     if model is None or chosen.epoch != max(history.energies):
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())

@@ -5,6 +5,7 @@ detector that is made of them.
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -12,15 +13,15 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import harness
-from harness.errors import InputError
+from harness.errors import InputError, warn
 from harness.experiment.measured import Block
 from harness.experiment.record import Data, Record, Weights
 from harness.features.views import Shapes
-from harness.files import written_whole
+from harness.files import write_whole
 
 SCHEMA = 1
 
@@ -80,8 +81,7 @@ def write_tensors(path: Path, about: Said, tensors: Mapping[str, Tensor]) -> Non
         "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
     }
     whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with written_whole(path) as temporary:
-        save_file(whole, temporary, header)
+    write_whole(path, save(whole, {**header, "sum": _sum_of(whole)}))
 
 
 def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor]]:
@@ -113,10 +113,28 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
             f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
             f"{header.get('harness')}; this is {harness.__version__}: install that version"
         )
+    if header.get("sum") not in (None, found := _sum_of(tensors)):  # None: of an older version
+        raise InputError(
+            f"{path}: expected tensors with the CRC-32 {header['sum']}; got {found}: the file is "
+            "damaged; make it anew by `harness train`"
+        )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
     except (msgspec.MsgspecError, KeyError) as error:
         raise InputError(f"{path}: expected a file of {what}; got {error}; make it anew") from None
+
+
+def is_kept(path: Path) -> bool:
+    """Tell whether a run's weights are there and sound; damaged ones are named.
+
+    >>> is_kept(Path("nowhere.safetensors"))
+    False
+    """
+    try:
+        return path.is_file() and bool(read_tensors(path, Kept))
+    except InputError as error:
+        warn(error)
+        return False
 
 
 def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -138,3 +156,11 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise InputError(
             f"{path}: expected the weights of its own variant; {lines[:200]}; make it anew"
         ) from None
+
+
+def _sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """The CRC-32 of all bytes, in the order of their names."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"

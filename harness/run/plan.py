@@ -15,14 +15,15 @@ from harness.data.remarks import Remark
 from harness.data.roles import match
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.data.tiles import tiled, tiles_of
-from harness.errors import InputError, unknown
+from harness.errors import InputError, unknown, warn
 from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
-from harness.experiment.record import Record, read_at
+from harness.experiment.record import Record, read_sound
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
 from harness.experiment.variant import Variant
+from harness.run.kept import is_kept
 
 Tiles = Mapping[tuple[FeatureSpec, str], tuple[int, int]]
 NONE: Tiles = MappingProxyType({})  # no recipe cuts the photos
@@ -36,8 +37,8 @@ class Plan:
     ``sizes`` are the images of every category, (train, test), and ``tiles`` what a recipe that
     cuts them makes of them; ``categories`` is empty in a plan made without the data; ``absent``
     are categories that the study names and the data lacks; ``grown`` are cells that were recorded
-    when the data had fewer images; ``remarks`` is what should be known of the images,
-    ``read`` what a person's own were taken for.
+    when the data had fewer images, ``damaged`` those whose record is no longer one; ``remarks`` is
+    what should be known of the images, ``read`` what a person's own were taken for.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -53,6 +54,7 @@ class Plan:
     cells: tuple[Cell, ...]
     absent: tuple[str, ...] = ()
     grown: tuple[Cell, ...] = ()
+    damaged: tuple[Cell, ...] = ()
     remarks: tuple[Remark, ...] = ()
     read: tuple[str, ...] = ()
     tiles: Tiles = field(default_factory=dict)
@@ -81,13 +83,18 @@ class Plan:
         return Place.of(self.results, cell.variant, self.dataset, cell.category, cell.seed)
 
     def missing(self, *, kept: bool = False) -> list[Cell]:
-        """List the cells without a record, and those whose images are more by now.
+        """List the cells without a sound record, and those whose images are more by now.
 
         Args:
             kept: whether a cell without its model's weights is missing too.
         """
-        grown = set(self.grown)
-        return [c for c in self.cells if c in grown or not self.place(c).is_recorded(kept=kept)]
+        again = {*self.grown, *self.damaged}
+
+        def is_there(cell: Cell) -> bool:
+            place = self.place(cell)
+            return place.is_recorded() and (not kept or is_kept(place.weights))
+
+        return [c for c in self.cells if c in again or not is_there(c)]
 
 
 def make_plan(study: Study, settings: Settings) -> Plan:
@@ -95,7 +102,7 @@ def make_plan(study: Study, settings: Settings) -> Plan:
 
     Raises:
         InputError: the data set or a category does not exist or cannot be used, or a record
-            that is there is damaged, another run's, or made from other data.
+            that is there is made from other data, or by a newer version.
     """
     name = settings.dataset or study.dataset
     dataset = open_dataset(
@@ -148,7 +155,7 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
 
     Raises:
         InputError: they are not known, a category does not exist, or a record that is there is
-            damaged or another run's.
+            of a newer version.
     """
     dataset = settings.dataset or study.dataset
     official = PUBLISHED_COUNTS.get(dataset.removeprefix(DISTURBED))
@@ -292,17 +299,18 @@ def _refuse_seen_padding(study: Study, category: Category) -> None:
 
 
 def _checked(plan: Plan) -> Plan:
-    """The plan, if what is recorded of it can be read: else that is said before anything runs."""
-    grown = []
+    """The plan, with what of it is recorded; a damaged record is said before anything runs."""
+    grown, damaged = [], []
     for cell in plan.cells:
         place = plan.place(cell)
-        if place.record.is_file():
-            record = read_at(place)
-            category = plan.categories.get(cell.category)
-            if category and record.data.digest != category.digest:
-                _grown(place.record, record, category)
-                grown.append(cell)
-    return replace(plan, grown=tuple(grown))
+        if (record := read_sound(place, damaged=warn)) is None:
+            damaged += [cell] if place.record.is_file() else []
+            continue
+        category = plan.categories.get(cell.category)
+        if category and record.data.digest != category.digest:
+            _grown(place.record, record, category)
+            grown.append(cell)
+    return replace(plan, grown=tuple(grown), damaged=tuple(damaged))
 
 
 def _grown(path: Path, record: Record, category: Category) -> None:

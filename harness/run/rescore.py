@@ -10,6 +10,7 @@ import torch
 import harness
 from harness.claims import RESULTS, Claims
 from harness.data.contract import Category
+from harness.data.tiles import tiled
 from harness.errors import RunFailed, warn
 from harness.experiment.measured import Measured, Speed
 from harness.experiment.place import Place
@@ -18,8 +19,8 @@ from harness.experiment.record import (
     Data,
     Record,
     Rescored,
-    read_at,
     read_records,
+    read_sound,
     write_record,
 )
 from harness.experiment.settings import Settings
@@ -99,9 +100,10 @@ def _rescore(cell: Cell, plan: Plan, trained: Trained) -> bool:
         data=category.digest,
         weights=sibling.weights.sha256,
         arithmetic=sibling.environment.arithmetic,
+        images=len(tiled(category, variant.feature_spec).test),
     )
     place = plan.place(cell)
-    own = read_at(place) if place.record.is_file() else None
+    own = read_sound(place, damaged=lambda error: None)  # which the plan has said
     if history is None and own is None:
         return False
     if history is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from harness.claims import Claim, Claims
+from harness.errors import InputError, RunFailed
 from harness.experiment.record import write_failure
 from harness.heartbeat import Holder, Running, now
 from harness.progress import Bar, progress
@@ -244,7 +245,8 @@ def _count(event: Event, plan: Plan, outcome: Outcome) -> None:
         outcome.recorded += 1
         return
     outcome.failed.append((_name(event.job, plan), event.reason))
-    write_failure(event.job.place, event.reason, traceback=event.traceback)
+    with suppress(RunFailed, InputError):  # a full disk, of which the reason is most likely too
+        write_failure(event.job.place, event.reason, traceback=event.traceback)
 
 
 def _name(job: Job, plan: Plan) -> str:

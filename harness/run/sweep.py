@@ -8,7 +8,7 @@ from harness.claims import RESULTS, Claims
 from harness.data.tiles import tiled
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import read_at, read_record, read_records
+from harness.experiment.record import read_at, read_record, read_records, read_sound
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, FeatureKey, entry_bytes, making
@@ -18,6 +18,7 @@ from harness.heartbeat import Holder
 from harness.progress import progress
 from harness.run.executors.contract import Executor, open_executor
 from harness.run.job import Job
+from harness.run.kept import is_kept
 from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
@@ -84,7 +85,7 @@ def _run(
     _same_weights(plan, extractors)
     costs = _costs(plan, missing, extractors, settings, say)
     executor.prepare()
-    _set_aside(plan, claims, say)
+    _set_aside(plan, missing, claims, say)
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
     with cache.claims:
         for names in _fitting(plan, missing, extractors, cache.limit):
@@ -114,11 +115,20 @@ def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -
     return parallel
 
 
-def _set_aside(plan: Plan, claims: Claims, say: Say) -> None:
+def _set_aside(plan: Plan, missing: Sequence[Cell], claims: Claims, say: Say) -> None:
     """Keep the records of fewer images under another name: their runs are run again.
 
-    Another start may have done so, and have recorded some of them by now.
+    Another start may have done so, and have recorded some of them by now. What is damaged, which
+    has been said, is removed.
     """
+    for cell in plan.damaged:
+        place = plan.place(cell)
+        for _ in claims.each([f"aside {place.record.relative_to(plan.results)}"], _ignore):
+            if place.record.is_file() and read_sound(place, damaged=_ignore) is None:
+                place.record.unlink()
+    for place in map(plan.place, missing):
+        if place.is_recorded(kept=True) and not is_kept(place.weights):
+            place.weights.unlink(missing_ok=True)
     for cell in plan.grown:
         place, category = plan.place(cell), plan.categories[cell.category]
         for _ in claims.each([f"aside {place.record.relative_to(plan.results)}"], _ignore):
@@ -144,7 +154,7 @@ def _same_weights(plan: Plan, extractors: Extractors) -> None:
     """A study's records of one backbone are all of one weights file."""
     for cell in plan.cells:
         path, extractor = plan.place(cell).record, extractors.get(cell.variant.feature_spec)
-        if extractor and path.is_file():
+        if extractor and path.is_file() and cell not in plan.damaged:
             there, now = read_record(path).weights.sha256, extractor.weights["sha256"]
             if there != now:
                 raise InputError(

@@ -1,19 +1,14 @@
 """Checkpoints: a training that is stopped anywhere and taken up gives what an unbroken one gives."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
-from harness.methods.differnet import DifferNet
 from harness.run import stop
-from harness.run.checkpoint import Checkpoint, Unusable
-from harness.run.energies import History, load_energies, writing_energies
+from harness.run.checkpoint import Checkpoint
+from harness.run.energies import load_energies, writing_energies
 from harness.run.model import make_model
 from harness.run.stop import Stopped
 from harness.run.train import train

@@ -66,6 +66,8 @@ class Detector:
         self.about, self.backbone, self.model = about, backbone, model
         self.reference, self.levels, self.device = reference, levels, device
         self.variant = Variant.from_fields(about.variant)
+        if about.float32:
+            self.variant = self.variant.replace(precision="float32")
         self.set_rates()
         self.set_interest(interest)
 

@@ -34,6 +34,7 @@ from harness.score.rule import score_together
 FARTHEST = 1e-4  # that a graph's values may lie from the detector's, as a share of the largest
 TOGETHER = (1, 3)  # images of a batch when they are compared
 MOST_BYTES = 2**31 - 2**20  # of an ONNX file: protobuf holds no more
+OTHERWISE = {"precision": "make it by `harness train --float32`"}
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 Run = Callable[[Pixels], Sequence[NDArray[Any]]]  # maps (B, H, W), scores (B,), perhaps verdicts
@@ -261,7 +262,7 @@ def _check(detector: Detector) -> None:
         if not fits:
             raise InputError(
                 f"export: {field}: expected {expected}; got {value}; use the detector by "
-                "`harness predict`, or train another"
+                f"`harness predict`, or {OTHERWISE.get(field, 'train another')}"
             )
 
 

@@ -28,6 +28,7 @@ class DetectorFile(Kept, kw_only=True):
     """Say what a detector's file holds beside a run's weights."""
 
     bits: int
+    float32: bool = False  # it scores in float32, whatever the run was trained in
     calibration: Calibration | None = None
 
 

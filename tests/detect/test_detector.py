@@ -14,7 +14,7 @@ from tiny import TINY, Here, write_category
 from harness.cli import main as cli
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.detect.detector import Detector
-from harness.detect.make import make_detector
+from harness.detect.make import make_detector, unseen
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
 from harness.experiment.record import read_at
@@ -78,6 +78,37 @@ def test_its_scores_are_the_records(name, bolts, tmp_path):
     for rates in ({"false_alarms": 0.0}, {"pixels": 0.0}):  # no rate is not the rate as it comes
         with pytest.raises(InputError, match="expected a share between 0 and 1"):
             again.set_rates(**rates)
+
+
+def test_a_run_in_bfloat16_scores_in_float32_where_that_is_asked_for(bolts, tmp_path):
+    """Its thresholds are of such scores, and other runtimes can give them."""
+    _, plan = made(bolts, tmp_path / "r", TINY.replace(precision="bfloat16"))
+    _, settings = planned(bolts, tmp_path / "r", TINY.replace(precision="bfloat16"))
+    detector = make_detector(plan, settings, float32=True)
+    photos = [s.path for s in plan.categories["bolts"].test]
+    got = detector(photos).score
+    recorded = np.array(read_at(plan.place(plan.cells[0])).images.score)
+    assert not np.array_equal(got, recorded.astype(np.float32))
+    np.testing.assert_allclose(got, recorded, rtol=0.05)
+    good = [s.path for s in plan.categories["bolts"].test if not s.label]
+    assert np.array_equal(detector.levels.scores, np.concatenate([detector(p).score for p in good]))
+    detector.save(tmp_path / "d.safetensors")
+    again = Detector.load(tmp_path / "d.safetensors", "cpu")
+    assert again.variant.precision == "float32"
+    assert again.about.variant["precision"] == "bfloat16"  # the run is named as it was
+    assert np.array_equal(again(photos).score, got)
+
+
+def test_those_held_out_set_no_threshold_where_scores_are_read_on_their_scale(bolts, tmp_path):
+    plan, _ = planned(bolts, tmp_path, TINY)
+    category = plan.categories["bolts"]
+    scale = {"holdout": 0.5, "tap_scale": "neg-log-p"}
+    assert unseen(TINY.replace(**scale), category, 0)[1] == "held out by holdout=0.5"
+    on_them = TINY.replace(**scale, tap_reference="held-out")
+    samples, which = unseen(on_them, category, 0)
+    assert which == "the good test images"
+    assert not any(s.label for s in samples)
+    assert samples
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fastflow"])

@@ -115,7 +115,7 @@ def test_search_and_kth_value_are_torchs():
     [
         ({"method": "spade"}, "method: expected .*got spade"),
         ({"test_turns": 4}, "test_turns: expected 0.*got 4"),
-        ({"precision": "bfloat16"}, "precision: expected float32"),
+        ({"precision": "bfloat16"}, "precision: expected float32.*--float32"),
         ({"resize": "pad"}, "resize: expected square or crop"),
     ],
 )

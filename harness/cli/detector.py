@@ -84,6 +84,10 @@ class Predict(Show, Rates):
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
+TOLERANCE = (
+    "how far its maps and scores may lie from the detector's, as a share of the largest "
+    "(default 0.0001)"
+)
 ON_PHOTOS = "photos that the graph is checked on; default: noise and photographs of surfaces"
 
 
@@ -94,6 +98,7 @@ class Export(Show, Rates):
     format: str = option("--format", "of the graph", choices=["onnx", "torch"], required=True)
     out: Path = option("--out", "the graph's file", metavar="FILE", required=True)
     photos: list[str] = option("--photos", ON_PHOTOS, metavar="DIR")
+    tolerance: float = option("--tolerance", TOLERANCE, 1e-4, metavar="SHARE")
 
 
 def best(given: Best) -> int:
@@ -218,7 +223,7 @@ def export(given: Export) -> int:
     detector.set_rates(given.false_alarms, given.pixel_false_alarms)
     photos = photos_of(given.photos)
     try:
-        found = export(detector, given.format, given.out, photos)
+        found = export(detector, given.format, given.out, photos, given.tolerance)
     except RunFailed as error:
         print(f"harness: {error}", file=sys.stderr)
         return 1

@@ -158,7 +158,13 @@ IN_ONNX: dict[Any, Callable[..., Any]] = {  # torch's operators that ONNX has no
 }
 
 
-def export(detector: Detector, kind: str, out: Path, photos: Sequence[Picture] = ()) -> Difference:
+def export(
+    detector: Detector,
+    kind: str,
+    out: Path,
+    photos: Sequence[Picture] = (),
+    tolerance: float = FARTHEST,
+) -> Difference:
     """Write a detector's graph into a file, if it gives what the detector gives.
 
     Args:
@@ -166,11 +172,19 @@ def export(detector: Detector, kind: str, out: Path, photos: Sequence[Picture] =
         kind: a key of :data:`KINDS`.
         out: the file.
         photos: that both look at; none: noise and photographs of surfaces.
+        tolerance: how far the graph's values may lie from the detector's, as a share of the
+            largest.
 
     Raises:
-        InputError: there can be no such graph, or what writes it is not installed.
+        InputError: the tolerance is no share; there can be no such graph, or what writes it is not installed.
         RunFailed: the graph gives something else; there is no file then.
     """
+    if not out.name:
+        raise InputError(f"--out: expected a file's name; got {out}")
+    if not 0 < tolerance < 1:
+        raise InputError(
+            f"--tolerance: expected a share between 0 and 1, as in {FARTHEST:g}; got {tolerance:g}"
+        )
     write, start = KINDS[kind]
     if kind == "onnx" and (missing := [name for name in NEEDED if not find_spec(name)]):
         raise InputError(
@@ -184,10 +198,10 @@ def export(detector: Detector, kind: str, out: Path, photos: Sequence[Picture] =
     with written_whole(out) as file:
         write(program, file, about(detector))
         found = compare(detector, start(file), images)
-        if not max(found.maps, found.scores) <= FARTHEST:  # nan too
+        if not max(found.maps, found.scores) <= tolerance:  # nan too
             raise RunFailed(
-                f"{out}: expected maps and scores within {FARTHEST:g} of the detector's; {found}; "
-                "nothing is written"
+                f"{out}: expected maps and scores within {tolerance:g} of the detector's; {found}; "
+                "nothing is written; if that is near enough, set another --tolerance"
             )
     return found
 

@@ -4,6 +4,7 @@ A safetensors file whose header holds a block of JSON, as records are: a run's w
 detector that is made of them.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,13 +62,15 @@ About = TypeVar("About", bound=Block)
 
 def write_tensors(path: Path, about: Block, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with what is said of them; the file is seen whole or not at all."""
+    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    said = json.dumps(msgspec.to_builtins(about), allow_nan=False)
     header = {
         "format": f"fastflow-harness {_kind(type(about))}",
         "schema": str(SCHEMA),
         "harness": harness.__version__,
-        "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
+        "about": said,
+        "sha256": _digest(said, whole),
     }
-    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     write_whole(path, save(whole, header))
 
 
@@ -100,6 +103,11 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
             f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
             f"{header.get('harness')}; this is {harness.__version__}: install that version"
         )
+    if header.get("sha256") != _digest(header.get("about", ""), tensors):
+        raise InputError(
+            f"{path}: expected the content that was written; it has changed since; make it anew "
+            "by `harness train`"
+        )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
     except (msgspec.MsgspecError, KeyError) as error:
@@ -125,6 +133,15 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise InputError(
             f"{path}: expected the weights of its own variant; {lines[:200]}; make it anew"
         ) from None
+
+
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file says, so that one that was damaged is not taken at its word."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _kind(about: type[Block]) -> str:

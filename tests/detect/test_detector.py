@@ -1,10 +1,12 @@
 """A run's detector: the scores of its record, thresholds, files that are no detectors."""
 
 import json
+import os
 import pickle
 import shutil
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,13 @@ from harness.cli import main as cli
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.detect.detector import Detector
 from harness.detect.make import make_detector, unseen
+from harness.detect.predict import photos_of, predict
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
 from harness.experiment.record import read_at
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study
+from harness.run.kept import write_tensors
 from harness.run.plan import make_plan
 from harness.run.sweep import run_study
 
@@ -188,6 +192,8 @@ def test_files_that_are_no_detector(bolts, tmp_path):
             next((tmp_path / "r").rglob("seed-0.safetensors")).read_bytes(),
             "got fastflow-harness weights",
         ),
+        "a bit": (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "it has changed since"),
+        "its words": (whole.replace(b'\\"seed\\": 0', b'\\"seed\\": 1'), "it has changed since"),
         "fields": (whole.replace(b'\\"dataset\\"', b'\\"datasex\\"'), "make it anew"),
     }
     for name, (content, message) in cases.items():
@@ -198,6 +204,34 @@ def test_files_that_are_no_detector(bolts, tmp_path):
         with pytest.raises(InputError, match=message):
             Detector.load(path)
         assert not (tmp_path / "run").exists(), name
+
+    about = msgspec.structs.replace(detector.about, variant={**detector.about.variant, "new": 1})
+    write_tensors(path, about, {})
+    with pytest.raises(InputError, match=r"bad\.safetensors: expected a detector of this version"):
+        Detector.load(path)
+
+
+def test_no_score_is_no_verdict(bolts, tmp_path):
+    """A good photo is one that scores low, not one without a score."""
+    detector, plan = made(bolts, tmp_path / "r", TINY)
+    with torch.no_grad():
+        next(detector.model.parameters()).fill_(float("nan"))
+    detector.save(tmp_path / "d.safetensors")
+    detector = Detector.load(tmp_path / "d.safetensors", "cpu")
+    photo = plan.categories["bolts"].test[0].path
+    (finding,), _ = predict(detector, [photo], tmp_path / "o")
+    assert finding.score is None
+    assert finding.verdict == "unreadable"
+    assert "expected a score" in finding.error
+
+
+def test_what_is_no_file_does_not_hold_the_others_up(bolts, tmp_path):
+    detector, plan = made(bolts, tmp_path / "r", TINY)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe\.png: expected a file; got a pipe"):
+        detector(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="got an empty name"):
+        photos_of([str(tmp_path), ""])
 
 
 def test_from_a_folder_to_findings(bolts, tmp_path, capsys):

@@ -92,7 +92,8 @@ def photos_of(named: Sequence[str]) -> list[Path]:
             raise InputError("photos: expected a file, a folder or a pattern; got an empty name")
         path = Path(name).expanduser()
         if path.is_dir():
-            here = [p for p in files_below(path) if p.suffix.lower() in pictures.SUFFIXES]
+            below = files_below(path, broken=True)
+            here = [p for p in below if p.suffix.lower() in pictures.SUFFIXES]
         elif path.exists():
             here = [path]
         else:

@@ -85,7 +85,7 @@ class Predict(Show, Rates):
 
 
 TOLERANCE = (
-    "how far its maps and scores may lie from the detector's, as a share of the largest "
+    "how far its maps, as a share of the largest value, and scores may lie from the detector's "
     "(default 0.0001)"
 )
 ON_PHOTOS = "photos that the graph is checked on; default: noise and photographs of surfaces"

@@ -78,7 +78,8 @@ def make_detector(
     )  # fmt: skip
     reference = None if history is None else reference_of(variant, history, kept.epoch)
     about = DetectorFile(
-        **{f: getattr(kept, f) for f in Kept.__struct_fields__}, bits=category.bits,
+        **{f: getattr(kept, f) for f in Kept.__struct_fields__},
+        bits=category.bits,
         float32=float32,
     )
     backbone.to(settings.device)

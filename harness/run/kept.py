@@ -90,8 +90,8 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path}: expected a file of {what}; it cannot be read ({reason[:120]}); make it anew "
-            "by `harness train`"
+            f"{path}: expected a file of {what}; it cannot be read ({reason[:120]}); remove it "
+            "and make it anew by `harness train`"
         ) from None
     if header.get("format") != what:
         raise InputError(
@@ -103,10 +103,11 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
             f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
             f"{header.get('harness')}; this is {harness.__version__}: install that version"
         )
-    if header.get("sha256") != _digest(header.get("about", ""), tensors):
+    found = _digest(header.get("about", ""), tensors)
+    if header.get("sha256", found) != found:  # the first files had none
         raise InputError(
-            f"{path}: expected the content that was written; it has changed since; make it anew "
-            "by `harness train`"
+            f"{path}: expected the content that was written; it has changed since; remove it and "
+            "make it anew by `harness train`"
         )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors

@@ -112,6 +112,7 @@ def paths(options: Options, only: str = "") -> dict[str, Path_]:
 
 
 def trained_on_nothing(options: Options) -> Variant:
+    """The variant that all sides compute, by the options' size and weights."""
     weights = "pretrained" if options.weights else "random"
     flow_steps = 2 if options.quick else 8
     return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=flow_steps)

@@ -175,7 +175,8 @@ def export(
         tolerance: how far the graph's values may lie from the detector's, as a share.
 
     Raises:
-        InputError: the tolerance is no share; there can be no such graph, or what writes it is not installed.
+        InputError: the tolerance is no share, there can be no such graph, or what writes it is not
+            installed.
         RunFailed: the graph gives something else; there is no file then.
     """
     if not out.name:
@@ -199,8 +200,8 @@ def export(
         found = compare(detector, start(file), images)
         if not max(found.maps, found.scores) <= tolerance:  # nan too
             raise RunFailed(
-                f"{out}: expected maps and scores within {tolerance:g} of the detector's; {found}; "
-                "nothing is written; if that is near enough, set another --tolerance"
+                f"{out}: expected maps and scores within {tolerance:g} of the detector's; {found}"
+                "; nothing is written; if that is near enough, set another --tolerance"
             )
     return found
 

@@ -89,10 +89,10 @@ def side(options: Options) -> Callable[[int], object]:
     if name.startswith("ours"):
         keep_memory()
     images = pictures(options, max(BATCHES))
-    folder = tempfile.TemporaryDirectory(dir=options.work)  # goes with the process
-    path = path_of(name, options, Path(folder.name))
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        path = path_of(name, options, Path(folder))
 
-    def step(batch: int, _: object = folder) -> None:
+    def step(batch: int) -> None:
         path(images[:batch])
 
     return step

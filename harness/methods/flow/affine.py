@@ -63,7 +63,7 @@ class FixedAffine(nn.Module):
     [1.0, 1.0]
     """
 
-    def __init__(self, affine: ActNorm | GlobalAffine) -> None:
+    def __init__(self, affine: "Affine") -> None:
         super().__init__()
         scale, shift, log_scale = (c.detach() for c in affine.coefficients())
         self.fixed = scale, shift, log_scale

@@ -14,7 +14,11 @@ from harness.experiment.record import write_whole
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")
 ASKED = ("accelerator", "target")  # measured where they are named: an hour beside anomalib
-GPU = [p for p in render.PARTS if p not in ("exactness", "metrics", "memory", "threads", "target")]
+GPU = [
+    p
+    for p in render.PARTS
+    if p not in ("exactness", "metrics", "memory", "threads", "target", "prediction")
+]
 
 
 def main(words: list[str] | None = None) -> int:

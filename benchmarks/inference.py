@@ -5,7 +5,10 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.common import Options, Part, Row, columns, cores, has_peer, percentile, ratio
@@ -53,7 +56,7 @@ def measure(options: Options) -> Part:
     rows: list[Row] = []
     with own_processes(options, "inference", names) as children:
         for batch, usual in BATCHES.items():
-            turns = {name: partial(_warm, child, batch) for name, child in children.items()}
+            turns = {name: partial(warm, child, batch) for name, child in children.items()}
             seconds = take_turns(turns, rounds=options.turns(usual), warmup=WARMUP)
             rows += [_row(name, batch, s, work) for name, s in seconds.items()]
             if PEER in names and batch in ASKED:
@@ -62,7 +65,8 @@ def measure(options: Options) -> Part:
     return part
 
 
-def _warm(child: Side, batch: int) -> float:
+def warm(child: Side, batch: int) -> float:
+    """A turn of two calls, of which the second counts: sides push each other out of caches."""
     child.turn(batch)
     return child.turn(batch)
 
@@ -93,7 +97,7 @@ def alone(options: Options) -> None:
 
 def paths(options: Options, only: str = "") -> dict[str, Path_]:
     """Name → images (B, 3, S, S) to maps (B, S, S) and scores (B,); all with the same weights."""
-    variant = _variant(options)
+    variant = trained_on_nothing(options)
     backbone, model = our_model(options, variant, generic=True)
     backbone.to(options.device)
     sides: dict[str, Path_] = {}
@@ -107,7 +111,8 @@ def paths(options: Options, only: str = "") -> dict[str, Path_]:
     return our_paths(variant, backbone, model, options.device, only) | sides
 
 
-def _variant(options: Options) -> Variant:
+def trained_on_nothing(options: Options) -> Variant:
+    """The variant that all sides compute, by the options' size and weights."""
     weights = "pretrained" if options.weights else "random"
     flow_steps = 2 if options.quick else 8
     return VARIANT.replace(image_size=options.size, weights=weights, flow_steps=flow_steps)
@@ -115,7 +120,7 @@ def _variant(options: Options) -> Variant:
 
 def _macs(options: Options) -> int:
     """Multiply-accumulates of one image, backbone and flow."""
-    macs = measure_cost(_variant(options)).macs
+    macs = measure_cost(trained_on_nothing(options)).macs
     return macs.backbone + macs.flow
 
 
@@ -162,16 +167,17 @@ def _of_peer(out: Any) -> tuple[Tensor, Tensor]:
     return out.anomaly_map[:, 0], out.pred_score.flatten()
 
 
-def _images(options: Options, batch: int) -> Tensor:
-    """Images of the category, normalised and repeated until they fill the batch."""
-    import numpy as np
-    from PIL import Image
-
+def pictures(options: Options, batch: int) -> NDArray[np.uint8]:
+    """Images (B, S, S, 3) of the category, repeated until they fill the batch."""
     files = sorted(p for p in (options.data / "test").rglob("*") if p.is_file())[:batch]
     files = [files[i % len(files)] for i in range(batch)]
     size = (options.size, options.size)
-    pixels = [np.asarray(Image.open(f).convert("RGB").resize(size), np.float32) for f in files]
-    x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+    return np.stack([np.asarray(Image.open(f).convert("RGB").resize(size)) for f in files])
+
+
+def _images(options: Options, batch: int) -> Tensor:
+    """The same, normalised."""
+    x = torch.from_numpy(pictures(options, batch)).permute(0, 3, 1, 2) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     x = (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     return x.contiguous().to(options.device)

@@ -12,6 +12,7 @@ PARTS = {
     "sweep": "(a) A sweep",
     "epoch": "(b) One training epoch",
     "inference": "(c) Inference",
+    "prediction": "Prediction beside other runtimes",
     "exactness": "What the fast path changes",
     "metrics": "(d) Metrics of a category",
     "memory": "(e) Peak memory",

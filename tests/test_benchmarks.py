@@ -22,6 +22,7 @@ from benchmarks import (
     inference,
     metrics,
     peer,
+    prediction,
     profile,
     render,
     sweep,
@@ -260,12 +261,15 @@ def in_this_process(monkeypatch):
         monkeypatch.setattr(module, "in_child", here)
     for module in (turns, threads):
         monkeypatch.setattr(module, "Side", Here)
-    for module in (accelerator, ceiling, coreset, epoch, fps, inference, profile, threads):
+    for module in (
+        accelerator, ceiling, coreset, epoch, fps, inference, prediction, profile, threads,
+    ):  # fmt: skip
         monkeypatch.setattr(module, "cores", lambda: 1)
     for module in (coreset, epoch, inference, profile):
         monkeypatch.setattr(module, "has_peer", lambda: False)
-    for module in (epoch, inference):
+    for module in (epoch, inference, prediction):
         monkeypatch.setattr(module, "keep_memory", lambda: None)
+    monkeypatch.setattr(prediction, "NEEDS", {prediction.OURS: ()})
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -281,6 +285,7 @@ def in_this_process(monkeypatch):
         ("fps", "| ResNet18 | 64 | ours, fast, bfloat16 |"),
         ("inference", "| ours, fast, bfloat16 | 32 |"),
         ("metrics", "| 12 × 64² | ours |"),
+        ("prediction", "| ours, predict | 8 |"),
         ("profile", "| convolution forward |"),
         ("threads", "| at once, processes × threads: 1 × 1 |"),
     ],

@@ -37,12 +37,19 @@ class Rates:
     )
 
 
+FLOAT32 = (
+    "let the detector score in float32 where the run was trained in bfloat16, as `harness export` "
+    "asks for; its scores are then not the record's"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train(options.Plan, Rates):
     """Hold the one run that a detector is made of, and where it goes."""
 
     out: Path = option("--out", "the detector's file", metavar="FILE.safetensors", required=True)
     roi: str | None = option("--roi", REGION, metavar="REGION")
+    float32: bool = option("--float32", FLOAT32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,10 @@ class Predict(Show, Rates):
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
+TOLERANCE = (
+    "how far its maps, as a share of the largest value, and scores may lie from the detector's "
+    "(default 0.0001)"
+)
 ON_PHOTOS = "photos that the graph is checked on; default: noise and photographs of surfaces"
 
 
@@ -87,6 +98,7 @@ class Export(Show, Rates):
     format: str = option("--format", "of the graph", choices=["onnx", "torch"], required=True)
     out: Path = option("--out", "the graph's file", metavar="FILE", required=True)
     photos: list[str] = option("--photos", ON_PHOTOS, metavar="DIR")
+    tolerance: float = option("--tolerance", TOLERANCE, 1e-4, metavar="SHARE")
 
 
 def best(given: Best) -> int:
@@ -147,6 +159,7 @@ def train(given: Train) -> int:
         false_alarms=given.false_alarms,
         pixels=given.pixel_false_alarms,
         interest=interest,
+        float32=given.float32,
     )
     detector.save(out)
     print(card(detector))
@@ -210,7 +223,7 @@ def export(given: Export) -> int:
     detector.set_rates(given.false_alarms, given.pixel_false_alarms)
     photos = photos_of(given.photos)
     try:
-        found = export(detector, given.format, given.out, photos)
+        found = export(detector, given.format, given.out, photos, given.tolerance)
     except RunFailed as error:
         print(f"harness: {error}", file=sys.stderr)
         return 1
@@ -224,12 +237,15 @@ def export(given: Export) -> int:
 def card(detector: "Detector") -> str:
     """Say what a detector is and what its thresholds promise."""
     about, levels = detector.about, detector.levels
+    held = round(detector.variant.holdout * about.data.train)
     lines = [
         f"{detector.variant.method} on {about.weights.backbone}, "
         f"{about.dataset}/{about.category}, seed {about.seed}, epoch {about.epoch}",
-        f"trained on {about.data.train} good images (digest {about.data.digest}); backbone's "
-        f"weights from {about.weights.source}, SHA-256 {about.weights.sha256[:12]}…",
+        f"trained on {about.data.train - held} good images (digest {about.data.digest}); "
+        f"backbone's weights from {about.weights.source}, SHA-256 {about.weights.sha256[:12]}…",
     ]
+    if about.float32:
+        lines.append("scores in float32, which need not be those of the record")
     if detector.interest is not None:
         lines.append(f"region of interest: {detector.interest}; nothing outside it counts")
     if about.calibration is None or detector.threshold is None:

@@ -99,29 +99,35 @@ def images_in(folder: Path) -> list[Path]:
     return found
 
 
-def files_below(folder: Path, enter: Callable[[Path], bool] = bool) -> list[Path]:
+def files_below(
+    folder: Path, enter: Callable[[Path], bool] = bool, *, broken: bool = False
+) -> list[Path]:
     """List the files in a folder and in the folders below it, sorted, without hidden ones.
 
     Args:
         folder: where to look; a link that leads in a circle is not followed.
         enter: whether to look into a folder too.
+        broken: list links to nothing too, and what else is no file, for whoever reads them to say.
 
     Raises:
         InputError: something is named like an image and is a folder, or a link to nothing.
     """
-    return sorted(_below(folder, enter, frozenset()))
+    return sorted(_below(folder, enter, frozenset(), broken=broken))
 
 
-def _below(folder: Path, enter: Callable[[Path], bool], above: frozenset[Path]) -> Iterator[Path]:
+def _below(
+    folder: Path, enter: Callable[[Path], bool], above: frozenset[Path], *, broken: bool
+) -> Iterator[Path]:
     here = folder.resolve()
     if here in above:
         return
-    images_in(folder)  # says what is wrong
+    if not broken:
+        images_in(folder)  # says what is wrong
     for path in entries(folder):
-        if path.is_file():
+        if path.is_file() or (broken and not path.is_dir()):
             yield path
         elif path.is_dir() and enter(path):
-            yield from _below(path, enter, above | {here})
+            yield from _below(path, enter, above | {here}, broken=broken)
 
 
 def safe_name(text: str) -> str:

@@ -68,6 +68,8 @@ class MaskPicture(NamedTuple):
 
 def read_bytes(path: Path) -> bytes:
     """Read a file's content; an InputError where it cannot be read."""
+    if path.is_fifo():  # would wait for whoever writes into it
+        raise InputError(f"{path}: expected a file; got a pipe; save what it gives")
     try:
         return path.read_bytes()
     except OSError as error:

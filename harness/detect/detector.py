@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+import harness
 from harness.data import images as pictures
 from harness.data.fitting import squared
 from harness.data.frame import Box, Boxes, interior
@@ -66,6 +67,8 @@ class Detector:
         self.about, self.backbone, self.model = about, backbone, model
         self.reference, self.levels, self.device = reference, levels, device
         self.variant = Variant.from_fields(about.variant)
+        if about.float32:
+            self.variant = self.variant.replace(precision="float32")
         self.set_rates()
         self.set_interest(interest)
 
@@ -84,7 +87,12 @@ class Detector:
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor
-        variant = Variant.from_fields(about.variant)
+        try:
+            variant = Variant.from_fields(about.variant)
+        except InputError as error:  # a field or a value that a later version has
+            raise InputError(
+                f"{path}: expected a detector of this version, {harness.__version__}; {error}"
+            ) from None
         spec = variant.feature_spec
         backbone = Backbone(spec.backbone, taps=spec.taps, image_size=spec.image_size)
         restore(backbone, parts["backbone"], path)

@@ -2,16 +2,16 @@
 
 import copy
 from collections.abc import Callable
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.features.backbone import Backbone
 from harness.features.folding import agree, can_pack, fold_batch_norms, pack
 from harness.features.views import pooled
 from harness.methods.fastflow import FastFlow
-from harness.methods.flow.step import ActNorm, FlowStep, GlobalAffine
+from harness.methods.flow.affine import FixedAffine
+from harness.methods.flow.step import FlowStep
 from harness.run.process import arithmetic_inside
 
 NUMBERS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,7 +41,7 @@ def fused(
     flow.requires_grad_(False)
     for step in (m for m in flow.modules() if isinstance(m, FlowStep)):
         if step.affine is not None:
-            step.affine = cast(ActNorm, FixedAffine(step.affine))
+            step.affine = FixedAffine(step.affine)
     if next(network.parameters()).device.type == "cpu" and can_pack(precision):
         pack(flow, number)
         pack(packed := copy.deepcopy(network), torch.float32)
@@ -57,20 +57,3 @@ def fused(
                 return flow.energies(features).taps
 
     return path
-
-
-class FixedAffine(nn.Module):
-    """Hold a flow step's affine, whose coefficients are computed once.
-
-    >>> FixedAffine(GlobalAffine(2)).coefficients()[0].flatten().tolist()
-    [1.0, 1.0]
-    """
-
-    def __init__(self, affine: ActNorm | GlobalAffine) -> None:
-        super().__init__()
-        with torch.inference_mode():
-            self.fixed = affine.coefficients()
-
-    def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give scale, shift and log-scale, each (1, C, 1, 1)."""
-        return self.fixed

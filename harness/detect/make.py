@@ -37,6 +37,7 @@ def make_detector(
     false_alarms: float | None = None,
     pixels: float | None = None,
     interest: Interest | None = None,
+    float32: bool = False,
 ) -> Detector:
     """Make the detector of a plan's only cell, whose weights are kept.
 
@@ -46,6 +47,8 @@ def make_detector(
         false_alarms: as of :func:`calibrated`.
         pixels: likewise.
         interest: what counts of every image; None: all of it.
+        float32: score in float32, whatever the run was trained in, so that other runtimes give
+            the same. The thresholds are set on such scores; the record's are the run's own.
 
     Raises:
         InputError: the plan has several cells, or the weights of its backbone are others by now.
@@ -75,7 +78,9 @@ def make_detector(
     )  # fmt: skip
     reference = None if history is None else reference_of(variant, history, kept.epoch)
     about = DetectorFile(
-        **{f: getattr(kept, f) for f in Kept.__struct_fields__}, bits=category.bits
+        **{f: getattr(kept, f) for f in Kept.__struct_fields__},
+        bits=category.bits,
+        float32=float32,
     )
     backbone.to(settings.device)
     made = Detector(about, backbone, model, reference, Levels.none(), settings.device, interest)
@@ -85,8 +90,11 @@ def make_detector(
 
 
 def unseen(variant: Variant, category: Category, seed: int) -> tuple[list[Sample], str]:
-    """Choose good images that nothing was learnt from: those held out, or else of the test."""
-    if variant.holdout:
+    """Choose good images that nothing was learnt from: those held out, or else of the test.
+
+    Where the score's tables were made of those held out, their own scores promise too much.
+    """
+    if variant.holdout and variant.tap_reference == "fitted":
         generator = torch.Generator().manual_seed(seed)
         _, rows = split(len(category.train), variant.holdout, generator)
         return [category.train[i] for i in rows], f"held out by holdout={variant.holdout:g}"

@@ -30,6 +30,7 @@ class DetectorFile(Kept, kw_only=True):
     what: ClassVar[str] = "detector"
 
     bits: int
+    float32: bool = False  # it scores in float32, whatever the run was trained in
     calibration: Calibration | None = None
 
 

@@ -4,6 +4,7 @@ import csv
 import glob
 import io
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -87,9 +88,12 @@ def photos_of(named: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in named:
+        if not name:  # as by a shell's variable that is not set: it would be all that is here
+            raise InputError("photos: expected a file, a folder or a pattern; got an empty name")
         path = Path(name).expanduser()
         if path.is_dir():
-            here = [p for p in files_below(path) if p.suffix.lower() in pictures.SUFFIXES]
+            below = files_below(path, broken=True)
+            here = [p for p in below if p.suffix.lower() in pictures.SUFFIXES]
         elif path.exists():
             here = [path]
         else:
@@ -142,6 +146,8 @@ def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
         (look,) = detector.look([photo])
     except InputError as error:
         raise InputError(f"{printable(str(path))}: {error}") from None
+    if math.isnan(look.score):
+        raise InputError(f"{printable(str(path))}: expected a score; the detector gave none (nan)")
     spent = 1000 * (time.perf_counter() - start)
     verdict = "unknown"
     if detector.threshold is not None:

@@ -93,7 +93,7 @@ def pixel_threshold(shares: Scores, values: Scores, false_alarms: float, images:
     >>> pixel_threshold(np.array([0.5, 0.01, 0]), np.array([1, 2, 3]), 0.02, 99).value
     2.0
     """
-    _checked(values, false_alarms)
+    _checked(values, false_alarms, "--pixel-false-alarms")
     left = (false_alarms * (images + 1) - 1) / images  # what the calibration's share may be
     fit = np.flatnonzero(shares <= max(left, 0.0) + 1e-12)
     place = int(fit[0]) if len(fit) else len(shares) - 1
@@ -134,10 +134,12 @@ def drift(scores: Scores, calibration: Scores, threshold: float) -> str:
     )
 
 
-def _checked(scores: NDArray[np.floating], false_alarms: float) -> int:
+def _checked(
+    scores: NDArray[np.floating], false_alarms: float, option: str = "--false-alarms"
+) -> int:
     if not 0 < false_alarms < 1:
         raise InputError(
-            f"--false-alarms: expected a share between 0 and 1, as in 0.01; got {false_alarms:g}"
+            f"{option}: expected a share between 0 and 1, as in 0.01; got {false_alarms:g}"
         )
     if not len(scores):
         raise InputError(

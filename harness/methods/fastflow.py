@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from harness.methods.contract import Energies, Method
+from harness.methods.flow.affine import ActNorm
 from harness.methods.flow.base import BASES
 from harness.methods.flow.compiled import can_run_compiled, run_chain_compiled
 from harness.methods.flow.position import positional_encoding
-from harness.methods.flow.step import ActNorm, FlowStep, make_flow, run_chain
+from harness.methods.flow.step import FlowStep, make_flow, run_chain
 from harness.methods.norms import NORMS, Surveyed, survey
 
 LOSSES: dict[str, Callable[[Tensor, int], Tensor]] = {  # of a tap's nll, and its dimensions

@@ -17,7 +17,6 @@ import hashlib
 import os
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,7 +73,6 @@ class Position(Said, kw_only=True):
     schedule: dict[str, Any]
     energies: str  # the name of the growing file
     members: list[Member]  # what of it counts
-    checksum: int = 0  # of all this and the tensors
 
 
 @dataclass
@@ -296,7 +294,6 @@ class Checkpoint:
                 members=history.energies.members(training.evaluated),
             )
             tensors = training.tensors()
-            position.checksum = _checksum(position, tensors)
             write_tensors(self.path, position, tensors)
         except (OSError, SafetensorError) as error:
             if not self.warned:
@@ -316,9 +313,6 @@ class Checkpoint:
             position, tensors = read_tensors(path, Position)
         except InputError as error:
             self.discard(_one_line(error))
-            return
-        if position.checksum != _checksum(position, tensors):
-            self.discard("it is damaged: its checksum is another")
             return
         other = [w for w, v in self.identity.items() if position.identity.get(w) != v]
         if other:
@@ -358,15 +352,6 @@ def code_digest() -> str:
     files += [root / "run" / f"{name}.py" for name in CODE]
     sources = (f.read_bytes() for f in sorted(files) if f.is_file())
     return hashlib.sha256(b"\0".join(sources)).hexdigest()[:16]
-
-
-def _checksum(position: Position, tensors: Mapping[str, Tensor]) -> int:
-    """Of what is said and of every byte of the tensors."""
-    found = zlib.crc32(msgspec.json.encode(msgspec.structs.replace(position, checksum=0)))
-    for name in sorted(tensors):
-        flat = tensors[name].detach().cpu().contiguous().flatten()
-        found = zlib.crc32(memoryview(flat.view(torch.uint8).numpy()), found)
-    return found
 
 
 def _one_line(error: Exception) -> str:

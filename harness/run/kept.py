@@ -4,8 +4,8 @@ A safetensors file whose header holds a block of JSON, as records are: a run's w
 detector that is made of them.
 """
 
+import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -74,14 +74,16 @@ About = TypeVar("About", bound=Said)
 
 def write_tensors(path: Path, about: Said, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with what is said of them; the file is seen whole or not at all."""
+    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    said = json.dumps(msgspec.to_builtins(about), allow_nan=False)
     header = {
         "format": f"fastflow-harness {about.what}",
         "schema": str(SCHEMA),
         "harness": harness.__version__,
-        "about": json.dumps(msgspec.to_builtins(about), allow_nan=False),
+        "about": said,
+        "sha256": _digest(said, whole),
     }
-    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_whole(path, save(whole, {**header, "sum": _sum_of(whole)}))
+    write_whole(path, save(whole, header))
 
 
 def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor]]:
@@ -100,8 +102,8 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path}: expected a file of {what}; it cannot be read ({reason[:120]}); make it anew "
-            "by `harness train`"
+            f"{path}: expected a file of {what}; it cannot be read ({reason[:120]}); remove it "
+            "and make it anew by `harness train`"
         ) from None
     if header.get("format") != what:
         raise InputError(
@@ -113,10 +115,11 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
             f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
             f"{header.get('harness')}; this is {harness.__version__}: install that version"
         )
-    if header.get("sum") not in (None, found := _sum_of(tensors)):  # None: of an older version
+    found = _digest(header.get("about", ""), tensors)
+    if header.get("sha256", found) != found:  # the first files had none
         raise InputError(
-            f"{path}: expected tensors with the CRC-32 {header['sum']}; got {found}: the file is "
-            "damaged; make it anew by `harness train`"
+            f"{path}: expected the content that was written; it has changed since; remove it and "
+            "make it anew by `harness train`"
         )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
@@ -158,9 +161,10 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         ) from None
 
 
-def _sum_of(tensors: Mapping[str, Tensor]) -> str:
-    """The CRC-32 of all bytes, in the order of their names."""
-    crc = 0
-    for _, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
-    return f"{crc:08x}"
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file says, so that one that was damaged is not taken at its word."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,10 +1,12 @@
 """A run's detector: the scores of its record, thresholds, files that are no detectors."""
 
 import json
+import os
 import pickle
 import shutil
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,14 @@ from tiny import TINY, Here, write_category
 from harness.cli import main as cli
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.detect.detector import Detector
-from harness.detect.make import make_detector
+from harness.detect.make import make_detector, unseen
+from harness.detect.predict import photos_of, predict
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
 from harness.experiment.record import read_at
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study
+from harness.run.kept import write_tensors
 from harness.run.plan import make_plan
 from harness.run.sweep import run_study
 
@@ -78,6 +82,37 @@ def test_its_scores_are_the_records(name, bolts, tmp_path):
     for rates in ({"false_alarms": 0.0}, {"pixels": 0.0}):  # no rate is not the rate as it comes
         with pytest.raises(InputError, match="expected a share between 0 and 1"):
             again.set_rates(**rates)
+
+
+def test_a_run_in_bfloat16_scores_in_float32_where_that_is_asked_for(bolts, tmp_path):
+    """Its thresholds are of such scores, and other runtimes can give them."""
+    _, plan = made(bolts, tmp_path / "r", TINY.replace(precision="bfloat16"))
+    _, settings = planned(bolts, tmp_path / "r", TINY.replace(precision="bfloat16"))
+    detector = make_detector(plan, settings, float32=True)
+    photos = [s.path for s in plan.categories["bolts"].test]
+    got = detector(photos).score
+    recorded = np.array(read_at(plan.place(plan.cells[0])).images.score)
+    assert not np.array_equal(got, recorded.astype(np.float32))
+    np.testing.assert_allclose(got, recorded, rtol=0.05)
+    good = [s.path for s in plan.categories["bolts"].test if not s.label]
+    assert np.array_equal(detector.levels.scores, [detector(p).score[0] for p in good])
+    detector.save(tmp_path / "d.safetensors")
+    again = Detector.load(tmp_path / "d.safetensors", "cpu")
+    assert again.variant.precision == "float32"
+    assert again.about.variant["precision"] == "bfloat16"  # the run is named as it was
+    assert np.array_equal(again(photos).score, got)
+
+
+def test_those_held_out_set_no_threshold_where_scores_are_read_on_their_scale(bolts, tmp_path):
+    plan, _ = planned(bolts, tmp_path, TINY)
+    category = plan.categories["bolts"]
+    scale = {"holdout": 0.5, "tap_scale": "neg-log-p"}
+    assert unseen(TINY.replace(**scale), category, 0)[1] == "held out by holdout=0.5"
+    on_them = TINY.replace(**scale, tap_reference="held-out")
+    samples, which = unseen(on_them, category, 0)
+    assert which == "the good test images"
+    assert not any(s.label for s in samples)
+    assert samples
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fastflow"])
@@ -157,6 +192,8 @@ def test_files_that_are_no_detector(bolts, tmp_path):
             next((tmp_path / "r").rglob("seed-0.safetensors")).read_bytes(),
             "got fastflow-harness weights",
         ),
+        "a bit": (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "it has changed since"),
+        "its words": (whole.replace(b'\\"seed\\": 0', b'\\"seed\\": 1'), "it has changed since"),
         "fields": (whole.replace(b'\\"dataset\\"', b'\\"datasex\\"'), "make it anew"),
     }
     for name, (content, message) in cases.items():
@@ -167,6 +204,39 @@ def test_files_that_are_no_detector(bolts, tmp_path):
         with pytest.raises(InputError, match=message):
             Detector.load(path)
         assert not (tmp_path / "run").exists(), name
+
+    about = msgspec.structs.replace(detector.about, variant={**detector.about.variant, "new": 1})
+    write_tensors(path, about, {})
+    with pytest.raises(InputError, match=r"bad\.safetensors: expected a detector of this version"):
+        Detector.load(path)
+
+
+def test_no_score_is_no_verdict(bolts, tmp_path):
+    """A good photo is one that scores low, not one without a score."""
+    detector, plan = made(bolts, tmp_path / "r", TINY)
+    with torch.no_grad():
+        for parameter in detector.model.parameters():
+            parameter.fill_(float("nan"))
+    detector.save(tmp_path / "d.safetensors")
+    detector = Detector.load(tmp_path / "d.safetensors", "cpu")
+    photo = plan.categories["bolts"].test[0].path
+    (finding,), _ = predict(detector, [photo], tmp_path / "o")
+    assert finding.score is None
+    assert finding.verdict == "unreadable"
+    assert "expected a score" in finding.error
+
+
+def test_what_is_no_file_does_not_hold_the_others_up(bolts, tmp_path):
+    detector, plan = made(bolts, tmp_path / "r", TINY)
+    shutil.rmtree(tmp_path / "r")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("nowhere")
+    shutil.copy(plan.categories["bolts"].test[0].path, tmp_path / "photo.png")
+    found, _ = predict(detector, photos_of([str(tmp_path)]), tmp_path / "o")
+    assert ["No such file" in found[0].error, "got a pipe" in found[2].error] == [True, True]
+    assert found[1].error == ""
+    with pytest.raises(InputError, match="got an empty name"):
+        photos_of([str(tmp_path / "photo.png"), ""])
 
 
 def test_from_a_folder_to_findings(bolts, tmp_path, capsys):

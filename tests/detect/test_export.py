@@ -115,7 +115,7 @@ def test_search_and_kth_value_are_torchs():
     [
         ({"method": "spade"}, "method: expected .*got spade"),
         ({"test_turns": 4}, "test_turns: expected 0.*got 4"),
-        ({"precision": "bfloat16"}, "precision: expected float32"),
+        ({"precision": "bfloat16"}, "precision: expected float32.*--float32"),
         ({"resize": "pad"}, "resize: expected square or crop"),
     ],
 )
@@ -164,6 +164,14 @@ def test_a_graph_that_gives_something_else_is_not_written(tmp_path, monkeypatch)
     with pytest.raises(RunFailed, match=r"expected maps and scores within 0.0001 .* maps differ"):
         export(detector, "torch", out)
     assert not list(tmp_path.iterdir())
+    found = export(detector, "torch", out, tolerance=0.9)  # where that is near enough
+    assert 1e-4 < max(found.maps, found.scores) <= 0.9
+    assert out.is_file()
+    for bad in (0, 1, float("nan")):
+        with pytest.raises(InputError, match="--tolerance: expected a share"):
+            export(detector, "torch", out, tolerance=bad)
+    with pytest.raises(InputError, match="--out: expected a file's name"):
+        export(detector, "torch", Path())
 
 
 @pytest.mark.parametrize("method", ["fastflow", "cflow", "padim", "patchcore"])

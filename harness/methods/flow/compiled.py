@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from harness.files import cache_folder
-from harness.methods.flow.step import ActNorm, FlowStep, GlobalAffine
+from harness.methods.flow.affine import ActNorm, FixedAffine, GlobalAffine
+from harness.methods.flow.step import FlowStep
 
 SOURCE = Path(__file__).with_name("coupling.cpp")
 FLAGS = (
@@ -109,7 +110,7 @@ def can_run_compiled(steps: Iterable[FlowStep], x: Tensor) -> bool:
 
 
 def _is_known(step: FlowStep) -> bool:
-    affine = step.affine is None or type(step.affine) in (ActNorm, GlobalAffine)
+    affine = step.affine is None or type(step.affine) in (ActNorm, GlobalAffine, FixedAffine)
     coupling = step.predicted == 2 and step.clamp in CODES  # log-scale and shift of a channel
     return type(step) is FlowStep and coupling and affine
 

@@ -5,16 +5,15 @@ two halves of the channels, s and t the log-scale and shift that a subnet predic
 from the other, J the log-determinant of the Jacobian, c a condition that the subnets see too.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import InvertibleModule
 from torch import Tensor, nn
 
+from harness.methods.flow.affine import AFFINES, ActNorm, Affine
 from harness.methods.flow.subnet import make_subnet
 
 CLAMPS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -39,65 +38,6 @@ class _Permute(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         index, inverse = ctx.saved_tensors
         return _Permute.apply(grad, inverse, index), None, None
-
-
-class ActNorm(nn.Module):
-    """Scale and shift every channel, (x · scale + shift), from data (Glow, section 3.1).
-
-    Call :meth:`initialise` with a batch before training; until then it is the identity.
-
-    >>> norm = ActNorm(1)
-    >>> norm.initialise(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
-    >>> scale, shift, _ = norm.coefficients()
-    >>> scale.item(), shift.item()
-    (1.0, -2.0)
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
-
-    def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give scale, shift and log-scale, each (1, C, 1, 1)."""
-        return torch.exp(self.log_scale), self.shift, self.log_scale
-
-    @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        """Make the batch x (B, C, H, W) leave with mean 0 and deviation 1 in every channel."""
-        deviation, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
-        # A channel that never varies in the batch (a dead ReLU) keeps a finite scale.
-        self.log_scale.copy_(-torch.log(deviation.clamp_min(1e-3)))
-        self.shift.copy_(-mean * torch.exp(self.log_scale))
-
-
-class GlobalAffine(nn.Module):
-    """Scale and shift every channel as FrEIA's AllInOneBlock does (SOFTPLUS).
-
-    >>> GlobalAffine(2).coefficients()[0].flatten().tolist()
-    [1.0, 1.0]
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        start = 2 * math.log(math.exp(5.0) - 1)  # the scale starts at 1
-        self.global_scale = nn.Parameter(torch.full((1, channels, 1, 1), start))
-        self.global_offset = nn.Parameter(torch.zeros(1, channels, 1, 1))
-
-    def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give scale, shift and log-scale, each (1, C, 1, 1)."""
-        scale = 0.1 * F.softplus(self.global_scale, beta=0.5)
-        return scale, self.global_offset, torch.log(scale)
-
-    def initialise(self, x: Tensor) -> None:
-        """Do nothing: this form is not initialised from data."""
-
-
-AFFINES: dict[str, type[ActNorm | GlobalAffine] | None] = {
-    "none": None,
-    "affine": GlobalAffine,
-    "data": ActNorm,
-}
 
 
 PERMUTATIONS: dict[str, Callable[[int, torch.Generator | None], Tensor]] = {
@@ -199,7 +139,7 @@ class FlowStep(InvertibleModule):
                 torch.manual_seed(int(torch.randint(2**62, (), device="cpu")))
                 self.subnet_back = subnet(second, first)
         affine = AFFINES[actnorm]
-        self.affine = affine(channels) if affine else None
+        self.affine: Affine | None = affine(channels) if affine else None
         perm = PERMUTATIONS[permutation](channels, generator)
         self.permutes = permutation != "none"
         self.frozen = len(perm) if self.permutes else 0
@@ -243,7 +183,7 @@ class FlowStep(InvertibleModule):
     @torch.no_grad()
     def initialise(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Initialise a data-dependent affine from the batch x; returns the step's output."""
-        if self.affine is not None:
+        if isinstance(self.affine, ActNorm):
             self.affine.initialise(x)
         return self.transform(x, c)[0]
 

@@ -10,7 +10,8 @@ import torch
 from harness.methods import fastflow
 from harness.methods.fastflow import FastFlow
 from harness.methods.flow import compiled
-from harness.methods.flow.step import CLAMPS, FlowStep, GlobalAffine, run_chain
+from harness.methods.flow.affine import FixedAffine, GlobalAffine
+from harness.methods.flow.step import CLAMPS, FlowStep, run_chain
 
 pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler here")
 TABLE = list(
@@ -112,6 +113,21 @@ def test_a_subnet_with_a_norm_equals_the_plain_steps(norm, monkeypatch):
         (z, *_), _, _ = results(model.float(), x.detach().float().requires_grad_(), monkeypatch,
                                 compiled=True)  # fmt: skip
     assert (z - plain[0][0]).norm() <= 0.05 * plain[0][0].norm()
+
+
+@pytest.mark.parametrize("actnorm", ["affine", "data"])
+def test_a_fixed_affine_equals_the_plain_steps(actnorm, monkeypatch):
+    """The inference path has these; there the compiled pass was never taken."""
+    model, x = make("two-sided", actnorm, "tanh", ("random", (3, 1), 6), torch.float32)
+    learnt = results(model, x, monkeypatch, compiled=True)[0][0]
+    for step in model.flows[0]:
+        step.affine = FixedAffine(step.affine)
+    assert compiled.can_run_compiled(model.flows[0], x)
+    plain = results(model, x, monkeypatch, compiled=False)
+    passed = results(model, x, monkeypatch, compiled=True)
+    for i in (0, 1, 2):
+        torch.testing.assert_close(passed[i], plain[i], rtol=1e-5, atol=1e-5)
+    assert torch.equal(passed[0][0], learnt)
 
 
 def test_every_clamp_has_its_number():

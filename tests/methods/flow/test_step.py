@@ -10,7 +10,8 @@ from FrEIA.framework import SequenceINN
 from FrEIA.modules import AffineCouplingOneSided, AllInOneBlock, GLOWCouplingBlock
 from torch import nn
 
-from harness.methods.flow.step import CLAMPS, ActNorm, FlowStep, _Permute, make_flow
+from harness.methods.flow.affine import ActNorm
+from harness.methods.flow.step import CLAMPS, FlowStep, _Permute, make_flow
 from harness.methods.flow.subnet import make_subnet
 
 BATCH = 3

@@ -324,10 +324,10 @@ def _about(study: Study) -> dict[str, Any]:
 
 
 def _estimate_text(cost: dict[str, Any]) -> str:
-    about = "at most" if cost["at_most"] else "about"
+    about, trained = "at most" if cost["at_most"] else "about", in_hours(cost["train_seconds"])
     return (
-        f"{about} {in_hours(cost['train_seconds'])} of training, "
-        f"{cost['parallel']} runs at a time, after {in_hours(cost['backbone_seconds'])} of backbone; "
+        f"{about} {trained} of training, {cost['parallel']} runs at a time, "
+        f"after {in_hours(cost['backbone_seconds'])} of backbone; "
         f"{cost['results_bytes'] / GIB:.2f} GiB of results, "
         f"{cost['cache_bytes'] / GIB:.2f} GiB of features (--cache-limit bounds them), "
         f"{cost['memory_bytes'] / GIB:.2f} GiB of memory a run of "

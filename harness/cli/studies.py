@@ -201,13 +201,15 @@ def _report(options: options.Report) -> int:
 
 
 def _write_report(options: options.Study | options.Report, plan: "Plan") -> None:
+    from harness.claims import RESULTS, Claims
     from harness.report.pages import write_qualitative, write_report
 
     source = plan.study.source or str(options.study)
     chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
-    pages = [write_report(source, plan.results, chosen, options.category)]
-    if options.study == EMBEDDED:
-        pages.append(write_qualitative(source, plan.results, chosen, options.category))
+    with Claims(plan.results, RESULTS):
+        pages = [write_report(source, plan.results, chosen, options.category)]
+        if options.study == EMBEDDED:
+            pages.append(write_qualitative(source, plan.results, chosen, options.category))
     for page in pages:
         print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
 
@@ -328,9 +330,9 @@ def _about(study: Study) -> dict[str, Any]:
 
 
 def _estimate_text(cost: dict[str, Any]) -> str:
-    about = "at most" if cost["at_most"] else "about"
+    about, trained = "at most" if cost["at_most"] else "about", in_hours(cost["train_seconds"])
     return (
-        f"{about} {in_hours(cost['train_seconds'])} of training, {cost['parallel']} runs at a time, "
+        f"{about} {trained} of training, {cost['parallel']} runs at a time, "
         f"after {in_hours(cost['backbone_seconds'])} of backbone; "
         f"{cost['results_bytes'] / GIB:.2f} GiB of results, "
         f"{cost['cache_bytes'] / GIB:.2f} GiB of features (--cache-limit bounds them), "

@@ -24,7 +24,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 import torch
 from safetensors import SafetensorError
 from torch import Tensor

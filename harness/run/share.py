@@ -1,7 +1,7 @@
 """Trainings shared with other starts of the harness: each is run by whoever claims it first."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -199,22 +199,27 @@ def train_shared(
             bar.note(f"waiting for {len(names)} trainings of others: {names[0]} by {holder}")
 
         shares = Shares(claims, jobs, elsewhere, waiting)
-        for event in executor.run(shares.tasks()):
-            if event.kind == "said":
-                say(f"{_name(event.job, plan)}: {event.reason}")
-                continue
-            counts = shares.note(event)
-            if event.kind == "epoch":
-                epochs = f"epoch {event.epoch}/{_epochs(event.job)}"
-                bar.note(f"{_name(event.job, plan)}, {epochs}")
-                ended.advance(event.job, _epoch_work(event.job))
-                continue
-            if counts:
-                ended.count(event.job)
-                _count(event, plan, outcome)
-            else:
-                bar.note(f"{_name(event.job, plan)}: {event.reason}")
-            shares.give_back(event.job)
+        events = executor.run(shares.tasks())
+        try:
+            for event in events:
+                if event.kind == "said":
+                    say(f"{_name(event.job, plan)}: {event.reason}")
+                    continue
+                counts = shares.note(event)
+                if event.kind == "epoch":
+                    epochs = f"epoch {event.epoch}/{_epochs(event.job)}"
+                    bar.note(f"{_name(event.job, plan)}, {epochs}")
+                    ended.advance(event.job, _epoch_work(event.job))
+                    continue
+                if counts:
+                    ended.count(event.job)
+                    _count(event, plan, outcome)
+                else:
+                    bar.note(f"{_name(event.job, plan)}: {event.reason}")
+                shares.give_back(event.job)
+        finally:
+            if isinstance(events, Generator):  # what runs ends before its claims are given back
+                events.close()
     outcome.trained += shares.trained
     outcome.taken_up += shares.reused
 

@@ -87,6 +87,7 @@ def _run(
     executor.prepare()
     _set_aside(plan, missing, claims, say)
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
+    cache.claims.signs.say(study=plan.study.name)
     with cache.claims:
         for names in _fitting(plan, missing, extractors, cache.limit):
             cells = [c for c in missing if c.category in names]

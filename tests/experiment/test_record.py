@@ -13,7 +13,6 @@ from harness.experiment import record as records
 from harness.experiment.place import Place
 from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.variant import Variant
-from harness.files import remove_leftovers
 
 
 def example(seed=0, **changes):
@@ -79,18 +78,6 @@ def test_nan_is_never_written(tmp_path):
 def test_undefined_metrics_are_absent():
     values = {"a": 0.5, "b": float("nan"), "c": 0.0}
     assert records.finite(values) == {"a": 0.5, "c": 0.0}
-
-
-def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path):
-    folder = place(tmp_path).record.parent
-    folder.mkdir(parents=True)
-    dead = folder / ".seed-0.json.99999999.tmp"
-    live = folder / f".seed-0.json.{os.getpid()}.tmp"
-    dead.touch()
-    live.touch()
-    assert remove_leftovers(tmp_path) == 1
-    assert live.exists()
-    assert not dead.exists()
 
 
 def old(**changes):

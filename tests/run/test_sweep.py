@@ -92,7 +92,8 @@ def test_a_whole_study(study, settings):
         assert Variant.from_fields(record.variant).digest == record.digest
     # one pass per image for the whole study: 2 categories × (8 + 8) images, 12 runs
     assert (outcome.passes, outcome.reused) == (32, 0)
-    assert "32 images passed, each once" in said[-1]
+    assert "32 images passed, each once" in said[-2]
+    assert said[-1] == outcome.line == "trained 8, took up 0, recorded 12"
     # a second start trains nothing and passes nothing
     again = run_study(make_plan(study, settings), settings, quiet)
     assert (again.recorded, again.already, again.passes) == (0, 12, 0)
@@ -157,7 +158,7 @@ def test_scoring_variants_share_one_training(study, settings, in_process, monkey
     assert len(fits) == 2 * 2 * 2  # two of the three variants, two categories, two seeds
     later = replace(study, vary=one_factor(smoothing=(2,), image_score=("mean",)))
     outcome = run_study(make_plan(later, settings), settings, quiet)
-    assert outcome.recorded == 8
+    assert (outcome.trained, outcome.taken_up, outcome.recorded) == (0, 8, 8)
     assert len(fits) == 8
 
 

@@ -54,7 +54,7 @@ ENDING = tuple(
 def interruptible() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end what goes on inside as Ctrl-C does, each by its number.
 
-    One that is ignored stays so, as SIGHUP by nohup. Once one has ended it, none is heard any more.
+    One that is ignored stays so, as SIGHUP by nohup. Once one has ended it, no other is heard.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

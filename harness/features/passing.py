@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +19,8 @@ from harness.features.augmentation import augmented, evenly_turned
 from harness.features.extractor import Extractor
 
 BATCH = 16
+LANES = 16  # batches at a time, at most: each takes memory
+READERS = 4  # of images, where an accelerator passes them
 
 Copies = Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -97,6 +101,9 @@ def extract(
 ) -> int:
     """Write the features of a split, (N, C, H, W) per tap, into a folder.
 
+    On the processor every batch is one thread's, and there are as many at a time as torch may use:
+    the features are the same bits whatever their number, which a container may decide.
+
     Args:
         folder: where ``<name>-<tap>.npy`` go.
         split: which images.
@@ -116,27 +123,43 @@ def extract(
     ]
     together = max(1, BATCH // split.each)  # an image is read once, for all of its copies
 
+    one_at_a_time = Lock()
+
     def copies(number: int) -> NDArray[np.uint8]:
         image = read_image(split.samples[number], spec.image_size, spec.resize)
         return split.copies(number, image)
 
-    with ThreadPoolExecutor(4) as pool, torch.inference_mode():
+    @torch.inference_mode()
+    def passed(start: int) -> int:
+        numbers = range(start, min(start + together, len(split.samples)))
+        images = np.concatenate([copies(number) for number in numbers])
+        for row in range(0, len(images), BATCH):
+            batch = images[row : row + BATCH]
+            with nullcontext() if device == "cpu" else one_at_a_time:
+                features = [f.contiguous().cpu() for f in extractor.extract(batch, device)]
+            first = start * split.each + row
+            for output, feature in zip(outputs, features, strict=True):
+                output[first : first + len(batch)] = feature.numpy()
+        return len(images)
 
-        def read(start: int) -> tuple[int, NDArray[np.uint8]]:
-            numbers = range(start, min(start + together, len(split.samples)))
-            return start * split.each, np.concatenate(list(pool.map(copies, numbers)))
-
-        for first, images in ahead(read, range(0, len(split.samples), together)):
-            for start in range(0, len(images), BATCH):
-                batch = images[start : start + BATCH]
-                features = extractor.extract(batch, device)
-                for output, feature in zip(outputs, features, strict=True):
-                    rows = slice(first + start, first + start + len(batch))
-                    output[rows] = feature.contiguous().cpu().numpy()
-                progress(len(batch))
+    with _lanes(device) as lanes:
+        for images in lanes.map(passed, range(0, len(split.samples), together)):
+            progress(images)
     for output in outputs:
         output.flush()
     return total
+
+
+@contextmanager
+def _lanes(device: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads beside each other, of which torch takes no further ones."""
+    threads = torch.get_num_threads()
+    lanes = min(threads, LANES) if device == "cpu" else READERS
+    try:
+        with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # what a lane sets holds for threads to come, too
 
 
 def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:

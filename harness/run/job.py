@@ -157,7 +157,9 @@ def run_job(
     model = None
     before = 0.0
     if trained := history is None:
-        history, model, before = _trained(job, lambda: patience(job.variant, labels, masks), progress, say)
+        history, model, before = _trained(
+            job, lambda: patience(job.variant, labels, masks), progress, say
+        )
     fitted = time.perf_counter()
     check()
     epochs = evaluate(job.variant, history, labels, masks)

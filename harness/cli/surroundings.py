@@ -80,7 +80,12 @@ def _put_back(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """What Python does at Ctrl-C, with the signal's number; a terminal that is gone is let go."""
+    """What Python does at Ctrl-C, with the signal's number; a terminal that is gone is let go.
+
+    Only Ctrl-C counts twice: a scheduler may tell a process, and its group, at the same time.
+    """
+    for once in set(ENDING) - {signal.SIGINT}:
+        signal.signal(once, signal.SIG_IGN)
     for descriptor in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):

@@ -69,7 +69,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         self.began = self.written = time.monotonic()
-        self.warned = False
+        self.warned = self.hopeless = False
         self.growing = Path()
         self.position: Position | None = None
         self.tensors: dict[str, Tensor] = {}
@@ -100,11 +100,10 @@ class Checkpoint:
             with self.growing.open("rb") as file:
                 os.fsync(file.fileno())
             self.growing.replace(path)
-        except (RunFailed, InputError):
-            self._remove()
-            raise
         except BaseException:
-            if self.position is None or self.position.energies != self.growing.name:
+            if self.hopeless:
+                self._remove()
+            elif self.position is None or self.position.energies != self.growing.name:
                 self.growing.unlink(missing_ok=True)
             raise
         self._remove()
@@ -128,12 +127,19 @@ class Checkpoint:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Let a request to end wait inside for the next :meth:`look`, if there are checkpoints."""
+        """Let a request to end wait inside for the next :meth:`look`, if there are checkpoints.
+
+        A training that fails inside would fail again.
+        """
         if self.path is None:
             yield
             return
-        with deferred():
-            yield
+        try:
+            with deferred():
+                yield
+        except RunFailed:
+            self.hopeless = True
+            raise
 
     def look(self, training: Training) -> None:
         """Write the checkpoint if it is time, between two batches.
@@ -187,7 +193,7 @@ class Checkpoint:
             tensors = training.tensors()
             position.checksum = _checksum(position, tensors)
             write_tensors(self.path, position, tensors)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
             if not self.warned:
                 self.say(
                     f"no checkpoint could be written: {_one_line(error)}; the training goes on"
@@ -208,6 +214,9 @@ class Checkpoint:
             return
         if position.checksum != _checksum(position, tensors):
             self.discard("it is damaged: its checksum is another")
+            return
+        if not position.energies.startswith(f"{path.name}-"):
+            self.discard("it is damaged: its energies are no file of its own")
             return
         other = [w for w, v in self.identity.items() if position.identity.get(w) != v]
         if other:
@@ -254,7 +263,7 @@ def _checksum(position: Position, tensors: Mapping[str, Tensor]) -> int:
     found = zlib.crc32(msgspec.json.encode(msgspec.structs.replace(position, checksum=0)))
     for name in sorted(tensors):
         flat = tensors[name].detach().cpu().contiguous().flatten()
-        found = zlib.crc32(memoryview(flat.view(torch.uint8).numpy()), found)
+        found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
     return found
 
 

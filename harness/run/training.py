@@ -130,8 +130,8 @@ class Training:
 
 def _as_it_lies(tensor: Tensor) -> Tensor:
     """The same numbers with the axes in the order of memory: no copy is made of channels-last."""
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
-    return tensor.permute(order)
+    strides = tensor.stride()
+    return tensor.permute(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))
 
 
 def _like(parameter: Tensor, stored: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ ENDING = tuple(
 def interruptible() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end what goes on inside as Ctrl-C does, each by its number.
 
-    One that is ignored stays so, as SIGHUP by nohup. Once one has ended it, none is heard any more.
+    One that is ignored stays so, as SIGHUP by nohup. Once one has ended it, no other is heard.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -80,7 +80,12 @@ def _put_back(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """What Python does at Ctrl-C, with the signal's number; a terminal that is gone is let go."""
+    """What Python does at Ctrl-C, with the signal's number; a terminal that is gone is let go.
+
+    Only Ctrl-C counts twice: a scheduler may tell a process, and its group, at the same time.
+    """
+    for once in set(ENDING) - {signal.SIGINT}:
+        signal.signal(once, signal.SIG_IGN)
     for descriptor in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):

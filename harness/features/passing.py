@@ -1,11 +1,14 @@
 """Images that pass a backbone, split by split, into files of features."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +22,8 @@ from harness.features.checked import ArrayWriter, Sums
 from harness.features.extractor import Extractor
 
 BATCH = 16
+LANES = 16  # batches at a time, at most: each takes memory
+READERS = 4  # of images, where an accelerator passes them
 
 Copies = Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -104,6 +109,9 @@ def extract(
 ) -> Sums:
     """Write the features of a split, (N, C, H, W) per tap, into a folder.
 
+    On the processor every batch is one thread's, and there are as many at a time as torch may use:
+    the features are the same bits whatever their number, which a container may decide.
+
     Args:
         folder: where ``<name>-<tap>.npy`` go.
         split: which images.
@@ -120,39 +128,69 @@ def extract(
     spec, total = extractor.spec, split.passes
     together = max(1, BATCH // split.each)  # an image is read once, for all of its copies
 
+    one_at_a_time = Lock()
+
     def copies(number: int) -> NDArray[np.uint8]:
         image = read_image(split.samples[number], spec.image_size, spec.resize)
         return split.copies(number, image)
 
-    with ExitStack() as stack, ThreadPoolExecutor(4) as pool, torch.inference_mode():
+    @torch.inference_mode()
+    def passed(start: int) -> list[list[NDArray[Any]]]:
+        """Batch after batch, its features at every tap."""
+        numbers = range(start, min(start + together, len(split.samples)))
+        images = np.concatenate([copies(number) for number in numbers])
+        done = []
+        for row in range(0, len(images), BATCH):
+            with nullcontext() if device == "cpu" else one_at_a_time:
+                found = extractor.extract(images[row : row + BATCH], device)
+                done.append([f.contiguous().cpu().numpy() for f in found])
+        return done
+
+    with ExitStack() as stack:
         outputs = [
             stack.enter_context(
                 ArrayWriter(folder / f"{split.name}-{i}.npy", spec.dtype, (total, *shape))
             )
             for i, shape in enumerate(extractor.shapes)
         ]
-
-        def read(start: int) -> NDArray[np.uint8]:
-            numbers = range(start, min(start + together, len(split.samples)))
-            return np.concatenate(list(pool.map(copies, numbers)))
-
-        for images in ahead(read, range(0, len(split.samples), together)):
-            for start in range(0, len(images), BATCH):
-                batch = images[start : start + BATCH]
-                features = extractor.extract(batch, device)
-                for output, feature in zip(outputs, features, strict=True):
-                    output.append(feature.cpu().numpy())
-                progress(len(batch))
+        lanes, number = stack.enter_context(_lanes(device))
+        starts = range(0, len(split.samples), together)
+        for features in chain.from_iterable(in_order(lanes, passed, starts, 2 * number)):
+            for output, feature in zip(outputs, features, strict=True):
+                output.append(feature)
+            progress(len(features[0]))
     return {output.file.name: output.sums for output in outputs}
 
 
-def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Yield the function of every item, the next one's made in the background meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: list[Future[_Result]] = []
+@contextmanager
+def _lanes(device: str) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads beside each other, of which torch takes no further ones; and how many they are."""
+    threads = torch.get_num_threads()
+    lanes = min(threads, LANES) if device == "cpu" else READERS
+    try:
+        with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool, lanes
+    finally:
+        torch.set_num_threads(threads)  # what a lane sets holds for threads to come, too
+
+
+def in_order(
+    pool: Executor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
+    """Yield the function of every item, in their order; so many are made ahead, and no more.
+
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     list(in_order(pool, abs, [-3, 2, -1], ahead=2))
+    [3, 2, 1]
+    """
+    pending: deque[Future[_Result]] = deque()
+    try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) > 1:
-                yield pending.pop(0).result()
-        for last in pending:
-            yield last.result()
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for left in pending:
+            left.cancel()

@@ -1,12 +1,12 @@
 """Where a training is, written down now and then, so that a kill costs minutes and no epochs.
 
-A checkpoint is ``seed-0.checkpoint``: tensors and a block of JSON, as weights are kept, and nothing
+A checkpoint is ``seed-0.checkpoint``: tensors and a block of JSON, as weights are kept; nothing
 in it is executed when it is read. It holds whatever a training changes: parameters, buffers, the
 optimiser's and the schedule's state, averages, generators, losses, and how far it has come. What
-is drawn for batches and copies follows from the seed, and is drawn again. The energies of evaluated
-epochs are in the file that grows beside it, ``seed-0.checkpoint-<some name>.npz``: the checkpoint
-lists what of it counts, and a resumed training copies that into a file of its own, so that whoever
-else may still be writing to the old one changes nothing.
+is drawn for batches and copies follows from the seed, and is drawn again. The energies of
+evaluated epochs are in the file that grows beside it, ``seed-0.checkpoint-<some name>.npz``: the
+checkpoint lists what of it counts, and a resumed training copies that into a file of its own, so
+that whoever else may still be writing to the old one changes nothing.
 
 A training that is taken up gives what an unbroken one gives, bit for bit. Therefore a checkpoint
 of other code, data, weights or machine is not taken up; and it is taken up with its own number of
@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,132 +29,19 @@ from torch import Tensor
 
 import harness
 from harness.errors import InputError, RunFailed
-from harness.methods.contract import Method
-from harness.run.averaging import WeightAverage
-from harness.run.energies import UNREADABLE, History, Member
-from harness.run.kept import Said, read_tensors, write_tensors
-from harness.run.noise import FeatureNoise
-from harness.run.process import generators_of
+from harness.run.energies import UNREADABLE
+from harness.run.growing import members, take_over
+from harness.run.kept import read_tensors, write_tensors
 from harness.run.stop import Stopped, deferred, is_asked
-from harness.run.turns import Turns
+from harness.run.training import Position, Training
 
 Say = Callable[[str], object]
 # Modules of this package that decide what a training gives, or how it is written down.
 CODE = (
-    *("averaging", "checkpoint", "energies", "learn", "model", "noise", "process", "schedule"),
-    *("train", "turns", "watch"),
+    *("averaging", "checkpoint", "energies", "growing", "learn", "model", "noise", "process"),
+    *("schedule", "train", "training", "turns", "watch"),
 )
 MINUTES = 5.0  # between two checkpoints, where nothing else is said
-
-
-class Position(Said, kw_only=True):
-    """Say how far a training has come, and of what it is.
-
-    >>> Position.what
-    'checkpoint'
-    """
-
-    what: ClassVar[str] = "checkpoint"
-
-    identity: dict[str, str]  # of what, word by word
-    threads: int
-    seconds: float  # that it has taken
-    epoch: int  # from 1
-    batches: int  # of this epoch, that are done
-    total: float  # of their losses
-    loss: list[float]
-    holdout: dict[int, float]
-    bank_bytes: int
-    steps: int  # of the weights' average
-    turns: int
-    rates: list[float]  # of the optimiser's groups
-    schedule: dict[str, Any]
-    energies: str  # the name of the growing file
-    members: list[Member]  # what of it counts
-
-
-@dataclass
-class Training:
-    """Hold everything that a training changes on its way.
-
-    Attributes:
-        model: what is trained.
-        optimiser: of its parameters.
-        schedule: of the optimiser's rates.
-        turns: of its groups.
-        average: of the weights.
-        noise: on the features.
-        history: what it leaves.
-        device: where it is.
-        epoch: the one that it is in, from 1.
-        batches: of this epoch, that are done.
-        total: of their images' losses.
-        evaluated: members of the energies before this epoch's evaluation; None: all there are.
-    """
-
-    model: Method
-    optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    turns: Turns
-    average: WeightAverage
-    noise: FeatureNoise
-    history: History
-    device: str = "cpu"
-    epoch: int = 1
-    batches: int = 0
-    total: float = 0.0
-    evaluated: int | None = None
-
-    def next_epoch(self) -> None:
-        """Stand at the beginning of the next epoch."""
-        self.epoch, self.batches, self.total = self.epoch + 1, 0, 0.0
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Give all that is numbers: by names, as they lie in memory."""
-        named = dict(self._named())
-        for i, parameter in enumerate(self._parameters()):
-            of_it = self.optimiser.state.get(parameter, {})
-            named |= {f"optimiser.{i}.{name}": value for name, value in of_it.items()}
-        found = {name: _as_it_lies(tensor.detach()) for name, tensor in named.items()}
-        return found | {f"generator.{i}": g.get_state() for i, g in enumerate(self._generators())}
-
-    def restore(self, position: Position, tensors: Mapping[str, Tensor]) -> None:
-        """Stand where the position and its tensors say."""
-        for name, live in self._named():
-            _as_it_lies(live.detach()).copy_(tensors[name])
-        for i, parameter in enumerate(self._parameters()):
-            before = f"optimiser.{i}."
-            for name in (n for n in tensors if n.startswith(before)):
-                self.optimiser.state[parameter][name.removeprefix(before)] = _like(
-                    parameter, tensors[name]
-                )
-        for i, generator in enumerate(self._generators()):
-            generator.set_state(tensors[f"generator.{i}"])
-        for group, rate in zip(self.optimiser.param_groups, position.rates, strict=True):
-            group["lr"] = rate
-        self.schedule.load_state_dict(dict(position.schedule))
-        self.turns.steps, self.average.steps = position.turns, position.steps
-        self.history.loss[:] = position.loss
-        self.history.holdout.update(position.holdout)
-        self.history.bank_bytes = position.bank_bytes
-        self.epoch, self.batches, self.total = position.epoch, position.batches, position.total
-
-    def _named(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters, buffers of every kind, and the average."""
-        yield from ((f"model.{n}", p) for n, p in self.model.named_parameters())
-        yield from ((f"model.{n}", b) for n, b in self.model.named_buffers())
-        yield from ((f"average.{i}", a) for i, a in enumerate(self.average.average))
-
-    def _parameters(self) -> list[Tensor]:
-        return [p for group in self.optimiser.param_groups for p in group["params"]]
-
-    def _generators(self) -> list[torch.Generator]:
-        """Those of the method, of the noise, and torch's own of the processor and the device."""
-        own = [torch.default_generator]
-        if self.device.startswith("cuda"):
-            index = torch.device(self.device).index
-            own.append(torch.cuda.default_generators[index or 0])
-        return [*generators_of(self.model), self.noise.generator, *own]
 
 
 @dataclass
@@ -181,7 +67,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         self.began = self.written = time.monotonic()
-        self.warned = False
+        self.warned = self.hopeless = False
         self.growing = Path()
         self.position: Position | None = None
         self.tensors: dict[str, Tensor] = {}
@@ -212,22 +98,25 @@ class Checkpoint:
             with self.growing.open("rb") as file:
                 os.fsync(file.fileno())
             self.growing.replace(path)
-        except (RunFailed, InputError):
-            self._remove()
-            raise
         except BaseException:
-            if self.position is None or self.position.energies != self.growing.name:
+            if self.hopeless:
+                self._remove()
+            elif self.position is None or self.position.energies != self.growing.name:
                 self.growing.unlink(missing_ok=True)
             raise
         self._remove()
 
     def take_up(self, training: Training) -> None:
-        """Let a training that has just begun stand where the checkpoint left it, if there is one."""
+        """Let a training that has just begun stand where the checkpoint left it, if there is one.
+
+        Raises:
+            Unusable: what the checkpoint holds does not fit; the training has to begin anew.
+        """
         if self.position is None or self.path is None:
             return
         try:
             energies = self.path.with_name(self.position.energies)
-            training.history.energies.take_over(energies, self.position.members)
+            take_over(training.history.energies, energies, self.position.members)
             training.restore(self.position, self.tensors)
         except UNREADABLE as error:
             raise Unusable(_one_line(error)) from error
@@ -236,12 +125,19 @@ class Checkpoint:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Let a request to end wait inside for the next :meth:`look`, if there are checkpoints."""
+        """Let a request to end wait inside for the next :meth:`look`, if there are checkpoints.
+
+        A training that fails inside would fail again.
+        """
         if self.path is None:
             yield
             return
-        with deferred():
-            yield
+        try:
+            with deferred():
+                yield
+        except RunFailed:
+            self.hopeless = True
+            raise
 
     def look(self, training: Training) -> None:
         """Write the checkpoint if it is time, between two batches.
@@ -260,7 +156,7 @@ class Checkpoint:
     @contextmanager
     def around(self, training: Training) -> Iterator[None]:
         """Let an evaluation inside count only when it is whole."""
-        training.evaluated = training.history.energies.count()
+        training.evaluated = len(training.history.energies.members())
         try:
             yield
         except Stopped:
@@ -290,11 +186,11 @@ class Checkpoint:
                 rates=[group["lr"] for group in training.optimiser.param_groups],
                 schedule=training.schedule.state_dict(),
                 energies=self.growing.name,
-                members=history.energies.members(training.evaluated),
+                members=members(history.energies, training.evaluated),
             )
             tensors = training.tensors()
             write_tensors(self.path, position, tensors)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
             if not self.warned:
                 self.say(
                     f"no checkpoint could be written: {_one_line(error)}; the training goes on"
@@ -312,6 +208,9 @@ class Checkpoint:
             position, tensors = read_tensors(path, Position)
         except InputError as error:
             self.discard(_one_line(error))
+            return
+        if not position.energies.startswith(f"{path.name}-"):
+            self.discard("it is damaged: its energies are no file of its own")
             return
         other = [w for w, v in self.identity.items() if position.identity.get(w) != v]
         if other:
@@ -355,18 +254,3 @@ def code_digest() -> str:
 
 def _one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
-def _as_it_lies(tensor: Tensor) -> Tensor:
-    """The same numbers with the axes in the order of memory: no copy is made of channels-last."""
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
-    return tensor.permute(order)
-
-
-def _like(parameter: Tensor, stored: Tensor) -> Tensor:
-    """What an optimiser keeps of a parameter, laid out as it lays it out: as the parameter."""
-    if stored.dim() == 0:
-        return stored.to(parameter.device)
-    live = torch.empty_like(parameter.detach(), dtype=stored.dtype)
-    _as_it_lies(live).copy_(stored)
-    return live

@@ -16,14 +16,13 @@ on, and is read chunk by chunk: no epoch is ever held whole.
 import io
 import json
 import os
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-from zipfile import BadZipFile, ZipFile
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -39,25 +38,6 @@ from harness.score.reference import Reference, TapReference
 CHUNK = 256  # images written and read together
 PARTS = ("turned", "validation")  # namespaces of other images than the test's
 REFERENCES = ("fitted", "held-out")  # good images: those trained on, those held out
-
-
-class Member(NamedTuple):
-    """Say where in the file an array is, and what is there.
-
-    Attributes:
-        name: of the array.
-        at: the byte at which its header begins.
-        size: bytes behind that.
-        crc: their checksum.
-
-    >>> Member("about.npy", 0, 1, 0).name
-    'about.npy'
-    """
-
-    name: str
-    at: int
-    size: int
-    crc: int
 
 
 class SavedEnergies(Mapping[int, Energies]):
@@ -207,14 +187,9 @@ class SavedEnergies(Mapping[int, Energies]):
         """Read all of it, a little at a time, and tell whether every checksum is right."""
         return self._zip.testzip() is None
 
-    def count(self) -> int:
-        """Count the arrays, of every kind."""
-        return len(self._zip.infolist())
-
-    def members(self, count: int | None = None) -> list[Member]:
-        """List the first so many arrays, or all of them."""
-        listed = self._zip.infolist()[:count]
-        return [Member(i.filename, i.header_offset, i.file_size, i.CRC) for i in listed]
+    def members(self) -> list[ZipInfo]:
+        """List the arrays, of every kind, in the order in which they were written."""
+        return self._zip.infolist()
 
     def settle(self) -> None:
         """Let all that was written be on the disk, though the file is not finished."""
@@ -222,23 +197,11 @@ class SavedEnergies(Mapping[int, Energies]):
             file.flush()
             os.fsync(file.fileno())
 
-    def take_over(self, file: Path, members: Iterable[Member]) -> None:
-        """Append arrays of a file that was never finished, one by one.
-
-        Raises:
-            BadZipFile: one of them is not there as it was written.
-        """
-        with file.open("rb") as unfinished:
-            for member in members:
-                unfinished.seek(member.at + 26)  # the zip's header of an array has 30 bytes,
-                lengths = struct.unpack("<HH", unfinished.read(4))  # a name, and some extras
-                unfinished.seek(sum(lengths), os.SEEK_CUR)
-                content = unfinished.read(member.size)
-                if len(content) != member.size or zlib.crc32(content) != member.crc:
-                    raise BadZipFile(f"{file.name}: {member.name} is damaged")
-                with self._zip.open(member.name, "w", force_zip64=True) as to:
-                    to.write(content)
-                self._note(member.name)
+    def append(self, name: str, content: bytes) -> None:
+        """Append an array as another such file holds it."""
+        with self._zip.open(name, "w", force_zip64=True) as file:
+            file.write(content)
+        self._note(name)
 
     def fits(self, images: int | None) -> bool:
         """Tell whether every epoch has finite energies of so many images, shaped alike.
@@ -300,7 +263,7 @@ class SavedEnergies(Mapping[int, Energies]):
 # What a damaged file raises; NotImplementedError, of a damaged header, is a RuntimeError.
 UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(BadZipFile, zlib.error, struct.error),
+    *(BadZipFile, zlib.error),
 )
 
 

@@ -17,11 +17,12 @@ from harness.features.defective import DefectiveCopies
 from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Method
 from harness.run.averaging import WeightAverage
-from harness.run.checkpoint import Checkpoint, Training
+from harness.run.checkpoint import Checkpoint
 from harness.run.energies import History
 from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
 from harness.run.schedule import epochs_in, factor_of, is_due, steps_of
+from harness.run.training import Training
 from harness.run.turns import Turns
 from harness.run.watch import REMEDY, Watch, losses_of
 

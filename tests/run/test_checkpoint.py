@@ -1,14 +1,21 @@
-"""Checkpoints: a training that is stopped anywhere and taken up gives what an unbroken one gives."""
+"""Checkpoints: a training stopped anywhere and taken up gives what an unbroken one gives."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from harness.errors import RunFailed
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
 from harness.run import stop
-from harness.run.checkpoint import Checkpoint
-from harness.run.energies import load_energies, writing_energies
+from harness.run.checkpoint import Checkpoint, Unusable
+from harness.run.energies import History, load_energies, writing_energies
 from harness.run.model import make_model
 from harness.run.stop import Stopped
 from harness.run.train import train
@@ -135,5 +142,172 @@ def test_a_training_stopped_anywhere_is_taken_up_bit_for_bit(name, tmp_path, mon
     path = tmp_path / "again" / "seed-0.npz"
     *again, starts = restarted(path, VARIANTS[name], monkeypatch, every=3)
     assert starts > 3
+    equal(whole, again)
+    assert [p.name for p in path.parent.iterdir()] == ["seed-0.npz"]
+
+
+def left_at(path, variant, monkeypatch, at=6, **options):
+    """A training that was stopped at its so many-th look."""
+    monkeypatch.setattr("harness.run.checkpoint.is_asked", Asking(at))
+    with pytest.raises(Stopped):
+        trained(path, variant, **options)
+    monkeypatch.undo()
+    stop._Asked.stop = False
+    return path.with_suffix(".checkpoint")
+
+
+def test_patience_counts_the_evaluations_before(tmp_path, monkeypatch):
+    """What decides is what the file holds, not what this process has seen."""
+    variant = BASE.replace(epochs=8, eval_every=1)
+    enough = lambda history: len(history.energies) == 5
+    _, whole = trained(tmp_path / "whole.npz", variant, enough=enough)
+    *_, resumed, _ = restarted(
+        tmp_path / "a" / "again.npz", variant, monkeypatch, every=6, enough=enough
+    )
+    assert resumed.loss == whole.loss
+    assert list(resumed.energies) == [1, 2, 3, 4, 5]
+
+
+def test_at_most_so_many_minutes_are_repeated(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("harness.run.checkpoint.time.monotonic", lambda: clock[0])
+    point, written = Checkpoint(tmp_path / "c", {}, minutes=5.0), []
+    monkeypatch.setattr(
+        point,
+        "_write",
+        lambda training: written.append(clock[0]) or setattr(point, "written", clock[0]),
+    )
+    for minute in range(17):
+        clock[0] = 60.0 * minute
+        point.look(None)
+    assert written == [300.0, 600.0, 900.0]
+
+
+@pytest.mark.parametrize("word", ["code", "images", "weights", "machine"])
+def test_a_checkpoint_of_another_is_not_taken_up_and_it_says_so(word, tmp_path, monkeypatch):
+    left_at(tmp_path / "a.npz", BASE, monkeypatch)
+    said = []
+    point = Checkpoint(tmp_path / "a.checkpoint", {"code": "1", word: "2"}, say=said.append)
+    assert point.position is None
+    (line,) = said
+    assert line.endswith(f"not taken up, as it is of other {word}; it is trained from the start")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9, 1.0])
+def test_a_damaged_checkpoint_is_named_and_trained_anew(share, tmp_path, monkeypatch):
+    """Cut off there, and with one bit changed there."""
+    _, whole = trained(tmp_path / "whole.npz", BASE)
+    for how in ("cut", "flipped"):
+        path = tmp_path / how / "seed-0.npz"
+        file = left_at(path, BASE, monkeypatch)
+        content = bytearray(file.read_bytes())
+        at = min(int(share * len(content)), len(content) - 1)
+        if how == "cut":
+            del content[at:]
+        else:
+            content[at] ^= 4
+        file.write_bytes(content)
+        said = []
+        _, history = trained(path, BASE, said=said)
+        assert len(said) == 1, said
+        assert "not taken up" in said[0]
+        assert history.loss == whole.loss
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
+def test_damaged_energies_beside_a_checkpoint_are_not_taken_up(damage, tmp_path, monkeypatch):
+    file = left_at(tmp_path / "seed-0.npz", BASE, monkeypatch, at=14)
+    (energies,) = tmp_path.glob("*.npz")
+    content = bytearray(energies.read_bytes())
+    assert len(content) > 500, "an epoch was evaluated"
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        energies.unlink()
+    else:
+        energies.write_bytes(content if damage == "flipped" else content[:300])
+    with pytest.raises(Unusable):
+        trained(tmp_path / "seed-0.npz", BASE)
+    assert file.is_file(), "run_job says it, and removes it"
+
+
+def test_what_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.run.checkpoint.write_tensors", full)
+    said = []
+    _, history = trained(tmp_path / "a.npz", BASE, minutes=1e-9, said=said)
+    assert len(history.loss) == 4
+    (line,) = said
+    assert line == (
+        "no checkpoint could be written: [Errno 28] No space left on device; the training goes on"
+    )
+
+
+def test_a_failure_leaves_nothing_but_an_error_of_the_system_keeps_the_checkpoint(
+    tmp_path, monkeypatch
+):
+    for error, left in ((RunFailed("it diverged"), 0), (OSError("the disk"), 2)):
+
+        def fail(self, error=error):
+            raise error
+
+        path = tmp_path / str(left) / "seed-0.npz"
+        with monkeypatch.context() as patched:
+            patched.setattr("harness.run.training.Training.next_epoch", fail)
+            with pytest.raises(type(error)):
+                trained(path, BASE, minutes=1e-9)
+        assert len(list(path.parent.iterdir())) == left
+    assert len(trained(path, BASE)[1].loss) == 4
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path, monkeypatch):
+    """Its tensors are numbers, and what is said of them is JSON."""
+    content = left_at(tmp_path / "a.npz", BASE, monkeypatch).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert header["__metadata__"]["format"] == "fastflow-harness checkpoint"
+    assert json.loads(header["__metadata__"]["about"])["identity"] == {"code": "1"}
+    assert b"pickle" not in content
+
+
+def test_without_a_checkpoint_a_training_is_what_it_was(tmp_path):
+    path = Path(tmp_path / "a.npz")
+    _, written = trained(path, BASE)
+    model, history = make_model(BASE, SHAPES, 0), History()
+    train(model, features(10, 0), features(5, 1), variant=BASE, seed=0, history=history)
+    assert history.loss == written.loss
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+START = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+import test_checkpoint as ours
+import torch
+torch.set_num_threads(1)
+tell = lambda epoch, loss: print(epoch, flush=True)
+ours.trained(Path(sys.argv[1]), ours.SLOW, minutes=1e-9, progress=tell)
+"""
+SLOW = BASE.replace(**EVERYTHING, epochs=30)
+
+
+def test_a_killed_process_repeats_nothing_that_a_checkpoint_has(tmp_path):
+    """One SIGKILL, for real; the next process does the rest."""
+    path, whole = tmp_path / "a" / "seed-0.npz", trained(tmp_path / "whole.npz", SLOW)
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", START, str(path), str(here), str(here.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        seen = [int(process.stdout.readline()) for _ in range(7)]
+        process.send_signal(signal.SIGKILL)
+        seen += map(int, process.stdout.read().split())
+    assert process.returncode == -signal.SIGKILL
+    assert len(seen) < 30
+    done = []
+    again = trained(path, SLOW, progress=lambda epoch, loss: done.append(epoch))
+    assert done[0] in (seen[-1], seen[-1] + 1)
+    assert done[-1] == 30
     equal(whole, again)
     assert [p.name for p in path.parent.iterdir()] == ["seed-0.npz"]

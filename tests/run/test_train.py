@@ -204,7 +204,9 @@ def test_an_epoch_takes_one_copy_of_every_image_that_is_not_held_out(monkeypatch
     epochs, each = [], 5
     copies = [np.repeat(a, each, axis=0) for a in arrays(10)]
     monkeypatch.setattr(
-        core, "_epoch", lambda model, source, order, *rest: epochs.append((source, order)) or 0.0
+        core,
+        "_epoch",
+        lambda training, source, order, *rest: epochs.append((source, order)) or 0.0,
     )
     train(BASE.replace(epochs=200, holdout=0.2), augmented=copies)
     assert all(source is copies for source, _ in epochs)

@@ -29,6 +29,9 @@ class Dead:
     ended = 0
 
     def terminate(self):
+        pass
+
+    def kill(self):
         self.ended += 1
 
     def join(self):
@@ -50,6 +53,7 @@ def workers(monkeypatch):
         return ours
 
     monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(local, "_fits", lambda worker: "try less")
     return said, started
 
 
@@ -57,7 +61,7 @@ def told(tasks, parallel=1):
     return [(e.job.name, e.kind, e.reason) for e in LocalPool(parallel).run(tasks)]
 
 
-KILLED = "the process ended by signal SIGKILL; out of memory? try fewer --jobs"
+KILLED = "the process ended by signal SIGKILL; out of memory? try less"
 
 
 def test_what_a_killed_worker_had_sent_is_read_and_the_rest_fails(workers):

@@ -194,3 +194,9 @@ def in_order(
     finally:
         for left in pending:
             left.cancel()
+
+
+def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Yield the function of every item, the next one's made in the background meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        yield from in_order(pool, function, items, ahead=1)

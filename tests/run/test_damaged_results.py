@@ -1,7 +1,6 @@
 """Every kind of file of a results folder × every kind of damage: named, and made anew."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -236,4 +235,4 @@ def test_a_folder_in_a_files_place_is_a_line(there, capsys, kind):
         command(there, name)
         err = capsys.readouterr().err
         assert "Traceback" not in err
-    assert os.listdir(file) == ["inside"]
+    assert [p.name for p in file.iterdir()] == ["inside"]

@@ -122,7 +122,7 @@ def test_features_that_do_not_fit_leave_nothing(how, disk, data):
             late["filled"].__enter__()
 
     full = filled(disk, left=2**18) if how == "full" else limited(2**16 if how == "limit" else -1)
-    with full, pytest.raises(RunFailed, match="expected .*room on its disk"):
+    with full, pytest.raises(RunFailed, match=r"expected .*room on its disk"):
         cache.ensure(key, extractor, category, progress=fill_up)
     assert files(disk / "cache") == []
     (disk / "filler").unlink(missing_ok=True)

@@ -64,7 +64,11 @@ class ArrayWriter:
             self._out = file.open("wb", buffering=0)
         except OSError as error:
             raise unwritten(file, error) from None
-        self._write(memoryview(header.getvalue()))
+        try:
+            self._write(memoryview(header.getvalue()))
+        except RunFailed:
+            self._out.close()
+            raise
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write further rows.

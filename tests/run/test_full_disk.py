@@ -130,7 +130,7 @@ def test_features_that_do_not_fit_leave_nothing(how, disk, data):
     assert cache.open(key)
 
 
-@pytest.mark.parametrize("left", [2**16, 700_000, 1_200_000])
+@pytest.mark.parametrize("left", [2**16, 600_000, 700_000])
 def test_a_study_on_a_full_disk_goes_on_when_there_is_room(left, disk, study, settings):
     """Whatever is the first that does not fit."""
     only = replace(study, vary=({},))

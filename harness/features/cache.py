@@ -187,9 +187,9 @@ class FeatureCache:
         temporary = self.folder / f"{key.digest}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _make_room(self.folder / key.digest, extractor, images)
         sums: Sums = {}
         try:
+            _make_room(self.folder / key.digest, extractor, images)
             for split in splits_of(category, key.spec):
                 sums |= extract(temporary, split, extractor, device, progress)
                 self.passes += split.passes

@@ -76,7 +76,7 @@ class ArrayWriter:
         Raises:
             RunFailed: the disk is full.
         """
-        self._write(memoryview(np.ascontiguousarray(rows, self.dtype)).cast("B"))
+        self._write(np.ascontiguousarray(rows, self.dtype).data.cast("B"))
 
     def __enter__(self) -> Self:
         """Give itself."""

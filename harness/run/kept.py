@@ -150,7 +150,7 @@ def _sum_of(tensors: Mapping[str, Tensor]) -> str:
     """The CRC-32 of all bytes, in the order of their names."""
     crc = 0
     for _, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
 
 

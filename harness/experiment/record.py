@@ -245,8 +245,8 @@ def check(record: Record) -> None:
     listed = msgspec.structs.asdict(record.images)
     always = ("path", "defect", "score")
     columns = {n: len(c) for n, c in listed.items() if isinstance(c, list) and (c or n in always)}
-    if set(columns.values()) != {record.data.test}:
-        raise ValueError(f"images: expected {record.data.test} in every column; got {columns}")
+    if len(set(columns.values())) > 1:
+        raise ValueError(f"images: expected as many in every column; got {columns}")
 
 
 def _damaged(path: Path, why: str) -> DamagedRecord:

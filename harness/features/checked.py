@@ -64,7 +64,11 @@ class ArrayWriter:
             self._out = file.open("wb", buffering=0)
         except OSError as error:
             raise unwritten(file, error) from None
-        self._write(memoryview(header.getvalue()))
+        try:
+            self._write(memoryview(header.getvalue()))
+        except RunFailed:
+            self._out.close()
+            raise
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write further rows.
@@ -72,7 +76,7 @@ class ArrayWriter:
         Raises:
             RunFailed: the disk is full.
         """
-        self._write(memoryview(np.ascontiguousarray(rows, self.dtype)).cast("B"))
+        self._write(np.ascontiguousarray(rows, self.dtype).data.cast("B"))
 
     def __enter__(self) -> Self:
         """Give itself."""

@@ -218,7 +218,9 @@ class SavedEnergies(Mapping[int, Energies]):
                 count += len(chunk)
                 maps = tuple((e.shape[1:], j.shape[1:]) for e, j in chunk.taps)
             shapes.add((count, maps))
-        counts = {count for count, _ in shapes} | {len(self.boxes or range(0)) or count}
+        counts = {count for count, _ in shapes}
+        if self.boxes is not None:
+            counts.add(len(self.boxes))
         return len(shapes) == len(counts) == 1 and images in (None, *counts)
 
     def close(self) -> None:

@@ -210,8 +210,8 @@ def run_job(
     if not job.keep:
         write_record(job.place, record)
         return
-    if there := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
-        record = same_scores(there, record)
+    if before := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
+        record = same_scores(before, record)
     if model is None or chosen.epoch != max(history.energies):
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())

@@ -84,22 +84,22 @@ def test_an_undeclared_parameter_is_an_error(tmp_path):
 def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path, capsys):
     write_run(tmp_path, CAIT, "screw", 0, 0.5)
     moved = Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record
-    moved.write_text("{")
+    moved.write_text('{"schema": 99}')  # of a newer version
     given = {"results": str(tmp_path), "study": "table2"}
     with pytest.raises(
-        InputError, match=f"^report x: {re.escape(str(moved))}: expected a run rec"
+        InputError, match=f"^report x: {re.escape(str(moved))}: expected record schema"
     ):
         pages.execute("table_by_category", "x", tmp_path / "reports", given)
     assert list((tmp_path / "reports").iterdir()) == []
     with pytest.raises(InputError, match=r"^report x: AttributeError: .*"):
         pages.execute("table_by_category", "x", tmp_path / "reports", given | {"dataset": 3})
     assert cli.main(["report", "table2", "--results", str(tmp_path)]) == 2  # before any kernel
-    assert capsys.readouterr().err.startswith(f"harness: {moved}: expected a run record")
+    assert capsys.readouterr().err.startswith(f"harness: {moved}: expected record schema")
 
 
-def test_all_reports_are_written_but_that_of_a_damaged_record(tmp_path, monkeypatch, capsys):
+def test_all_reports_are_written_but_those_of_a_newer_record(tmp_path, monkeypatch, capsys):
     write_run(tmp_path, CAIT, "screw", 0, 0.5)
-    Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record.write_text("{")
+    Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record.write_text('{"schema": 99}')
     written = []
     monkeypatch.setattr(pages, "write_report", lambda s, *rest: written.append(s) or s)
     monkeypatch.setattr(pages, "write_qualitative", lambda s, *rest: written.append("qualitative"))

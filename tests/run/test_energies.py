@@ -31,7 +31,7 @@ def write(path, epochs):
     with writing_energies(path, **SOURCE) as history:
         for epoch, parts in epochs.items():
             history.energies.save(epoch, parts)
-            history.loss += [1 / epoch]
+        history.loss += [1 / epoch for epoch in range(1, max(epochs) + 1)]
         history.holdout[max(epochs)] = 0.5
         history.bank_bytes = 7
     return history
@@ -48,7 +48,8 @@ def test_what_is_written_is_read(tmp_path, kind):
     assert [p.name for p in tmp_path.iterdir()] == ["seed-0.npz"]
     for history in (written, read):  # the one that wrote goes on reading
         assert list(history.energies) == [2, 10]
-        assert (history.loss, history.holdout, history.bank_bytes) == ([0.5, 0.1], {10: 0.5}, 7)
+        assert history.loss == [1 / epoch for epoch in range(1, 11)]
+        assert (history.holdout, history.bank_bytes) == ({10: 0.5}, 7)
         for epoch, energies in whole.items():
             equal(history.energies[epoch], energies)
             assert [len(c) for c in history.energies.chunks(epoch)] == [300, 242]
@@ -68,6 +69,7 @@ def test_an_epoch_is_read_while_others_are_still_to_come(tmp_path):
 def test_energies_of_other_images_are_kept_apart(tmp_path):
     path, wanted, held = tmp_path / "there.npz", draw(5, 0), [draw(3, 1), draw(4, 2)]
     with writing_energies(path, **SOURCE) as written:
+        written.loss += [1.0] * 12
         for epoch in (1, 12):
             written.energies.save(epoch, [wanted])
             written.energies.part("validation").save(epoch, held)
@@ -85,13 +87,13 @@ def test_files_of_one_chunk_an_epoch_are_read_as_before(tmp_path):
     wanted = draw(5, 0)
     arrays = {f"3/energy-{i}": e.numpy() for i, (e, _) in enumerate(wanted.taps)}
     arrays |= {f"3/log_det-{i}": j.numpy() for i, (_, j) in enumerate(wanted.taps)}
-    about = {**SOURCE, "loss": [1.0], "holdout": {"3": 2.0}}
+    about = {**SOURCE, "loss": [3.0, 2.0, 1.0], "holdout": {"3": 2.0}}
     np.savez(
         tmp_path / "old.npz",
         about=np.array(json.dumps(about)), **arrays, **{"3/images": wanted.images.numpy()},
     )  # fmt: skip
     history = load_energies(tmp_path / "old.npz", **SOURCE)
-    assert (history.loss, history.holdout, history.bank_bytes) == ([1.0], {3: 2.0}, 0)
+    assert (history.loss, history.holdout, history.bank_bytes) == ([3.0, 2.0, 1.0], {3: 2.0}, 0)
     equal(history.energies[3], wanted)
 
 

@@ -130,7 +130,7 @@ def test_features_that_do_not_fit_leave_nothing(how, disk, data):
     assert cache.open(key)
 
 
-@pytest.mark.parametrize("left", [2**16, 700_000, 1_200_000])
+@pytest.mark.parametrize("left", [2**16, 600_000, 700_000])
 def test_a_study_on_a_full_disk_goes_on_when_there_is_room(left, disk, study, settings):
     """Whatever is the first that does not fit."""
     only = replace(study, vary=({},))
@@ -182,3 +182,21 @@ def test_few_open_files_are_a_line_and_no_traceback(tmp_path, data):
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
+
+
+def test_a_data_root_that_vanishes_is_a_line_for_each_run(study, settings, capsys):
+    class Gone(Here):
+        def run(self, tasks):
+            settings.data.rename(settings.data.with_name("elsewhere"))
+            yield from super().run(tasks)
+
+    only = replace(study, vary=({},))
+    there = replace(settings, categories=("left",), speed=False)
+    outcome = run_study(make_plan(only, there), there, lambda text: None, executor=Gone())
+    assert len(outcome.failed) == 2
+    for _, reason in outcome.failed:
+        assert str(settings.data) in reason
+        assert "expected a readable file" in reason
+    settings.data.with_name("elsewhere").rename(settings.data)
+    again = run_study(make_plan(only, there), there, lambda text: None, executor=Here())
+    assert (again.recorded, again.failed) == (2, [])

@@ -1,7 +1,6 @@
 """From a study to its records, on a tiny real run: the grid, resuming, and what goes wrong."""
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -348,24 +347,25 @@ def test_sigkill_in_the_middle_of_training(settings):
 
 
 @pytest.mark.parametrize("damage", ["{", "[" * 100_000, "another's"])
-def test_a_damaged_record_is_said_before_anything_runs(study, settings, damage):
+def test_a_damaged_record_is_said_before_anything_runs(study, settings, damage, capsys):
     plan = make_plan(study, settings)
     place, other = (plan.place(c) for c in plan.cells[:2])
     write_run(settings.results, TINY, "left", 1, 0.5, dataset=plan.dataset)
     place.record.write_text(other.record.read_text() if damage == "another's" else damage)
     other.record.unlink()
-    with pytest.raises(InputError, match=f"{re.escape(str(place.record))}: expected"):
-        make_plan(study, settings)
+    again = make_plan(study, settings)
+    assert f"left out: {place.record}: expected a run record" in capsys.readouterr().err
+    assert again.cells[0] in again.missing()
 
 
-def test_a_damaged_record_is_said_in_a_plan_without_data(tmp_path):
+def test_a_damaged_record_is_said_in_a_plan_without_data(tmp_path, capsys):
     study, settings = get_study("kernels"), Settings(results=tmp_path)
     write_run(tmp_path, study.variants[0], "screw", 0, 0.5)
     plan = plan_without_data(study, settings)
     (cell,) = set(plan.cells) - set(plan.missing())
     plan.place(cell).record.write_text("{")
-    with pytest.raises(InputError, match="expected a run record"):
-        plan_without_data(study, settings)
+    assert cell in plan_without_data(study, settings).missing()
+    assert "expected a run record" in capsys.readouterr().err
 
 
 def test_a_damaged_record_of_another_study_is_named_and_skipped(study, settings, capsys):

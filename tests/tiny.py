@@ -68,8 +68,9 @@ class Here:
                 time.sleep(0.05)
                 continue
             for i, one in enumerate(task):
+                epochs = []
                 try:
-                    job.run_job(one)
+                    job.run_job(one, lambda epoch, loss, seen=epochs: seen.append(epoch))
                 except Exception as error:
                     trained = one.is_trained()
                     failed = task[i : i + 1] if trained else task[i:]
@@ -77,4 +78,5 @@ class Here:
                     if not trained:
                         break
                 else:
+                    yield from (Event(one, "epoch", epoch=epoch) for epoch in epochs)
                     yield Event(one, "done")

@@ -1,0 +1,105 @@
+"""How far a study is: what is recorded, running, failed and waiting, from files alone."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from handmade import write_run
+from tiny import TINY
+
+from harness.claims import Claims
+from harness.cli.main import main
+from harness.experiment.place import Place
+from harness.experiment.record import write_failure
+from harness.experiment.study import Study
+from harness.heartbeat import Running, holders
+from harness.report.status import selections, status
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+NLL = TINY.replace(score_map="nll")
+
+
+@pytest.fixture
+def study():
+    return Study(name="tiny", asks="?", bases={"base": TINY, "nll": NLL}, seeds=(0, 1))
+
+
+def place(results, variant, category, seed):
+    return Place.of(results, variant, "d", category, seed)
+
+
+def finish(results, variant, category, seed, auroc, finished):
+    measured = {"finished": finished}
+    write_run(results, variant, category, seed, auroc, dataset="d", measured=measured)
+
+
+def test_every_run_is_counted_once(study, tmp_path):
+    """8 runs: two recorded, one running, two failed of which one runs again, one damaged."""
+    for seed, auroc in enumerate((0.9, 0.8)):
+        finish(tmp_path, TINY, "a", seed, auroc, f"2030-01-01T1{seed}:30:00+00:00")
+    for seed in (0, 1):
+        write_failure(place(tmp_path, NLL, "b", seed), "the loss became nan")
+    damaged = place(tmp_path, TINY, "b", 0).record
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    with Claims(tmp_path) as claims:
+        running = Running(digest=NLL.digest, dataset="d", category="b", seed=1, epoch=2, epochs=3)
+        claims.signs.say(study="tiny", started="2030-01-01T11:00:00+00:00", running=(running,))
+        claims.signs.beat()
+        (selection,) = selections(study, tmp_path)
+        found = status(selection, holders(tmp_path / "claims"), now=NOW)
+    assert (selection.dataset, selection.categories) == ("d", ("a", "b"))
+    assert (found.runs, found.recorded, found.waiting) == (8, 2, 3)
+    assert [(r["run"], r["epoch"]) for r in found.running] == [("b, nll, seed 1", 2)]
+    assert found.failed == [("b, nll, seed 0", "the loss became nan")]
+    assert found.damaged == [str(damaged)]
+    assert found.best == ("base", "image_auroc", pytest.approx(0.85), 2)
+    assert found.hourly == 1  # since the start that is at work began, at eleven
+    assert found.seconds_left == 5 * 3600
+
+
+def test_nobody_at_work_has_no_rate(study, tmp_path):
+    finish(tmp_path, TINY, "a", 0, 0.9, "2030-01-01T10:30:00+00:00")
+    (selection,) = selections(study, tmp_path)
+    found = status(selection, (), now=NOW)
+    assert (found.hourly, found.seconds_left, found.waiting) == (None, None, 3)
+
+
+def test_of_a_published_data_set_all_categories_count(tmp_path):
+    study = Study(name="s", asks="?", bases={"base": TINY}, seeds=(0,), dataset="mvtec_ad")
+    write_run(tmp_path, TINY, "screw", 0, 0.9, dataset="mvtec_ad")
+    (selection,) = selections(study, tmp_path)
+    assert status(selection, (), now=NOW).runs == 15
+    (asked,) = selections(study, tmp_path, categories=["screw"])
+    assert status(asked, (), now=NOW).runs == 1
+
+
+def test_the_command_says_it_in_lines_and_as_json(tmp_path, capsys):
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    assert "no run of any study" in capsys.readouterr().out
+    with Claims(tmp_path) as claims:
+        claims.signs.say(study="kernels", command="harness run kernels", doing="training")
+        claims.signs.beat()
+        assert (
+            main(["status", "kernels", "--dataset", "mvtec_ad", "--results", str(tmp_path)]) == 0
+        )
+        said = capsys.readouterr().out
+        assert main(["status", "kernels", "--dataset", "mvtec_ad", "--results", str(tmp_path),
+                     "--json"]) == 0  # fmt: skip
+    assert said.startswith("at work: harness run kernels: training; ")
+    assert "kernels on mvtec_ad: 0 of 90 runs recorded, 0 running, 0 failed, 90 waiting" in said
+    read = json.loads(capsys.readouterr().out)
+    assert read["starts"][0]["command"] == "harness run kernels"
+    assert read["studies"][0]["waiting"] == 90
+
+
+def test_it_needs_neither_torch_nor_pandas(tmp_path):
+    code = (
+        "import sys; from harness.cli.main import main\n"
+        f"main(['status', 'kernels', '--results', {str(tmp_path)!r}])\n"
+        "raise SystemExit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert ran.returncode == 0

@@ -301,11 +301,8 @@ def settings_of(options: options.Plan) -> Settings:
         raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
     if not 0 < options.cache_limit < 2**40:
         raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
-    if not 0 <= options.checkpoint_minutes < 2**20:
-        raise InputError(
-            "--checkpoint-minutes: expected a number of minutes, or 0; got "
-            f"{options.checkpoint_minutes:g}"
-        )
+    if not 0 <= (minutes := options.checkpoint_minutes) < 2**20:
+        raise InputError(f"--checkpoint-minutes: expected minutes, or 0; got {minutes:g}")
     return replace(
         _settings(options),
         device=options.device,

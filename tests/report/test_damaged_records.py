@@ -85,7 +85,7 @@ def test_edited_records_are_sound_or_named(tmp_path, capsys, every):
     place, content = written(tmp_path)
     read_everything(tmp_path)
     assert capsys.readouterr().err == ""
-    refused, taken, said = 0, 0, set()
+    refused, taken, said = 0, 0, []
     for path in places(content):
         for wrong in WRONG:
             place.record.write_text(json.dumps(edited(content, path, wrong)))

@@ -77,7 +77,7 @@ def recorded(results):
 
 
 def test_features_are_the_same_with_any_number_of_threads(data, tmp_path):
-    category = open_dataset("folder", folder=data, cache=tmp_path).load("left")
+    category = open_dataset("mvtec_ad", folder=data, cache=tmp_path).load("left")
     extractor, found = Extractor.load(replace(SPEC, weights="random")), []
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)

@@ -335,7 +335,8 @@ def test_sigkill_in_the_middle_of_training(settings):
     process.wait()
     process.stderr.close()
     time.sleep(1.5)  # the workers notice and end
-    assert list((settings.results / "runs").rglob("seed-*")) == []
+    left = [p.name for p in (settings.results / "runs").rglob("seed-*")]
+    assert all(".checkpoint" in name for name in left), left
     short = [a if a != "3000" else "1" for a in command]
     done = subprocess.run(short, capture_output=True, text=True, check=True)
     assert "4 to run" in done.stdout

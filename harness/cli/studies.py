@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from harness.cli import options
 from harness.data.remarks import tell
@@ -13,13 +13,16 @@ from harness.errors import InputError, warn
 from harness.experiment.reference import as_markdown, field_facts
 from harness.experiment.settings import GIB, Settings
 from harness.experiment.study import Study
-from harness.experiment.values import show
+from harness.experiment.values import between, checked, show
 from harness.experiment.variant import parse
 from harness.studies import EMBEDDED, STUDIES, get_study
 from harness.studies.outside import new_study
 
 if TYPE_CHECKING:
     from harness.run.plan import Plan
+
+JOBS = between(0, 1024)  # processes: more than any machine has cores; 0: as many as it takes
+GIGABYTES = between(0.001, 10**6)  # from the features of an image to a petabyte
 
 
 def list_studies(options: options.Listing) -> int:
@@ -295,10 +298,8 @@ def _settings(options: options.Study | options.Report) -> Settings:
 
 def settings_of(options: options.Plan) -> Settings:
     """Give where and how the study is run."""
-    if options.jobs < 0:
-        raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
-    if not 0 < options.cache_limit < 2**40:
-        raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
+    checked("--jobs", options.jobs, Annotated[int, JOBS])
+    checked("--cache-limit", options.cache_limit, Annotated[float, GIGABYTES])
     return replace(
         _settings(options),
         device=options.device,

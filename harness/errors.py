@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from harness.escape import in_line
+
 
 class InputError(ValueError):
     """Say that something a person gave is wrong: a setting, a folder, a file. Exit code 2.
@@ -17,7 +19,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # a file's name may hold a newline
+        super().__init__(in_line(message))  # a file's name may hold a newline
 
 
 class RunFailed(RuntimeError):

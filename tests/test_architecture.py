@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "harness"
 ORDER = (
-    "errors", "files", "bundled", "progress", "experiment", "studies", "data", "features",
-    "methods", "score", "run", "detect", "report", "paper", "cli", "__main__",
+    "escape", "errors", "files", "bundled", "progress", "experiment", "studies", "data",
+    "features", "methods", "score", "run", "detect", "report", "paper", "cli", "__main__",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT or p.stem != "__init__")
 

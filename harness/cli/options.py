@@ -55,7 +55,8 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
         flag, group, given = (f.metadata[k] for k in ("flag", "group", "given"))
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        default = {} if f.default is MISSING else {"default": f.default}
+        # argparse would read a default that is text as if it were given
+        default = {} if f.default in (MISSING, "") else {"default": f.default}
         named = {"dest": f.name} if flag else {}
         read = {**named, **default, **_read_as(hints[f.name]), **given}
         groups[group].add_argument(flag or f.name, **read)
@@ -112,7 +113,8 @@ READ: dict[Any, Callable[[str], Any]] = {
 
 def filled(options: type, namespace: argparse.Namespace) -> Any:  # noqa: ANN401
     """Make the dataclass of what argparse has read."""
-    return options(**{f.name: getattr(namespace, f.name) for f in fields(options)})
+    given = {f.name: getattr(namespace, f.name) for f in fields(options)}
+    return options(**{k: v for k, v in given.items() if v is not None})
 
 
 def executors() -> list[str]:

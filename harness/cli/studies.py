@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 from harness.cli import options
 from harness.data.remarks import tell
 from harness.errors import InputError, warn
+from harness.escape import in_csv, in_line
 from harness.experiment.reference import as_markdown, field_facts
 from harness.experiment.settings import GIB, Settings
 from harness.experiment.study import Study
@@ -32,7 +33,7 @@ def list_studies(options: options.Listing) -> int:
         if options.json:
             return _print_json({name: v.changes() for v, name in study.named.items()})
         for variant, name in study.named.items():
-            print(f"{variant.digest}  {name}")
+            print(f"{variant.digest}  {in_line(name)}")
         return 0
     if options.json:
         return _print_json({name: _about(study) for name, study in STUDIES.items()})
@@ -84,8 +85,8 @@ def plan(options: options.Plan) -> int:
     print("base: " + ", ".join(f"{k}={show(v)}" for k, v in base.items()))
     for row in rows:
         state = "recorded" if row["recorded"] else "to run"
-        print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
-        print(row["variant"])
+        named = f"{row['category']}  seed {row['seed']}  {state}  {row['variant']}"
+        print(f"  {row['digest']}  {in_line(named)}")
     print("; ".join(filter(None, (f"{len(rows)} runs, {len(missing)} to run", plan.lacks))))
     if missing:
         print(_estimate_text(estimate(plan, settings)))
@@ -122,7 +123,7 @@ def images(options: options.Images) -> int:
     if options.json:
         print(table.to_json(orient="records", indent=1))
     else:
-        print(table.to_csv(index=False), end="")
+        print(in_csv(table.columns, table.itertuples(index=False, name=None)), end="")
     if table.empty:
         print("nothing to list: no records, or old ones (`harness rescore` lists their images)",
               file=sys.stderr)  # fmt: skip
@@ -159,7 +160,7 @@ def _work(
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        print(in_line(f"failed: {name}: {reason}"), file=sys.stderr)
     _print_table(plan, as_json=options.json)
     if report:
         _write_report(options, plan)

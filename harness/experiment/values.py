@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from harness.errors import InputError
+from harness.escape import in_markdown as plain
 
 LONGEST = 60  # characters of a value that an error shows
 NUMERAL = re.compile(
-    r"[+-]?(?P<whole>[0-9]{1,18})|[+-]?([0-9]{1,18}\.?[0-9]{0,30}|\.[0-9]{1,30})(e[+-]?[0-9]{1,4})?",
+    r"[+-]?(?P<whole>[0-9]{1,99})|[+-]?([0-9]{1,18}\.?[0-9]{0,30}|\.[0-9]{1,30})(e[+-]?[0-9]{1,4})?",
     re.IGNORECASE,
 )  # longer ones are no choice of a person, and cost time
 WORDS = {"none": None, "true": True, "false": False}
+__all__ = ["plain"]  # beside what is defined here
+
 TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -120,19 +123,6 @@ def show(value: Any) -> str:  # noqa: ANN401
     ('3,1', 'none', '0.5')
     """
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
-
-
-def plain(text: str) -> str:
-    """Write a text so that Markdown shows it as it is, in a table too.
-
-    >>> plain("a|b <c> *d* `e`"), plain("metal_nut, kernels=3,1")
-    ('a&#124;b &#60;c&#62; &#42;d&#42; &#96;e&#96;', 'metal_nut, kernels=3,1')
-    """
-    text = " ".join(text.splitlines())  # a folder's name may hold a newline
-    special = (
-        r"[|<>*`$~&\\]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])"  # a _ within a word is no emphasis
-    )
-    return re.sub(special, lambda found: f"&#{ord(found[0])};", text)
 
 
 def expected(hint: Any) -> str:  # noqa: ANN401

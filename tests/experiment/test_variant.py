@@ -169,7 +169,8 @@ HUGE = [
     ("epochs", "1" + "0" * 26), ("epochs", "9" * 5000), ("batch_size", "1000000"),
     ("flow_steps", "100000"), ("hidden_ratio", "1e9"), ("hidden_channels", "10000000"),
     ("clamp_value", "89"), ("subnet_scale", "1e300"), ("init_gain", "1e300"), ("taps", "5000"),
-    ("taps", "1" * 30), ("weight_decay", "1e300"), ("adam_epsilon", "1e-300"), ("ema", "0.9999999"),
+    ("taps", "1" * 30), ("weight_decay", "1e300"), ("adam_epsilon", "1e-300"),
+    ("ema", "0.9999999"),
     ("smoothing", "1e9"), ("augmentation_degrees", "720"), ("augmentation_copies", "1000000"),
     ("test_turns", "100000"), ("views", "100000"), ("position_channels", "8192"),
     ("neighbours", "1000000000"), ("channels", "1000000000"), ("gradient_clip", "1e-300"),
@@ -187,9 +188,9 @@ def test_what_nobody_can_mean_is_refused_in_one_short_line(name, text):
 
 
 def test_a_number_too_large_for_a_float_is_refused():  # in a study's file it is no text
-    with pytest.raises(InputError, match="^learning_rate: expected a number; got 1000"):
+    with pytest.raises(InputError, match=r"^learning_rate: expected a number; got 1000"):
         Variant(learning_rate=10**400)
-    with pytest.raises(InputError, match="^epochs: expected .*; got a number of too many digits"):
+    with pytest.raises(InputError, match=r"^epochs: expected .*; got a number of too many digits"):
         Variant(epochs=10**5000)
 
 

@@ -30,6 +30,9 @@ class RunFailed(RuntimeError):
     harness.errors.RunFailed: the loss became nan in epoch 3
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(in_line(message))
+
 
 def unknown(what: str, got: str, choices: Iterable[str]) -> InputError:
     """Make an error for a name that does not exist, with the near matches first.

@@ -96,9 +96,7 @@ def _rich(unit: str, total: float | None, stream: TextIO) -> "Progress":
         TimeElapsedColumn(),
         Left(),
         TextColumn("left  {task.fields[note]}", markup=False),  # a folder may be named [/x]
-        console=Console(
-            file=getattr(stream, "stream", stream)
-        ),  # past OnTerminal
+        console=Console(file=getattr(stream, "stream", stream)),  # past OnTerminal
         redirect_stdout=False,
         speed_estimate_period=3600,  # an epoch may take longer than rich's half minute
     )

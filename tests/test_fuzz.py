@@ -10,6 +10,7 @@ from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import msgspec
 from handmade import record
@@ -36,14 +37,21 @@ BASES = tuple(Variant().replace(method=method) for method in METHODS)
 NUMBERS = st.one_of(
     st.integers(-3, 70), st.integers(), st.floats(), st.sampled_from([10**26, 10**400, 1e300])
 ).map(lambda n: "1" + "0" * 400 if n == 10**400 else str(n))
-WORDS = st.sampled_from(sorted({w for h in HINTS.values() for w in getattr(
-    getattr(h, "__origin__", h), "__args__", ()) if isinstance(w, str)}))  # fmt: skip
+LITERALS = {word for hint in HINTS.values() for word in get_args(hint) if isinstance(word, str)}
+WORDS = st.sampled_from(sorted(LITERALS))
 SEVERAL = st.lists(NUMBERS, max_size=4).map(",".join)
 TEXTS = st.one_of(
     NUMBERS, WORDS, SEVERAL, st.text(max_size=12),
-    st.sampled_from(["none", "true", "false", "()", "(1,", "----1", "[3,1]", "1_0", "resnet18.a1_in1k"]),
+    st.sampled_from(["none", "true", "false", "()", "(1,", "----1", "[3,1]", "1_0"]),
 )  # fmt: skip
 ASSIGNED = st.tuples(st.sampled_from(FIELDS), TEXTS)
+
+
+def is_for_a_person(error, where=""):
+    """See that what is said is one line that names the file, if it is about one."""
+    assert "\n" not in str(error)
+    assert str(where) in str(error)
+    assert len(str(error)) < 5000
 
 
 def made(base, assigned):
@@ -51,8 +59,7 @@ def made(base, assigned):
     try:
         return base.replace(**{name: parse(name, text) for name, text in assigned})
     except InputError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 5000
+        is_for_a_person(error)
         return None
 
 
@@ -76,7 +83,7 @@ def test_fields_of_a_study(assigned, smoke):
         values = {name: parse(name, text) for name, text in assigned}
         study = get_study("methods", set=values, smoke=smoke)
     except InputError as error:
-        assert "\n" not in str(error)
+        is_for_a_person(error)
         return
     for variant in study.variants:
         assert (
@@ -127,9 +134,8 @@ SOUND = msgspec.to_builtins(record(Variant(), "c", 0, 0.9))
 def places(value, at=()):
     """Every place in a JSON value."""
     yield at
-    for key in (
-        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    ):
+    keys = range(len(value)) if isinstance(value, list) else ()
+    for key in value if isinstance(value, dict) else keys:
         yield from places(value[key], (*at, key))
 
 
@@ -149,7 +155,7 @@ def test_records(place, value, remove):
         try:
             assert isinstance(read_record(file), Record)
         except InputError as error:
-            assert str(file) in str(error)
+            is_for_a_person(error, file)
 
 
 CELLS = st.one_of(NUMBERS, st.text(st.characters(exclude_categories=["Cs"]), max_size=8), WORDS)
@@ -173,7 +179,7 @@ def test_rows_of_the_ledger(changes, tail):
         try:
             assert read_published(file)
         except InputError as error:
-            assert str(file) in str(error)
+            is_for_a_person(error, file)
 
 
 @given(st.binary(max_size=60) | st.lists(st.lists(CELLS, max_size=5).map(",".join)).map(
@@ -185,16 +191,16 @@ def test_manifests(content):
         _open(file)
 
 
-NAME = st.one_of(
-    st.sampled_from(["train", "test", "good", "bad", "masks", "ground_truth", "0.png", "1.png",
-                     "0_mask.png", "0.json", "data_batch_1", "test_batch", "split_csv", "1cls.csv"]),
-    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=9),
-).filter(lambda name: name not in (".", ".."))  # fmt: skip
-
-
-@given(
-    st.lists(st.tuples(st.lists(NAME, min_size=1, max_size=4), st.binary(max_size=20)), max_size=8)
+ROLES = ("train", "test", "good", "bad", "masks", "ground_truth", "0.png", "1.png", "0_mask.png",
+         "0.json", "data_batch_1", "test_batch", "split_csv", "1cls.csv")  # fmt: skip
+ANY = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=9
 )
+NAME = st.one_of(st.sampled_from(ROLES), ANY).filter(lambda name: name not in (".", ".."))
+PATH = st.lists(NAME, min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(PATH, st.binary(max_size=20)), max_size=8))
 def test_trees(files):
     with TemporaryDirectory() as folder:
         for parts, content in files:
@@ -214,7 +220,7 @@ def _open(data):
         for name in dataset.categories():
             assert dataset.load(name).digest
     except (InputError, RunFailed) as error:
-        assert "\n" not in str(error)
+        is_for_a_person(error)
 
 
 @given(st.sampled_from(sorted(HINTS)), st.text(max_size=20))

@@ -22,7 +22,7 @@ from harness.errors import InputError
 
 LINE, POINT = 10, 5  # pixels: width and radius, as in labelme's shape_to_mask
 NO_DEFECT = {"_background_", "__ignore__"}
-MOST = 10**6  # points of a drawing
+MOST = 10**5  # points of a drawing
 FAR = 1e6  # no point is farther, in pixels
 # How many points a shape has at the least.
 LEAST = {

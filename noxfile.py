@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.10.14"  # download_python
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -12,6 +13,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = False  # even where CI is set: pythons skips them
 nox.options.download_python = "never"
+PINS = ("constraints.txt", "constraints-peers.txt")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -96,6 +98,21 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run("deptry", "harness")
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Ask whether a pinned version has a known weakness (needs the network): -- [pip-audit's]."""
+    session.install("pip-audit")
+    pins = [word for file in PINS for word in ("--requirement", file)]
+    options = ("--disable-pip", "--require-hashes", "--no-deps", "--progress-spinner", "off")
+    try:
+        session.run("pip-audit", *pins, *options, *session.posargs)
+    except CommandFailed:
+        session.error(
+            "audit: expected no known weakness; what pip-audit says above is either one, which "
+            "`nox -s update` may mend, or that it got no answer: it asks pypi.org"
+        )
 
 
 @nox.session(default=False)

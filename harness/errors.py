@@ -12,6 +12,8 @@ from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, the largest file allowed
 
+from harness.escape import in_line
+
 
 class InputError(ValueError):
     """Say that something a person gave is wrong: a setting, a folder, a file. Exit code 2.
@@ -22,7 +24,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # a file's name may hold a newline
+        super().__init__(in_line(message))  # a file's name may hold a newline
 
 
 class RunFailed(RuntimeError):
@@ -32,6 +34,9 @@ class RunFailed(RuntimeError):
     Traceback (most recent call last):
     harness.errors.RunFailed: the loss became nan in epoch 3
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(in_line(message))
 
 
 def unknown(what: str, got: str, choices: Iterable[str]) -> InputError:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from harness.escape import in_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -71,7 +73,7 @@ class _Moving:
         self.shown.advance(self.task, done)
 
     def note(self, text: str) -> None:
-        self.shown.update(self.task, note=text)
+        self.shown.update(self.task, note=in_line(text))
 
     def rename(self, what: str) -> None:
         self.shown.update(self.task, description=what)
@@ -94,7 +96,7 @@ def _rich(unit: str, total: float | None, stream: TextIO) -> "Progress":
         TimeElapsedColumn(),
         Left(),
         TextColumn("left  {task.fields[note]}", markup=False),  # a folder may be named [/x]
-        console=Console(file=stream),
+        console=Console(file=getattr(stream, "stream", stream)),  # past OnTerminal
         redirect_stdout=False,
         speed_estimate_period=3600,  # an epoch may take longer than rich's half minute
     )
@@ -117,7 +119,7 @@ class _Lines:
         self._say()
 
     def note(self, text: str) -> None:
-        self.text = text
+        self.text = in_line(text)
         self._say(now=not self.last)
 
     def rename(self, what: str) -> None:

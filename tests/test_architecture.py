@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "harness"
 ORDER = (
-    "errors", "files", "heartbeat", "claims", "bundled", "progress", "experiment",
+    "escape", "errors", "files", "heartbeat", "claims", "bundled", "progress", "experiment",
     "studies", "data", "features", "methods", "score", "run", "detect", "report", "paper",
     "cli", "__main__",
 )  # fmt: skip

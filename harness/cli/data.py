@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.cli import options
 from harness.errors import InputError
+from harness.escape import in_shell
 
 
 def list_releases(options: options.Json) -> int:
@@ -39,7 +40,7 @@ def fetch(options: options.Fetch) -> int:
     mirrors = options.mirror or os.environ.get("HARNESS_MIRROR", "").split()
     agree = _show if options.yes else _ask
     fetch(options.dataset, folder, categories=options.category, mirrors=mirrors, agree=agree)
-    print(f"next: harness doctor --data {folder}")
+    print(f"next: {in_shell(['harness', 'doctor', '--data', folder])}")
     return 0
 
 

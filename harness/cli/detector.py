@@ -13,6 +13,7 @@ from harness.cli import options, studies
 from harness.cli.options import argument, option
 from harness.data.remarks import tell
 from harness.errors import InputError, RunFailed
+from harness.escape import in_line, in_shell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +104,7 @@ class Export(Show, Rates):
 
 def best(given: Best) -> int:
     """Name the variant to take, with its lead, or say that the images cannot tell."""
+    from harness.data.folders import safe_name
     from harness.report.best import best
     from harness.report.selection import Selection
 
@@ -114,15 +116,16 @@ def best(given: Best) -> int:
     if given.json:
         print(json.dumps(asdict(found), indent=1))
         return 0
-    print(f"{found.variant}  {found.by} {found.value:.1f}")
-    print(found.said)
+    print(in_line(f"{found.variant}  {found.by} {found.value:.1f}"))
+    print(in_line(found.said))
     for name, why in found.left_out.items():
-        print(f"not considered: {name}: {why}")
+        print(in_line(f"not considered: {name}: {why}"))
     category = next(iter(plan.sizes), "NAME")
-    print(
-        f"next: harness train {given.study} --variant '{found.variant}' --category {category} "
-        f"--seed {plan.study.seeds[0]} --out {category}.safetensors, with these options"
+    words = (
+        *("harness", "train", given.study, f"--variant={found.variant}", f"--category={category}"),
+        *(f"--seed={plan.study.seeds[0]}", f"--out={safe_name(category)}.safetensors"),
     )
+    print(f"next: {in_shell(words)}, with these options")
     return 0
 
 
@@ -150,7 +153,7 @@ def train(given: Train) -> int:
         refuse_whole_scores(plan.cells[0].variant)
     outcome = run_study(plan, settings)
     for name, reason in outcome.failed:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        print(in_line(f"failed: {name}: {reason}"), file=sys.stderr)
     if outcome.failed:
         return 1
     detector = make_detector(
@@ -239,8 +242,10 @@ def card(detector: "Detector") -> str:
     about, levels = detector.about, detector.levels
     held = round(detector.variant.holdout * about.data.train)
     lines = [
-        f"{detector.variant.method} on {about.weights.backbone}, "
-        f"{about.dataset}/{about.category}, seed {about.seed}, epoch {about.epoch}",
+        in_line(
+            f"{detector.variant.method} on {about.weights.backbone}, "
+            f"{about.dataset}/{about.category}, seed {about.seed}, epoch {about.epoch}"
+        ),
         f"trained on {about.data.train - held} good images (digest {about.data.digest}); "
         f"backbone's weights from {about.weights.source}, SHA-256 {about.weights.sha256[:12]}…",
     ]
@@ -270,7 +275,10 @@ def _histogram(scores: "NDArray[np.float32]") -> str:
 
 def _summary(found: "Sequence[Finding]", out: Path) -> str:
     rows = [f for f in found if f.score is not None]
-    lines = [f"{f.verdict:10} {f.score:12.6g}  {len(f.regions):3} regions  {f.path}" for f in rows]
+    lines = [
+        f"{f.verdict:10} {f.score:12.6g}  {len(f.regions):3} regions  {in_line(f.path)}"
+        for f in rows
+    ]
     flagged = sum(f.verdict == "anomalous" for f in rows)
     spent = sorted(f.milliseconds or 0.0 for f in rows)
     pace = f", {spent[len(spent) // 2]:.0f} ms a photo (median)" if spent else ""

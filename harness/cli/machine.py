@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import options
+from harness.escape import in_line
 from harness.experiment.feature_spec import shape_of
 from harness.studies import STUDIES
 
@@ -64,7 +65,7 @@ def cache(options: options.Cache) -> int:
         size = "×".join(map(str, shape_of(e["image_size"])))
         print(
             f"{e['entry']}  {e['bytes'] / 2**20:8.1f} MiB  {e['images']:4} images  "
-            f"{e['dataset']}/{e['category']}  {e['backbone']} @ {size}"
+            f"{in_line(e['dataset'] + '/' + e['category'])}  {e['backbone']} @ {size}"
         )
     total = sum(e["bytes"] for e in entries)
     print(f"{len(entries)} entries, {total / 2**20:.1f} MiB below {cache.folder}")

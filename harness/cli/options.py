@@ -1,6 +1,7 @@
 """Options as values: a command is given a frozen dataclass, which argparse fills."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,9 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.errors import InputError
 from harness.experiment.settings import Folders
+from harness.experiment.values import parsed
 from harness.studies import STUDIES
 
 STUDY = f"one of: {', '.join(STUDIES)}; or the path of your own, as in my_study.py"
@@ -52,7 +55,8 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
         flag, group, given = (f.metadata[k] for k in ("flag", "group", "given"))
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        default = {} if f.default is MISSING else {"default": f.default}
+        # argparse would read a default that is text as if it were given
+        default = {} if f.default in (MISSING, "") else {"default": f.default}
         named = {"dest": f.name} if flag else {}
         read = {**named, **default, **_read_as(hints[f.name]), **given}
         groups[group].add_argument(flag or f.name, **read)
@@ -63,9 +67,29 @@ def _read_as(hint: Any) -> dict[str, Any]:  # noqa: ANN401
     if hint is bool:
         return {"action": "store_true", "default": False}
     if get_origin(hint) is list:
-        return {"action": "append", "type": get_args(hint)[0], "default": []}
+        return {"action": "append", "type": READ[get_args(hint)[0]], "default": []}
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
-    return {"type": _path if kinds[0] is Path else kinds[0]}
+    return {"type": READ[kinds[0]]}
+
+
+def _text(text: str) -> str:
+    """A text; an unset variable of a shell is none."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("expected a text; got nothing; leave the option out")
+    return text
+
+
+def _number(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """How a number is read: checked as a variant's fields are, before it is computed with."""
+
+    def read(text: str) -> int | float:
+        try:
+            number: int | float = parsed("", text, kind)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(": ")) from None
+        return number
+
+    return read
 
 
 def _path(text: str) -> Path:
@@ -74,15 +98,23 @@ def _path(text: str) -> Path:
     >>> _path("~/x") == Path.home() / "x", _path("~nobody-here/x")
     (True, PosixPath('~nobody-here/x'))
     """
+    if not text.strip() or "\0" in text:  # '' would be the working folder
+        raise argparse.ArgumentTypeError("expected a path; got nothing; leave the option out")
     try:
         return Path(text).expanduser()
     except RuntimeError:  # no such user: a name like any other, as in the shell
         return Path(text)
 
 
+READ: dict[Any, Callable[[str], Any]] = {
+    str: _text, Path: _path, int: _number(int), float: _number(float)
+}  # fmt: skip
+
+
 def filled(options: type, namespace: argparse.Namespace) -> Any:  # noqa: ANN401
     """Make the dataclass of what argparse has read."""
-    return options(**{f.name: getattr(namespace, f.name) for f in fields(options)})
+    given = {f.name: getattr(namespace, f.name) for f in fields(options)}
+    return options(**{k: v for k, v in given.items() if v is not None})
 
 
 def executors() -> list[str]:

@@ -5,21 +5,26 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from harness.cli import options
 from harness.data.remarks import tell
 from harness.errors import InputError, warn
+from harness.escape import in_csv, in_line
 from harness.experiment.reference import as_markdown, field_facts
 from harness.experiment.settings import GIB, Settings
 from harness.experiment.study import Study
-from harness.experiment.values import show
+from harness.experiment.values import between, checked, show
 from harness.experiment.variant import parse
 from harness.studies import EMBEDDED, STUDIES, get_study
 from harness.studies.outside import new_study
 
 if TYPE_CHECKING:
     from harness.run.plan import Plan
+
+JOBS = between(0, 1024)  # processes: more than any machine has cores; 0: as many as it takes
+GIGABYTES = between(0.001, 10**6)  # from the features of an image to a petabyte
+MINUTES = between(0, 10**6)  # between checkpoints; 0: only where a run is stopped
 
 
 def list_studies(options: options.Listing) -> int:
@@ -29,7 +34,7 @@ def list_studies(options: options.Listing) -> int:
         if options.json:
             return _print_json({name: v.changes() for v, name in study.named.items()})
         for variant, name in study.named.items():
-            print(f"{variant.digest}  {name}")
+            print(f"{variant.digest}  {in_line(name)}")
         return 0
     if options.json:
         return _print_json({name: _about(study) for name, study in STUDIES.items()})
@@ -81,8 +86,8 @@ def plan(options: options.Plan) -> int:
     print("base: " + ", ".join(f"{k}={show(v)}" for k, v in base.items()))
     for row in rows:
         state = "recorded" if row["recorded"] else "to run"
-        print(f"  {row['digest']}  {row['category']}  seed {row['seed']}  {state}", end="  ")
-        print(row["variant"])
+        named = f"{row['category']}  seed {row['seed']}  {state}  {row['variant']}"
+        print(f"  {row['digest']}  {in_line(named)}")
     print("; ".join(filter(None, (f"{len(rows)} runs, {len(missing)} to run", plan.lacks))))
     if missing:
         print(_estimate_text(estimate(plan, settings)))
@@ -119,7 +124,7 @@ def images(options: options.Images) -> int:
     if options.json:
         print(table.to_json(orient="records", indent=1))
     else:
-        print(table.to_csv(index=False), end="")
+        print(in_csv(table.columns, table.itertuples(index=False, name=None)), end="")
     if table.empty:
         print("nothing to list: no records, or old ones (`harness rescore` lists their images)",
               file=sys.stderr)  # fmt: skip
@@ -156,7 +161,7 @@ def _work(
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print
     outcome = work(plan, settings, say)
     for name, reason in outcome.failed:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        print(in_line(f"failed: {name}: {reason}"), file=sys.stderr)
     _print_table(plan, as_json=options.json)
     if report:
         _write_report(options, plan)
@@ -297,12 +302,9 @@ def _settings(options: options.Study | options.Report) -> Settings:
 
 def settings_of(options: options.Plan) -> Settings:
     """Give where and how the study is run."""
-    if options.jobs < 0:
-        raise InputError(f"--jobs: expected a number of at least 1; got {options.jobs}")
-    if not 0 < options.cache_limit < 2**40:
-        raise InputError(f"--cache-limit: expected more than 0 GB; got {options.cache_limit}")
-    if not 0 <= (minutes := options.checkpoint_minutes) < 2**20:
-        raise InputError(f"--checkpoint-minutes: expected minutes, or 0; got {minutes:g}")
+    checked("--jobs", options.jobs, Annotated[int, JOBS])
+    checked("--cache-limit", options.cache_limit, Annotated[float, GIGABYTES])
+    checked("--checkpoint-minutes", options.checkpoint_minutes, Annotated[float, MINUTES])
     return replace(
         _settings(options),
         device=options.device,

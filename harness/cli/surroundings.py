@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from harness.errors import InputError
+from harness.escape import OnTerminal
 from harness.files import home
 
 # What stands for a sign that a terminal may lack; a letter is written as its number.
@@ -104,7 +105,7 @@ def discard_output() -> None:
 
 
 def _open_streams() -> None:
-    """Have all three streams, and let two of them print any text in whatever encoding."""
+    """Have all three streams, and let two of them print any text, and nothing but text."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed: the next file that is opened would take its place
             with suppress(OSError):
@@ -116,6 +117,9 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="plain")
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), OnTerminal):
+            setattr(sys, name, OnTerminal(stream))
 
 
 def _in_plain_words(error: UnicodeError) -> tuple[bytes, int]:

@@ -4,11 +4,10 @@ Which files are read: :mod:`harness.data.formats`; of a file with several pictur
 Turned as their EXIF orientation says; palettes and grey as RGB; what is transparent shows black,
 whatever colour is hidden there. Grey of 16 bits is scaled to 8 by how many of them are used (see
 :class:`harness.data.contract.Depth`); of colours of 16 bits Pillow keeps the high byte.
-Floating-point and 32-bit images have no known white and are refused, as are pictures above
-Pillow's limit of pixels. How masks are read: :func:`look_at_mask`.
+Floating-point and 32-bit images have no known white and are refused, as are pictures of too many
+pixels (:mod:`harness.data.bombs`). How masks are read: :func:`look_at_mask`.
 """
 
-import warnings
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from harness.data import labelme
+from harness.data.bombs import refuse_bomb
 from harness.data.formats import AVIF, HEIC, SUFFIXES, unread
 from harness.errors import InputError
 
@@ -30,8 +30,6 @@ LOSSY_IN_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 BITS = (8, 10, 12, 14, 16)  # of a camera, as they are stored in 16
 
 Mask = NDArray[np.bool_]
-
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an InputError, see _opened
 
 
 class Picture(NamedTuple):
@@ -236,11 +234,10 @@ def _opened(path: Path, content: bytes) -> ImageFile.ImageFile:
         raise InputError(f"{path}: expected an image; the file is empty; replace or remove it")
     try:
         image = Image.open(BytesIO(content), formats=_formats())
-        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
-            raise Image.DecompressionBombError  # Pillow raises from twice as many
-        return image
     except Exception as error:  # as in read_picture
         raise _broken(path, content, error) from None
+    refuse_bomb(path, image.width, image.height)
+    return image
 
 
 def _depth(path: Path, file: ImageFile.ImageFile) -> tuple[bool, bool]:
@@ -291,9 +288,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _broken(path: Path, content: bytes, error: Exception) -> InputError:
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        most = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        return InputError(f"{path}: expected at most {most} million pixels; got more; shrink it")
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = "its content is no PNG, JPEG, BMP, TIFF, WebP, GIF, PPM or AVIF"

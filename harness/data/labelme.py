@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from harness.data.bombs import refuse_bomb
 from harness.errors import InputError
 
 LINE, POINT = 10, 5  # pixels: width and radius, as in labelme's shape_to_mask
 NO_DEFECT = {"_background_", "__ignore__"}
+MOST = 10**5  # points of a drawing
 FAR = 1e6  # no point is farther, in pixels
 # How many points a shape has at the least.
 LEAST = {
@@ -48,7 +50,9 @@ def defects(path: Path, content: bytes) -> NDArray[np.bool_]:
     [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
     try:
-        return _drawn(json.loads(content))
+        return _drawn(json.loads(content), path)
+    except InputError:
+        raise
     except (ValueError, LookupError, TypeError, RecursionError, OSError, SyntaxError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
@@ -57,25 +61,28 @@ def defects(path: Path, content: bytes) -> NDArray[np.bool_]:
         ) from None
 
 
-def _drawn(drawing: Any) -> NDArray[np.bool_]:  # noqa: ANN401
+def _drawn(drawing: Any, path: Path) -> NDArray[np.bool_]:  # noqa: ANN401
     if not isinstance(drawing, dict) or not isinstance(drawing.get("shapes"), list):
         raise ValueError("no list of shapes")
     width, height = drawing.get("imageWidth"), drawing.get("imageHeight")
     if type(width) is not int or type(height) is not int or min(width, height) < 1:
         raise ValueError(f"an image of {width}x{height} pixels")
-    if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
-        raise ValueError(f"{width}x{height} pixels, which are too many")
+    refuse_bomb(path, width, height)
+    if sum(len(s.get("points") or ()) for s in drawing["shapes"] if isinstance(s, dict)) > MOST:
+        raise ValueError(f"more than {MOST} points, which nobody has drawn")
     mask = Image.new("1", (width, height))
     for number, shape in enumerate(drawing["shapes"], 1):
         try:
             if shape.get("label") not in NO_DEFECT:
-                _draw(mask, shape)
+                _draw(mask, shape, path)
+        except InputError:
+            raise
         except Exception as error:  # whatever somebody else's JSON holds
             raise ValueError(f"shape {number}: {error or type(error).__name__}") from None
     return np.array(mask)
 
 
-def _draw(mask: Image.Image, shape: Mapping[str, Any]) -> None:
+def _draw(mask: Image.Image, shape: Mapping[str, Any], path: Path) -> None:
     kind = shape.get("shape_type") or "polygon"  # as in labelme, whose early files lack it
     if kind not in LEAST:
         raise ValueError(f"shape_type {str(kind)[:30]!r}; known are {', '.join(LEAST)}")
@@ -95,6 +102,7 @@ def _draw(mask: Image.Image, shape: Mapping[str, Any]) -> None:
         draw.line(points, fill=1, width=LINE)
     elif kind == "mask":
         with Image.open(BytesIO(base64.b64decode(shape["mask"])), formats=("PNG",)) as part:
+            refuse_bomb(path, *part.size)
             inside = Image.fromarray(np.asarray(part.convert("L")) > 0)
         mask.paste(1, (round(x), round(y)), inside)
     else:

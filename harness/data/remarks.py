@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TextIO
 
 from harness.errors import InputError
+from harness.escape import in_line
 
 
 class Remark(NamedTuple):
@@ -24,7 +25,7 @@ class Remark(NamedTuple):
     def __str__(self) -> str:
         """Say it in one line, with a count and an example."""
         count = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
-        return f"{count} {self.what}, as {' '.join(self.files[0].splitlines())}"
+        return f"{count} {self.what}, as {in_line(self.files[0])}"
 
 
 def remarks(found: Iterable[tuple[str, str]]) -> list[Remark]:

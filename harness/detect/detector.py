@@ -26,6 +26,7 @@ from harness.features.augmentation import evenly_turned
 from harness.features.backbone import Backbone
 from harness.features.extractor import Extractor, normalise
 from harness.features.folding import fold_batch_norms
+from harness.features.views import recipe_of
 from harness.methods.contract import Energies, Method
 from harness.methods.fastflow import FastFlow
 from harness.run.kept import read_tensors, restore, write_tensors
@@ -36,6 +37,9 @@ from harness.score.reference import Reference, TapReference
 from harness.score.rule import score, score_in_chunks
 
 BATCH = 16  # images that pass together
+
+# What tensors and numbers raise that do not fit together: of a file that somebody edited.
+UNFIT = (LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError)
 
 Pixels = NDArray[np.uint8]
 Picture = Path | str | Image.Image | Pixels  # a file, or pixels (H, W, 3)
@@ -88,26 +92,32 @@ class Detector:
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor
         try:
-            variant = Variant.from_fields(about.variant)
-        except InputError as error:  # a field or a value that a later version has
-            raise InputError(
-                f"{path}: expected a detector of this version, {harness.__version__}; {error}"
-            ) from None
-        spec = variant.feature_spec
-        backbone = Backbone(spec.backbone, taps=spec.taps, image_size=spec.image_size)
-        restore(backbone, parts["backbone"], path)
-        model = make_model(variant, tuple(about.shapes), about.seed)
-        restore(model, parts["model"], path)
-        try:
+            try:
+                variant = Variant.from_fields(about.variant)
+            except InputError as error:  # a field or a value that a later version has
+                what = f"a detector of this version, {harness.__version__}"
+                raise InputError(f"{path}: expected {what}; {error}") from None
+            spec = variant.feature_spec
+            backbone = Backbone(spec.backbone, taps=spec.taps, image_size=spec.image_size)
+            restore(backbone, parts["backbone"], path)
+            given = recipe_of(spec).shapes(backbone.twin())
+            if list(given) != about.shapes:  # before a model of any size is made
+                raise InputError(f"expected features of {list(given)}; got {about.shapes}")
+            model = make_model(variant, tuple(about.shapes), about.seed)
+            restore(model, parts["model"], path)
             levels = Levels(*(parts["levels"][name].numpy() for name in Levels._fields))
-        except KeyError as error:
+            model.eval().to(device).to(memory_format=torch.channels_last)
+            interest = read_interest(parts["interest"])
+            reference = _reference(parts["reference"])
+            return cls(about, backbone, model, reference, levels, device, interest)
+        except InputError as error:
+            said = str(error)
+            raise InputError(said if said.startswith(str(path)) else f"{path}: {said}") from None
+        except UNFIT as error:
             raise InputError(
-                f"{path}: expected a detector; it lacks {error}; make it anew"
+                f"{path}: expected a detector; what it holds does not fit together "
+                f"({type(error).__name__}: {str(error)[:120]}); make it anew"
             ) from None
-        model.eval().to(device).to(memory_format=torch.channels_last)
-        interest = read_interest(parts["interest"])
-        reference = _reference(parts["reference"])
-        return cls(about, backbone, model, reference, levels, device, interest)
 
     def save(self, path: Path | str) -> None:
         """Write the detector, whole or not at all."""

@@ -1,6 +1,5 @@
 """New photos to heat maps, masks, regions and a table of scores."""
 
-import csv
 import glob
 import io
 import json
@@ -8,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from harness.detect.detector import Detector
 from harness.detect.overlay import Region, on_photo, overlay, regions
 from harness.detect.threshold import drift
 from harness.errors import InputError
+from harness.escape import in_csv
 from harness.files import write_whole
 from harness.progress import progress
 
@@ -172,12 +173,13 @@ def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
 
 def _names(photos: Sequence[Path]) -> dict[Path, str]:
     """A name of its own for what is written of each photo: its stem, or that and a number."""
-    taken: dict[str, int] = {}
-    names = {}
+    names: dict[Path, str] = {}
+    taken = set()
     for photo in photos:
-        stem = photo.stem
-        taken[stem] = taken.get(stem, 0) + 1
-        names[photo] = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+        numbered = (f"{photo.stem}-{n}" for n in count(2))
+        name = next(n for n in chain([photo.stem], numbered) if n not in taken)
+        taken.add(name)
+        names[photo] = name
     return names
 
 
@@ -188,11 +190,8 @@ def _write_picture(path: Path, picture: Image.Image, **how: int) -> None:
 
 
 def _write_tables(found: Sequence[Finding], out: Path, scale: Scale) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(f.row() for f in found)
-    write_whole(out / "scores.csv", text.getvalue())
+    rows = ([f.row()[name] for name in COLUMNS] for f in found)
+    write_whole(out / "scores.csv", in_csv(COLUMNS, rows))
     write_whole(out / "scores.json", as_json(found, scale))
 
 

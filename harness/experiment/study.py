@@ -91,7 +91,8 @@ class Study:
         for name in (name for change in self.vary for name in change):
             if name not in FIELDS:
                 raise unknown("field", name, FIELDS)
-        _ = self.variants  # what is wrong in vary is found here, not in the middle of a run
+        for variant in self.variants:  # what is wrong is found here, not in the middle of a run
+            _refuse_beyond(variant)
 
     @cached_property
     def named(self) -> dict[Variant, str]:
@@ -199,7 +200,8 @@ class Study:
     def _changed(self, **changes: Any) -> dict[str, Variant]:  # noqa: ANN401
         """Name → variant with each field changed where its method has it.
 
-        Who says how many epochs means no more: the least number of steps goes.
+        Who says how many epochs means no more: the least number of steps goes, and what would
+        be beyond them, a warm-up or the first evaluation, comes at their end.
         """
         if "epochs" in changes:
             changes = {"min_steps": 0} | changes
@@ -208,7 +210,11 @@ class Study:
             if "method" in changes:
                 variant = variant.replace(method=changes["method"])
             has = {k: v for k, v in changes.items() if k in variant.choices or k not in FIELDS}
-            changed[name] = variant.replace(**has)
+            made = variant.replace(**has)
+            if "epochs" in has:
+                within = {k: min(getattr(made, k), made.epochs) for k in _IN_EPOCHS}
+                made = made.replace(**{k: v for k, v in within.items() if k not in changes})
+            changed[name] = made
         return changed
 
     def _told(self, variant: Variant, fields: Iterable[str]) -> list[str]:
@@ -226,6 +232,23 @@ class Study:
     def _of(self, variants: Mapping[str, Variant]) -> Self:
         """The study of these variants; names stay what they were in the whole study."""
         return replace(self, bases=dict(variants), vary=({},))
+
+
+def _refuse_beyond(variant: Variant) -> None:
+    """Refuse what would never come: a warm-up's end or an evaluation after the last epoch.
+
+    With ``min_steps`` the epochs are as many as the images ask for. A record may say so: what
+    was once run is what it is.
+    """
+    for name in _IN_EPOCHS:
+        if not variant.min_steps and (value := getattr(variant, name)) > variant.epochs:
+            raise InputError(
+                f"{name}: expected at most epochs, {variant.epochs}, as nothing comes after the "
+                f"last; got {value}; lower it, or raise epochs"
+            )
+
+
+_IN_EPOCHS = ("warmup_epochs", "eval_every")
 
 
 def _value(variant: Variant, field: str) -> object:

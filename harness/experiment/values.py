@@ -1,6 +1,5 @@
 """Values as a person writes them: typed, checked against a rule, and shown."""
 
-import ast
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
@@ -8,6 +7,15 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from harness.errors import InputError
+from harness.escape import in_markdown as plain
+
+LONGEST = 60  # characters of a value that an error shows
+NUMERAL = re.compile(
+    r"[+-]?(?P<whole>[0-9]{1,99})|[+-]?([0-9]{1,18}\.?[0-9]{0,30}|\.[0-9]{1,30})(e[+-]?[0-9]{1,4})?",
+    re.IGNORECASE,
+)  # longer ones are no choice of a person, and cost time
+WORDS = {"none": None, "true": True, "false": False}
+__all__ = ["plain"]  # beside what is defined here
 
 TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -23,6 +31,15 @@ class Rule(NamedTuple):
 
     expects: str
     holds: Callable[[Any], bool]
+
+
+def between(low: float, high: float) -> Rule:
+    """Ask for a number of these bounds, both allowed.
+
+    >>> between(1, 1000).holds(0)
+    False
+    """
+    return Rule(f"a number from {low} to {high}", lambda v: low <= v <= high)
 
 
 def checked(name: str, value: Any, hint: Any, *, given: object = None) -> Any:  # noqa: ANN401
@@ -43,20 +60,20 @@ def checked(name: str, value: Any, hint: Any, *, given: object = None) -> Any:  
     ((3,), 1.0)
     """
     plain, rules = _split(hint)
-    shown = value if given is None else given
+    shown = _brief(value if given is None else given)
     if get_origin(plain) is tuple and type(value) is int:
         value = (value,)
     if isinstance(value, set | frozenset):  # msgspec would take it, in no order
-        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown!r}")
+        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown}")
     if isinstance(value, float):
         value = float(value)  # numpy's, as of np.geomspace, is one too; msgspec wants the plain
     try:
         value = msgspec.convert(value, plain)
-    except msgspec.ValidationError:
-        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown!r}") from None
+    except (msgspec.ValidationError, OverflowError, RecursionError):  # 10**400 is no float
+        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown}") from None
     for rule in rules:
         if not rule.holds(value):
-            raise InputError(f"{name}: expected {rule.expects}; got {shown!r}")
+            raise InputError(f"{name}: expected {rule.expects}; got {shown}")
     return value
 
 
@@ -69,12 +86,34 @@ def parsed(name: str, text: str, hint: Any) -> Any:  # noqa: ANN401
     plain, _ = _split(hint)
     if plain is str or get_origin(plain) is Literal:
         return checked(name, text, hint)
-    words = {"none": "None", "true": "True", "false": "False"}
+    return checked(name, _read(text), hint, given=text)
+
+
+def _read(text: str) -> Any:  # noqa: ANN401
+    """What a text says: a word of WORDS, a number, or several; else itself, for the check's error.
+
+    >>> _read("none"), _read("3"), _read("(3, 1)"), _read("3,"), _read("1e-3"), _read("----1")
+    (None, 3, (3, 1), (3,), 0.001, '----1')
+    """
+    text = text.strip()
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+    parts = [part.strip() for part in inner.removesuffix(",").split(",")]
+    found = [NUMERAL.fullmatch(part) for part in parts]
+    if len(parts) > 10_000 or not all(found):
+        return () if text in ("()", "[]") else text
+    numbers = [int(m[0]) if m["whole"] else float(m[0]) for m in found if m]
+    return numbers[0] if inner == text and "," not in text else tuple(numbers)
+
+
+def _brief(value: object) -> str:
+    """A value as an error shows it, cut where it is long."""
     try:
-        value = ast.literal_eval(words.get(text, text))
-    except (ValueError, SyntaxError):
-        value = text  # the check says what was expected
-    return checked(name, value, hint, given=text)
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes
+        return "a number of too many digits" if isinstance(value, int) else "what cannot be shown"
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
 
 def show(value: Any) -> str:  # noqa: ANN401
@@ -84,19 +123,6 @@ def show(value: Any) -> str:  # noqa: ANN401
     ('3,1', 'none', '0.5')
     """
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
-
-
-def plain(text: str) -> str:
-    """Write a text so that Markdown shows it as it is, in a table too.
-
-    >>> plain("a|b <c> *d* `e`"), plain("metal_nut, kernels=3,1")
-    ('a&#124;b &#60;c&#62; &#42;d&#42; &#96;e&#96;', 'metal_nut, kernels=3,1')
-    """
-    text = " ".join(text.splitlines())  # a folder's name may hold a newline
-    special = (
-        r"[|<>*`$~&\\]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])"  # a _ within a word is no emphasis
-    )
-    return re.sub(special, lambda found: f"&#{ord(found[0])};", text)
 
 
 def expected(hint: Any) -> str:  # noqa: ANN401

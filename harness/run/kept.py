@@ -123,7 +123,7 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
         )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
-    except (msgspec.MsgspecError, KeyError) as error:
+    except (msgspec.MsgspecError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: expected a file of {what}; got {error}; make it anew") from None
 
 

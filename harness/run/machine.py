@@ -40,9 +40,11 @@ def torch_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.ones(1, device=name).item()  # of `meta`, which holds no numbers, an error too
+        if name != "cpu" and torch.device(name).type == "cpu":
+            raise RuntimeError("there is one processor; cpu names it")  # torch takes cpu:99
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:120]
         raise InputError(
             f"--device: expected auto, cpu or a device of this machine; got {name} ({reason})"
         ) from None

@@ -326,3 +326,19 @@ def test_names_stay_when_settings_are_changed_and_variants_chosen():
 def test_several_bases_name_the_base():
     study = make(bases={"a": BASE, "b": BASE.replace(epochs=9)}, vary=one_factor(flow_steps=(4,)))
     assert list(study.named.values()) == ["a", "a, flow_steps=4", "b", "b, flow_steps=4"]
+
+
+@pytest.mark.parametrize("field", ["warmup_epochs", "eval_every"])
+def test_what_comes_after_the_last_epoch_is_refused(field):
+    base = Variant(epochs=3)
+    with pytest.raises(InputError, match=f"^{field}: expected at most epochs, 3, .*; got 4"):
+        Study(name="s", asks="?", bases={"b": base}, vary=({field: 4},))
+    with pytest.raises(InputError, match=f"^{field}: expected at most epochs, 3"):
+        Study(name="s", asks="?", bases={"b": base}).set(**{field: 4})
+    long = Study(name="s", asks="?", bases={"b": Variant(epochs=30, **{field: 20})})
+    assert getattr(long.set(epochs=3).variants[0], field) == 3  # it comes at their end
+    assert getattr(long.smoke().variants[0], field) == 1
+    with pytest.raises(InputError, match=f"^{field}: expected at most epochs, 3"):
+        long.set(epochs=3, **{field: 20})
+    more = Study(name="s", asks="?", bases={"b": base.replace(min_steps=99, **{field: 20})})
+    assert getattr(more.variants[0], field) == 20  # epochs go up to reach the steps

@@ -71,38 +71,59 @@ def test_digest_depends_on_every_field():
     ("changes", "message"),
     [
         ({"coupling": "both"}, "coupling: expected one of one-sided, two-sided; got 'both'"),
-        ({"kernels": (2,)}, r"kernels: expected odd sizes, as in \(3, 1\); got \(2,\)"),
+        (
+            {"kernels": (2,)},
+            r"kernels: expected odd sizes of at most 31, as in \(3, 1\); got \(2,\)",
+        ),
         ({"kernels": (-1,)}, "kernels: expected odd sizes"),
         ({"kernels": ()}, "kernels: expected odd sizes"),
         ({"kernels": "3"}, "kernels: expected whole numbers, as in 3,1; got '3'"),
-        ({"position_channels": 6}, "position_channels: expected a multiple of 4, or 0; got 6"),
-        ({"base_every": 1}, "base_every: expected 0, or a number of at least 2; got 1"),
-        ({"epochs": 0}, "epochs: expected a number of at least 1; got 0"),
+        (
+            {"position_channels": 6},
+            "position_channels: expected 0, or a multiple of 4 up to 4096; got 6",
+        ),
+        (
+            {"base_every": 1},
+            "base_every: expected 0 for none, or a number from 2 to 1000000; got 1",
+        ),
+        ({"epochs": 0}, "epochs: expected a number from 1 to 1000000; got 0"),
         ({"epochs": 2.5}, "epochs: expected a whole number; got 2.5"),
         ({"epochs": True}, "epochs: expected a whole number; got True"),
-        ({"learning_rate": 0}, "learning_rate: expected a number above 0; got 0"),
-        ({"learning_rate": float("nan")}, "learning_rate: expected a number above 0; got nan"),
-        ({"learning_rate": float("inf")}, "learning_rate: expected a number above 0; got inf"),
+        ({"learning_rate": 0}, "learning_rate: expected a number from 1e-12 to 10; got 0"),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate: expected a number from 1e-12 to 10; got nan",
+        ),
+        (
+            {"learning_rate": float("inf")},
+            "learning_rate: expected a number from 1e-12 to 10; got inf",
+        ),
         ({"holdout": 1.0}, r"holdout: expected a share in \[0, 1\); got 1.0"),
         ({"top_k": 0}, r"top_k: expected a share in \(0, 1\]; got 0"),
-        ({"feature_pooling": 2}, "feature_pooling: expected an odd size, as 3, or 0"),
-        ({"test_turns": 1}, "test_turns: expected a number of at least 2, or 0 for none; got 1"),
-        ({"tile_size": 15}, "tile_size: expected a side of at least 16, or 0 for none; got 15"),
+        (
+            {"feature_pooling": 2},
+            "feature_pooling: expected 0 for none, or an odd size, as 3, of at most 1023",
+        ),
+        ({"test_turns": 1}, "test_turns: expected 0 for none, or a number from 2 to 360; got 1"),
+        (
+            {"tile_size": 15},
+            "tile_size: expected 0 for none, or a number from 16 to 65535; got 15",
+        ),
         ({"tile_overlap": 1.0}, r"tile_overlap: expected a share in \[0, 0.9\]; got 1.0"),
         (
             {"tile_size": 64, "resize": "crop"},
             "resize: expected square or pad beside tile_size; got crop",
         ),
         ({"tile_size": 64, "test_turns": 4}, "test_turns: expected 0 beside tile_size; got 4"),
-        ({"feature_pooling": -1}, "feature_pooling: expected an odd size, as 3, or 0"),
+        (
+            {"feature_pooling": -1},
+            "feature_pooling: expected 0 for none, or an odd size, as 3, of at most 1023",
+        ),
         ({"taps": (3, 1)}, "taps: expected strictly increasing"),
         ({"taps": (-1,)}, "taps: expected strictly increasing"),
         ({"backbone": "resnet18"}, "backbone: expected a timm model with its weights tag"),
         ({"backbone": "../x.y"}, "backbone: expected a timm model with its weights tag"),
-        (
-            {"hidden_channels": 0},
-            "hidden_channels: expected a whole number of at least 1, or none",
-        ),
+        ({"hidden_channels": 0}, "hidden_channels: expected a whole number from 1 to 65536, or"),
         ({"hidden_channels": 1.5}, "hidden_channels: expected a whole number or none; got 1.5"),
         ({"smoke": 1}, "smoke: expected true or false; got 1"),
         ({"drop_last": "yes"}, "drop_last: expected true or false; got 'yes'"),
@@ -112,7 +133,10 @@ def test_digest_depends_on_every_field():
             "patience: .* eval_every above 0; got best-on-test and 0",
         ),
         ({"tap_weights": (1, 2)}, "tap_weights: expected one a tap, 3; got 2"),
-        ({"tap_weights": (0, 0, 0)}, "tap_weights: expected numbers of at least 0, not all 0"),
+        (
+            {"tap_weights": (0, 0, 0)},
+            "tap_weights: expected numbers from 0 to 1000, not all below 0.001",
+        ),
         (
             {"norm": None},
             "norm: expected one of none, layer, layer-affine, batch, standard, whiten; got None",
@@ -136,6 +160,38 @@ def test_digest_depends_on_every_field():
 def test_errors_name_field_expectation_and_value(changes, message):
     with pytest.raises(InputError, match=message):
         Variant(**changes)
+
+
+HUGE = [
+    ("image_size", "100000"), ("image_size", "10000000000000"), ("image_size", "64,5000"),
+    ("kernels", "99"), ("kernels", "1000000001"), ("kernels", "3," * 20_000), ("epochs", "----1"),
+    ("learning_rate", "1e300"), ("learning_rate", "1" * 400), ("learning_rate", "1e-300"),
+    ("epochs", "1" + "0" * 26), ("epochs", "9" * 5000), ("batch_size", "1000000"),
+    ("flow_steps", "100000"), ("hidden_ratio", "1e9"), ("hidden_channels", "10000000"),
+    ("clamp_value", "89"), ("subnet_scale", "1e300"), ("init_gain", "1e300"), ("taps", "5000"),
+    ("taps", "1" * 30), ("weight_decay", "1e300"), ("adam_epsilon", "1e-300"),
+    ("ema", "0.9999999"),
+    ("smoothing", "1e9"), ("augmentation_degrees", "720"), ("augmentation_copies", "1000000"),
+    ("test_turns", "100000"), ("views", "100000"), ("position_channels", "8192"),
+    ("neighbours", "1000000000"), ("channels", "1000000000"), ("gradient_clip", "1e-300"),
+    ("feature_noise", "1e300"), ("tap_weights", "1e-300,0,0"), ("tile_size", "100000"),
+    ("feature_pooling", "99999"), ("min_steps", "1e10"), ("warmup_steps", "1" + "0" * 12),
+    ("patience", "1" + "0" * 12), ("backbone", "a" * 500 + ".b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), HUGE, ids=lambda v: v[:20])
+def test_what_nobody_can_mean_is_refused_in_one_short_line(name, text):
+    with pytest.raises(InputError, match=f"^{name}: expected .*; got ") as error:
+        parse(name, text)
+    assert len(str(error.value)) < 250
+
+
+def test_a_number_too_large_for_a_float_is_refused():  # in a study's file it is no text
+    with pytest.raises(InputError, match=r"^learning_rate: expected a number; got 1000"):
+        Variant(learning_rate=10**400)
+    with pytest.raises(InputError, match=r"^epochs: expected .*; got a number of too many digits"):
+        Variant(epochs=10**5000)
 
 
 def test_every_field_is_checked():

@@ -7,76 +7,127 @@ from typing import Annotated, Any
 
 from harness.experiment.choices import METHODS, Kind
 from harness.experiment.feature_spec import Size, shape_of
-from harness.experiment.values import Rule
+from harness.experiment.values import Rule, between
 
 
-def at_least(low: float) -> Rule:
-    """Ask for a number of at least this.
+def none_or(low: float, high: float) -> Rule:
+    """Ask for 0, which means none, or a number of these bounds.
 
-    >>> at_least(1).holds(0)
-    False
+    >>> none_or(2, 360).holds(0), none_or(2, 360).holds(1)
+    (True, False)
     """
-    return Rule(f"a number of at least {low}", lambda v: low <= v < float("inf"))
+    return Rule(
+        f"0 for none, or a number from {low} to {high}", lambda v: v == 0 or low <= v <= high
+    )
 
 
-def above(low: float) -> Rule:
-    """Ask for a number above this.
+def odd(high: int) -> Rule:
+    """Ask for the odd side of a window.
 
-    >>> above(0).holds(0)
-    False
+    >>> odd(31).holds(2), odd(31).holds(33)
+    (False, False)
     """
-    return Rule(f"a number above {low}", lambda v: low < v < float("inf"))
+    return Rule(f"an odd size, as 3, of at most {high}", lambda v: 1 <= v <= high and v % 2 == 1)
 
 
-Count = Annotated[int, at_least(0)]
-Positive = Annotated[int, at_least(1)]
-Fours = Annotated[int, Rule("a multiple of 4, or 0", lambda v: v >= 0 and v % 4 == 0)]
-Alternate = Annotated[int, Rule("0, or a number of at least 2", lambda v: v == 0 or v >= 2)]
+# Bounds are wide: what anyone could want is inside, and what is outside is a slip of the hand,
+# or cannot be computed. Each says why it is where it is.
+EPOCHS = 10**6  # the paper has 500; a million are years of the smallest flow
+STEPS = 10**9  # a million epochs of a thousand batches
+SIDE = 4096  # pixels of an input: features of one image take gigabytes; larger photos are tiled
+PHOTO = 65535  # pixels of a photo's side: no JPEG is longer
+WIDTH = 2**16  # channels: 30 times what any backbone has at a tap
+RATIO = 1000  # beyond it a share or a factor is no longer one
+TINY = 1e-12  # of a rate or a step: less is rounded away by float32 weights
+
+Epochs = Annotated[int, between(1, EPOCHS)]
+SomeEpochs = Annotated[int, between(0, EPOCHS)]
+Steps = Annotated[int, between(0, STEPS)]
+# Of a step all images are in memory at once: 65536 would take a hundred times a GPU's.
+Batch = Annotated[int, between(1, 2**16)]
+Depth = Annotated[int, between(1, 1000)]  # steps of a flow: 20 are the most that is published
+Channels = Annotated[int, between(1, WIDTH)]
+Neighbours = Annotated[int, between(1, 10**5)]  # a bank has more patches, and seldom so many
+Copies = Annotated[int, between(1, 1000)]  # each of them is cached
+Views = Annotated[int, between(0, 1000)]  # turned: a third of a degree apart
+Fours = Annotated[
+    int,
+    Rule(
+        f"0, or a multiple of 4 up to {SIDE}", lambda v: 0 <= v <= SIDE and v % 4 == 0
+    ),  # a code's wavelengths: more of them than an input has pixels say nothing more
+]
+Alternate = Annotated[int, none_or(2, EPOCHS)]
 InputSize = Annotated[
     Size,
     Rule(
-        "a side of at least 32, or height,width of such, as in 256,640",
-        lambda v: min(shape_of(v)) >= 32,
+        f"a side from 32 to {SIDE}, or height,width of such, as in 256,640 (larger photos: "
+        "tile_size)",
+        lambda v: all(32 <= side <= SIDE for side in shape_of(v)),
     ),
 ]
-Amount = Annotated[float, at_least(0)]
-Factor = Annotated[float, above(0)]
+Degrees = Annotated[float, Rule("degrees above 0, up to 180, which is all round",
+                                lambda v: 0 < v <= 180)]  # fmt: skip
+# Adam moves a weight by about the rate in a step: above 10 nothing of it is left.
+Rate = Annotated[float, between(TINY, 10)]
+Decay = Annotated[float, between(0, RATIO)]  # AdamW's: at the default rate 1000 is all of a weight
+Epsilon = Annotated[float, between(1e-30, 1)]  # float32 has nothing smaller; TensorFlow's are 1
+Clip = Annotated[float, none_or(TINY, 10**12)]
+Average = Annotated[float, Rule("a decay from 0 to 0.999999, which averages a million steps",
+                                lambda v: 0 <= v <= 0.999999)]  # fmt: skip
+Noise = Annotated[float, between(0, 100)]  # deviations of the features: 100 leave nothing of them
+Blur = Annotated[float, none_or(1e-3, SIDE)]  # pixels: wider than the map, narrower than any pixel
+Bound = Annotated[float, between(1e-6, 80)]  # of a log-scale: exp of 89 is beyond float32
+Factor = Annotated[float, between(1e-6, RATIO)]
+Gain = Annotated[float, none_or(1e-6, RATIO)]
 Share = Annotated[float, Rule("a share in (0, 1]", lambda v: 0 < v <= 1)]
 Part = Annotated[float, Rule("a share in [0, 1)", lambda v: 0 <= v < 1)]
 Width = Annotated[
-    int | None, Rule("a whole number of at least 1, or none", lambda v: v is None or v >= 1)
+    int | None,
+    Rule(f"a whole number from 1 to {WIDTH}, or none", lambda v: v is None or 1 <= v <= WIDTH),
 ]
 MethodName = Annotated[str, Rule("one of " + ", ".join(METHODS), lambda v: v in METHODS)]
 Tagged = Annotated[
     str,
     Rule(
         "a timm model with its weights tag, as in resnet18.tv_in1k",
-        lambda v: v.count(".") == 1 and all(v.split(".")) and v.replace(".", "_").isidentifier(),
+        lambda v: (
+            len(v) <= 100  # timm's longest has 55
+            and v.isascii()
+            and v.count(".") == 1
+            and all(v.split("."))
+            and v.replace(".", "_").isidentifier()
+        ),
     ),
 ]
 Taps = Annotated[
     tuple[int, ...],
     Rule(
-        "strictly increasing indices of at least 0, as in (1, 2, 3)",
-        lambda v: bool(v) and v[0] >= 0 and all(a < b for a, b in pairwise(v)),
+        "strictly increasing indices from 0 to 999, as in (1, 2, 3)",  # no backbone is so deep
+        lambda v: bool(v) and v[0] >= 0 and v[-1] < 1000 and all(a < b for a, b in pairwise(v)),
     ),
 ]
 Weights = Annotated[
     tuple[float, ...],
     Rule(
-        "numbers of at least 0, not all 0, as in (1, 1, 0.5)",
-        lambda v: not v or (all(0 <= w < float("inf") for w in v) and any(v)),
+        "numbers from 0 to 1000, not all below 0.001, as in (1, 1, 0.5)",  # they are proportions
+        lambda v: not v or (all(0 <= w <= RATIO for w in v) and max(v) >= 1 / RATIO),
     ),
 ]
-Turns = Annotated[int, Rule("a number of at least 2, or 0 for none", lambda v: v == 0 or v >= 2)]
+Turns = Annotated[int, none_or(2, 360)]  # a degree apart
+# Of positions: the finest grid of the largest input has 1024 a side.
 Window = Annotated[
-    int, Rule("an odd size, as 3, or 0 for none", lambda v: v == 0 or (v > 0 and v % 2 == 1))
+    int, Rule("0 for none, or " + odd(1023).expects, lambda v: v == 0 or odd(1023).holds(v))
 ]
-Tile = Annotated[int, Rule("a side of at least 16, or 0 for none", lambda v: v == 0 or v >= 16)]
+Tile = Annotated[int, none_or(16, PHOTO)]
 Overlap = Annotated[float, Rule("a share in [0, 0.9]", lambda v: 0 <= v <= 0.9)]
+# 31 is the largest kernel of a convolutional network in use (RepLKNet's), and half of the finest
+# grid at 256 pixels: beyond it most of a kernel sees padding.
 Kernels = Annotated[
     tuple[int, ...],
-    Rule("odd sizes, as in (3, 1)", lambda v: bool(v) and all(k > 0 and k % 2 for k in v)),
+    Rule(
+        "odd sizes of at most 31, as in (3, 1)",
+        lambda v: 0 < len(v) <= 1000 and all(odd(31).holds(k) for k in v),
+    ),
 ]
 
 

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.experiment.fields.declare import (
-    Count,
-    Factor,
+    Copies,
+    Degrees,
     InputSize,
     Overlap,
-    Positive,
     Tagged,
     Taps,
     Tile,
     Turns,
+    Views,
     Window,
     feature,
     own,
@@ -56,7 +56,7 @@ class Features:
         "defects; 0: none",
     )
     tile_overlap: Overlap = feature(0.25, "share of a tile that its neighbour shows too")
-    views: Count = own(
+    views: Views = own(
         0, "turned copies of an image, pooled at three sizes; 0: as it is", stage="features"
     )
     feature_pooling: Window = feature(
@@ -73,10 +73,10 @@ class Features:
         "hflip 0.5, vflip 0.3, rotation 0.7 (6.2), by another's account; no angle",
         stage="features",
     )
-    augmentation_degrees: Factor = trained(
+    augmentation_degrees: Degrees = trained(
         180.0, "largest angle of a turned copy, drawn evenly from ± this", stage="features"
     )
-    augmentation_copies: Positive = trained(8, "cached copies an image", stage="features")
+    augmentation_copies: Copies = trained(8, "cached copies an image", stage="features")
     test_turns: Turns = feature(
         0,
         "an image's score is the mean over so many evenly turned copies of it, the first as it "

@@ -5,11 +5,15 @@ from typing import Literal
 
 from harness.experiment.fields.declare import (
     Alternate,
-    Amount,
+    Bound,
+    Channels,
+    Depth,
     Factor,
     Fours,
+    Gain,
     Kernels,
-    Positive,
+    Neighbours,
+    Rate,
     Share,
     Width,
     flow,
@@ -27,7 +31,7 @@ class Flow:
         "channels, each or all together",
         "nothing",
     )
-    flow_steps: Positive = flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
+    flow_steps: Depth = flow(8, "flow steps of each flow", "8 (ResNets); 20 (transformers)")
     kernels: Kernels = flow(
         (3,), "the subnets' kernels, cycled over the steps", "3 for ResNet18, else 3,1"
     )
@@ -57,9 +61,9 @@ class Flow:
     clamp: Literal["none", "tanh", "tanh-unit", "atan", "atan-unit", "sigmoid"] = flow(
         "tanh", "how the log-scale is bounded", "plain exp"
     )
-    clamp_value: Factor = flow(2.0, "the bound of the log-scale")
+    clamp_value: Bound = flow(2.0, "the bound of the log-scale")
     subnet_scale: Factor = flow(0.1, "factor on a subnet's output")
-    init_gain: Amount = flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
+    init_gain: Gain = flow(0.0, "Xavier's gain of the subnets; 0: torch's own weights")
     zero_last: bool = flow(
         default=False,
         says="the subnets' last convolution starts at zero: couplings start as the identity",
@@ -73,7 +77,7 @@ class Flow:
         "learned (AltUB)",
         "standard normal (Eq. 1)",
     )
-    base_learning_rate: Factor = flow(0.05, "learning rate of a learned base")
+    base_learning_rate: Rate = flow(0.05, "learning rate of a learned base")
     base_every: Alternate = flow(
         0,
         "n: every n-th step updates a learned base alone, at its rate, and all others flow and "
@@ -84,5 +88,5 @@ class Flow:
     )
     # The compared methods' own.
     coreset: Share = own(0.1, "share of the patches in the bank")
-    neighbours: Positive = own(9, "nearest neighbours")
-    channels: Positive = own(100, "channels drawn at random")
+    neighbours: Neighbours = own(9, "nearest neighbours")
+    channels: Channels = own(100, "channels drawn at random")

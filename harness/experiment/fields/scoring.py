@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.experiment.fields.declare import Amount, Part, Share, Weights, scoring
+from harness.experiment.fields.declare import Blur, Part, Share, Weights, scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Scoring:
         "mean", "how the taps' maps are joined", "upsampled and averaged", kind="taps"
     )
     align_corners: bool = scoring(default=False, says="of the maps' upsampling", kind="map")
-    smoothing: Amount = scoring(0.0, "deviation of a Gaussian on the map, pixels", kind="map")
+    smoothing: Blur = scoring(0.0, "deviation of a Gaussian on the map, pixels", kind="map")
     image_score: Literal["max", "top-k", "mean", "std", "joined", "own"] = scoring(
         "max",
         "how a map becomes an image score; joined: geometric mean of max, top-k and std; own: "

@@ -4,11 +4,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.experiment.fields.declare import (
-    Amount,
-    Count,
-    Factor,
+    Average,
+    Batch,
+    Clip,
+    Decay,
+    Epochs,
+    Epsilon,
+    Noise,
     Part,
-    Positive,
+    Rate,
+    SomeEpochs,
+    Steps,
     choice,
     flow,
     trained,
@@ -21,30 +27,30 @@ class Training:
 
     loss: Literal["sum", "mean"] = flow("sum", "over a tap's dimensions", "Eq. 1; no reduction")
     optimiser: Literal["adam", "adamw"] = trained("adam", "the optimiser", "Adam")
-    learning_rate: Factor = trained(1e-3, "learning rate", "1e-3")
-    weight_decay: Amount = trained(1e-5, "weight decay", "1e-5")
-    adam_epsilon: Factor = trained(1e-8, "what Adam adds to its denominator")
+    learning_rate: Rate = trained(1e-3, "learning rate", "1e-3")
+    weight_decay: Decay = trained(1e-5, "weight decay", "1e-5")
+    adam_epsilon: Epsilon = trained(1e-8, "what Adam adds to its denominator")
     schedule: Literal["constant", "cosine"] = trained("constant", "of the learning rate")
-    warmup_epochs: Count = trained(0, "epochs of linear warm-up")
-    warmup_steps: Count = trained(
+    warmup_epochs: SomeEpochs = trained(0, "epochs of linear warm-up")
+    warmup_steps: Steps = trained(
         0, "optimiser steps of linear warm-up, in place of warmup_epochs"
     )
-    epochs: Positive = trained(500, "passes over the training images", "500")
-    min_steps: Count = trained(
+    epochs: Epochs = trained(500, "passes over the training images", "500")
+    min_steps: Steps = trained(
         0,
         "optimiser steps at the least: with few images, epochs go up to reach them; epochs=1 "
         "makes it a training of so many steps, up to the end of an epoch",
     )
-    batch_size: Positive = trained(32, "images of an optimiser step", "32")
+    batch_size: Batch = trained(32, "images of an optimiser step", "32")
     drop_last: bool = trained(default=False, says="leave out a batch that is not full")
-    gradient_clip: Amount = trained(0.0, "largest norm of the gradient; 0: any")
+    gradient_clip: Clip = trained(0.0, "largest norm of the gradient; 0: any")
     precision: Literal["float32", "bfloat16"] = trained(
         "float32", "arithmetic of the convolutions"
     )
-    ema: Part = trained(
+    ema: Average = trained(
         0.0, "decay of a moving average of the weights, which alone is evaluated; 0: none"
     )
-    feature_noise: Amount = trained(
+    feature_noise: Noise = trained(
         0.0, "deviation of Gaussian noise on training features, as a share of their tap's"
     )
     holdout: Part = trained(0.0, "share of the good images held out")
@@ -53,9 +59,9 @@ class Training:
         "what the held-out images are compared with at every evaluation; synthetic: copies of "
         "them with drawn defects",
     )
-    eval_every: Count = trained(0, "epochs between evaluations; 0: the last alone")
-    eval_steps: Count = trained(
+    eval_every: SomeEpochs = trained(0, "epochs between evaluations; 0: the last alone")
+    eval_steps: Steps = trained(
         0, "optimiser steps between evaluations, at an epoch's end; in place of eval_every"
     )
-    patience: Count = trained(0, "evaluations without a better epoch to stop after; 0: never")
+    patience: SomeEpochs = trained(0, "evaluations without a better epoch to stop after; 0: never")
     smoke: bool = choice(default=False, says="a smoke run, never a result")

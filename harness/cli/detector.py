@@ -136,7 +136,8 @@ def train(given: Train) -> int:
     interest = None if given.roi is None else Interest.read(given.roi)
     if interest is not None:  # before anything is trained
         refuse_whole_scores(plan.cells[0].variant)
-    outcome = run_study(plan, settings)
+    told = studies.said_to(given)
+    outcome = run_study(plan, settings, lambda text: print(text, file=told))
     for name, reason in outcome.failed:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if outcome.failed:
@@ -149,8 +150,8 @@ def train(given: Train) -> int:
         interest=interest,
     )
     detector.save(out)
-    print(card(detector))
-    print(f"detector: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    _print_card(detector, out, as_json=given.json)
+    print(f"detector: {out} ({out.stat().st_size / 2**20:.1f} MiB)", file=told)
     return 0
 
 
@@ -192,11 +193,7 @@ def show(given: Show) -> int:
     """Show a detector's card: whose run it is, on which images its thresholds are set."""
     from harness.detect.detector import Detector
 
-    detector = Detector.load(given.detector, "cpu")
-    if given.json:
-        print(json.dumps(msgspec.to_builtins(detector.about), indent=1))
-    else:
-        print(card(detector))
+    _print_card(Detector.load(given.detector, "cpu"), given.detector, as_json=given.json)
     return 0
 
 
@@ -219,6 +216,15 @@ def export(given: Export) -> int:
     else:
         print(f"{given.out}: {found}")
     return 0
+
+
+def _print_card(detector: "Detector", file: Path, *, as_json: bool) -> None:
+    if not as_json:
+        print(card(detector))
+        return
+    limits = {"threshold": detector.threshold, "pixel_threshold": detector.pixel_threshold}
+    said = {name: None if limit is None else asdict(limit) for name, limit in limits.items()}
+    print(json.dumps({"file": str(file), **msgspec.to_builtins(detector.about), **said}, indent=1))
 
 
 def card(detector: "Detector") -> str:

@@ -54,7 +54,9 @@ def cache(options: options.Cache) -> int:
     ]
     if options.clear:
         freed = cache.clear()
-        print(f"cleared {len(entries)} entries, {freed / 2**20:.1f} MiB")
+        about = {"entries": len(entries), "bytes": freed}
+        said = f"cleared {len(entries)} entries, {freed / 2**20:.1f} MiB"
+        print(json.dumps({"cleared": about}, indent=1) if options.json else said)
         return 0
     if options.json:
         print(json.dumps(entries, indent=1))

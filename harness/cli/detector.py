@@ -70,10 +70,16 @@ class Predict(Show, Rates):
     """Hold which photos a detector looks at."""
 
     photos: list[str] = argument(
-        "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
+        "photos: files, folders, patterns; videos, or a camera's number",
+        metavar="PHOTO",
+        nargs="+",
+        action="store",
     )
     out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
     roi: str | None = option("--roi", REGION, metavar="REGION")
+    every: int = option(
+        "--every", "look at one of so many frames of a video or camera", 1, metavar="N"
+    )
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
@@ -158,14 +164,14 @@ def train(given: Train) -> int:
 def predict(given: Predict) -> int:
     """Look at new photos: scores, verdicts, heat maps, masks and regions."""
     from harness.detect.detector import Detector
-    from harness.detect.predict import as_json, drift_of, photos_of, predict
+    from harness.detect.predict import as_json, drift_of, predict, sources_of
 
+    sources = sources_of(given.photos)
     detector = Detector.load(given.detector, given.device)
     detector.set_rates(given.false_alarms, given.pixel_false_alarms)
     if given.roi is not None:
         _look_only(detector, given.roi)
-    photos = photos_of(given.photos)
-    found, scale = predict(detector, photos, given.out)
+    found, scale = predict(detector, sources, given.out, every=given.every)
     print(as_json(found, scale) if given.json else _summary(found, given.out))
     if said := drift_of(found, detector):
         print(f"harness: drift: {said}; calibrate anew by `harness train`", file=sys.stderr)

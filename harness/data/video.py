@@ -45,7 +45,9 @@ def frames(source: str | int, every: int = 1) -> Iterator[tuple[int, Image.Image
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
-    capture = cv2.VideoCapture(source)
+    # FFmpeg's or none: the other readers of files print lines of their own about damage.
+    with_ffmpeg = isinstance(source, str) and cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG if with_ffmpeg else cv2.CAP_ANY)
     try:
         if not capture.isOpened():
             raise InputError(_unopened(source, named))

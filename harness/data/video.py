@@ -22,6 +22,15 @@ def require_opencv(what: str) -> None:
         )
 
 
+def opencv() -> Any:  # noqa: ANN401
+    """Import OpenCV, so that it prints nothing: what is wrong is said here, in one line."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    return cv2
+
+
 def frames(source: str | int, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
     """Yield frames of a video or a camera, RGB, with their numbers from 0; memory is of one.
 
@@ -41,10 +50,7 @@ def frames(source: str | int, every: int = 1) -> Iterator[tuple[int, Image.Image
         raise InputError(f"--every: expected a number of at least 1; got {every}")
     named = f"camera {source}" if isinstance(source, int) else source
     require_opencv(named)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what is wrong is said here, in one line
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
+    cv2 = opencv()
     # FFmpeg's or none: the other readers of files print lines of their own about damage.
     with_ffmpeg = isinstance(source, str) and cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
     capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG if with_ffmpeg else cv2.CAP_ANY)

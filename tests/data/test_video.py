@@ -1,6 +1,7 @@
 """Frames of videos and cameras; what is none of them is one line."""
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ LEVELS = range(20, 200, 18)  # the grey of each frame
 @pytest.fixture
 def clip(tmp_path):
     """A video of ten frames, 64 × 48, each brighter than the one before."""
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: the extra video")
+    if find_spec("cv2") is None:
+        pytest.skip("OpenCV is not installed: the extra video")
+    cv2 = video.opencv()
     file = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for level in LEVELS:
@@ -48,7 +51,9 @@ def test_damaged_videos(clip, tmp_path, capfd):
 
 
 def test_no_camera_of_that_number(capfd):
-    pytest.importorskip("cv2", reason="OpenCV is not installed: the extra video")
+    if find_spec("cv2") is None:
+        pytest.skip("OpenCV is not installed: the extra video")
+    video.opencv()
     with pytest.raises(InputError, match="camera 987: expected a camera; found none"):
         next(video.frames(987))
     assert capfd.readouterr().err == ""  # OpenCV's own lines would stand beside ours

@@ -74,6 +74,8 @@ class Whole(nn.Module):
         InputError: it scores in a way that no such graph can hold.
     """
 
+    shown: Tensor  # for each pixel of the backbone's input, which of the image's it shows
+
     def __init__(self, detector: Detector, box: Box | None = None) -> None:
         super().__init__()
         _check(detector)
@@ -257,8 +259,8 @@ def compare(detector: Detector, run: Run, photos: Sequence[Picture]) -> Differen
             assert mine is not None, "a method without maps is refused"
             largest[i] = max(largest[i], np.abs(mine).max())
             apart[i] = np.maximum(apart[i], np.abs(mine - theirs).max())  # nan stays
-    shares = (float(a / max(b, 1e-30)) for a, b in zip(apart, largest, strict=True))
-    return Difference(*shares, len(photos))
+    of_maps, of_scores = (float(a / max(b, 1e-30)) for a, b in zip(apart, largest, strict=True))
+    return Difference(of_maps, of_scores, len(photos))
 
 
 def _batches(

@@ -114,7 +114,8 @@ def sources_of(named: Sequence[str]) -> list[Source]:
         if name.isdecimal() and not Path(name).exists():
             found[int(name)] = None
         else:
-            found |= dict.fromkeys(photos_of([name]))
+            for path in photos_of([name]):
+                found[path] = None
     for source in filter(_has_frames, found):
         video.require_opencv(_name(source))
     return list(found)

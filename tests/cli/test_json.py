@@ -54,7 +54,7 @@ def options_of(command):
 def places(tmp_path_factory):
     """Where everything is that the commands share."""
     folder = tmp_path_factory.mktemp("json")
-    data = write_category(folder / "bolts", good=4, bad=2, size=32)
+    data = write_category(folder / "bolts", good=4, bad=2)
     named = {"RESULTS": "r", "DETECTOR": "d.safetensors", "FOUND": "found", "GRAPH": "d.pt2"}
     return {"DATA": data} | {word: folder / name for word, name in named.items()}
 

@@ -85,8 +85,9 @@ def test_what_cannot_be_a_graph_is_refused(changes, named):
         Whole(detector_of(variant))
 
 
-@pytest.mark.parametrize("rule", [{"centring": "border", "image_score": "top-k"}, {}], ids=str)
-@pytest.mark.parametrize("resize", ["pad", "crop"])
+@pytest.mark.parametrize(
+    ("resize", "rule"), [("pad", {"centring": "border", "image_score": "top-k"}), ("crop", {})]
+)
 def test_photos_are_fitted_as_the_detector_fits_them(resize, rule):
     detector = detector_of(SMALL.replace(resize=resize, **rule))
     photos = [np.random.default_rng(i).integers(0, 256, (40, 90, 3), np.uint8) for i in range(3)]

@@ -8,6 +8,7 @@ from tiny import write_category
 
 from harness.cli import main as cli
 from harness.detect import export
+from harness.paper import parameters
 from harness.report import pages
 from harness.run import estimate
 
@@ -67,7 +68,9 @@ def test_standard_output_is_one_document(command, places, capfd, monkeypatch):
     monkeypatch.setattr(export, "export", lambda *given: export.Difference(0.0, 0.0, 1))
     rates = estimate.Rates(1e-10, 1e-11, "a stopwatch")
     monkeypatch.setattr(estimate, "measured_rates", lambda records, settings: rates)
-    monkeypatch.setattr("harness.paper.parameters.hypotheses", lambda: iter(()))
+    counts = {"readings": [], "variants": {}}  # what counting gives has tests of its own
+    monkeypatch.setattr(parameters, "hypotheses", lambda: iter(()))
+    monkeypatch.setattr(parameters, "accounting", lambda figures, variants: counts)
     where = ["--data", "DATA", "--results", "RESULTS"]
     given = [w for word in ASKED[command] for w in {
         "STUDY": [*SMALL, *where], "LOOK": [*SHOWN, *where]

@@ -78,10 +78,16 @@ class Predict(Show, Rates):
     """Hold which photos a detector looks at."""
 
     photos: list[str] = argument(
-        "photos: files, folders, patterns", metavar="PHOTO", nargs="+", action="store"
+        "photos: files, folders, patterns; videos, or a camera's number",
+        metavar="PHOTO",
+        nargs="+",
+        action="store",
     )
     out: Path = option("--out", "the folder of what is found", metavar="DIR", required=True)
     roi: str | None = option("--roi", REGION, metavar="REGION")
+    every: int = option(
+        "--every", "look at one of so many frames of a video or camera", 1, metavar="N"
+    )
     device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto")
 
 
@@ -151,7 +157,8 @@ def train(given: Train) -> int:
     interest = None if given.roi is None else Interest.read(given.roi)
     if interest is not None:  # before anything is trained
         refuse_whole_scores(plan.cells[0].variant)
-    outcome = run_study(plan, settings)
+    told = studies.said_to(given)
+    outcome = run_study(plan, settings, lambda text: print(text, file=told))
     for name, reason in outcome.failed:
         print(in_line(f"failed: {name}: {reason}"), file=sys.stderr)
     if outcome.failed:
@@ -165,22 +172,22 @@ def train(given: Train) -> int:
         float32=given.float32,
     )
     detector.save(out)
-    print(card(detector))
-    print(f"detector: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    _print_card(detector, out, as_json=given.json)
+    print(f"detector: {out} ({out.stat().st_size / 2**20:.1f} MiB)", file=told)
     return 0
 
 
 def predict(given: Predict) -> int:
     """Look at new photos: scores, verdicts, heat maps, masks and regions."""
     from harness.detect.detector import Detector
-    from harness.detect.predict import as_json, drift_of, photos_of, predict
+    from harness.detect.predict import as_json, drift_of, predict, sources_of
 
+    sources = sources_of(given.photos)
     detector = Detector.load(given.detector, given.device)
     detector.set_rates(given.false_alarms, given.pixel_false_alarms)
     if given.roi is not None:
         _look_only(detector, given.roi)
-    photos = photos_of(given.photos)
-    found, scale = predict(detector, photos, given.out)
+    found, scale = predict(detector, sources, given.out, every=given.every)
     print(as_json(found, scale) if given.json else _summary(found, given.out))
     if said := drift_of(found, detector):
         print(f"harness: drift: {said}; calibrate anew by `harness train`", file=sys.stderr)
@@ -208,11 +215,7 @@ def show(given: Show) -> int:
     """Show a detector's card: whose run it is, on which images its thresholds are set."""
     from harness.detect.detector import Detector
 
-    detector = Detector.load(given.detector, "cpu")
-    if given.json:
-        print(json.dumps(msgspec.to_builtins(detector.about), indent=1))
-    else:
-        print(card(detector))
+    _print_card(Detector.load(given.detector, "cpu"), given.detector, as_json=given.json)
     return 0
 
 
@@ -235,6 +238,15 @@ def export(given: Export) -> int:
     else:
         print(f"{given.out}: {found}")
     return 0
+
+
+def _print_card(detector: "Detector", file: Path, *, as_json: bool) -> None:
+    if not as_json:
+        print(card(detector))
+        return
+    limits = {"threshold": detector.threshold, "pixel_threshold": detector.pixel_threshold}
+    said = {name: None if limit is None else asdict(limit) for name, limit in limits.items()}
+    print(json.dumps({"file": str(file), **msgspec.to_builtins(detector.about), **said}, indent=1))
 
 
 def card(detector: "Detector") -> str:

@@ -57,7 +57,7 @@ def cache(options: options.Cache) -> int:
         for folder, meta, size in cache.entries()
     ]
     if options.clear:
-        return _clear(cache)
+        return _clear(cache, as_json=options.json)
     if options.json:
         print(json.dumps(entries, indent=1))
         return 0
@@ -72,21 +72,26 @@ def cache(options: options.Cache) -> int:
     return 0
 
 
-def _clear(cache: "FeatureCache") -> int:
+def _clear(cache: "FeatureCache", *, as_json: bool) -> int:
     """Remove what no start uses; the rest is named, with who uses it."""
-    if not cache.folder.is_dir():
-        print("cleared 0 entries, 0.0 MiB")
+    cleared: dict[str, Any] = {"entries": 0, "bytes": 0, "kept": []}
+    if cache.folder.is_dir():
+        with cache.claims as claims:
+            before = len(cache.entries())
+            cleared["bytes"] = cache.clear()
+            kept = cache.entries()
+            cleared["entries"] = before - len(kept)
+            for folder, meta, _ in kept:
+                holders = [claims.signs.read(token) for token in claims.users(folder.name)]
+                who = "; ".join(f"{h.study} ({h.where})" for h in holders if h) or "another start"
+                name = f"{meta['key']['dataset']}/{meta['key']['category']}"
+                cleared["kept"].append({"entry": folder.name, "of": name, "by": who})
+    if as_json:
+        print(json.dumps({"cleared": cleared}, indent=1))
         return 0
-    with cache.claims as claims:
-        before = len(cache.entries())
-        freed = cache.clear()
-        kept = cache.entries()
-        print(f"cleared {before - len(kept)} entries, {freed / 2**20:.1f} MiB")
-        for folder, meta, _ in kept:
-            holders = [claims.signs.read(token) for token in claims.users(folder.name)]
-            who = "; ".join(f"{h.study} ({h.where})" for h in holders if h) or "another start"
-            key = meta["key"]
-            print(f"kept {folder.name}, {key['dataset']}/{key['category']}: in use by {who}")
+    print(f"cleared {cleared['entries']} entries, {cleared['bytes'] / 2**20:.1f} MiB")
+    for one in cleared["kept"]:
+        print(in_line(f"kept {one['entry']}, {one['of']}: in use by {one['by']}"))
     return 0
 
 

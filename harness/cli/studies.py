@@ -140,14 +140,20 @@ def new(options: options.New) -> int:
 
 def report(options: options.Report) -> int:
     """Execute a study's notebook on what is recorded; without a study, every notebook."""
-    if options.study:
-        return _report(options)
-    from harness.report.pages import PAGES
+    from harness.report.pages import PAGES, write_page
 
-    studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
-    codes = [_unless_damaged(_report, asked) for asked in studies]
-    codes += [_unless_damaged(_page, name, options.results) for name in PAGES]
-    return max(codes)
+    page: Callable[[str], list[Path]]
+    page = lambda name: _said([write_page(name, options.results)], options)
+    written: list[list[Path] | None]
+    if options.study:
+        written = [_report(options)]
+    else:
+        studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
+        written = [_unless_damaged(_report, asked) for asked in studies]
+        written += [_unless_damaged(page, name) for name in PAGES]
+    if options.json:
+        _print_json([str(page) for pages in written for page in pages or ()])
+    return 2 if None in written else 0
 
 
 def _work(
@@ -184,28 +190,26 @@ def _print_table(plan: "Plan", *, as_json: bool) -> None:
     print(tables.as_text(summary, selection.runs_of_a_variant))
 
 
-def _unless_damaged(write: Callable[..., int], *given: Any) -> int:  # noqa: ANN401
+def _unless_damaged(write: Callable[..., list[Path]], *given: Any) -> list[Path] | None:  # noqa: ANN401
     """Write one of many reports; what is wrong with it is said, and the others are written."""
     try:
         return write(*given)
     except InputError as error:
         warn(error)
-        return 2
+        return None
 
 
-def _page(name: str, results: Path) -> int:
-    from harness.report.pages import write_page
-
-    print(f"report: {write_page(name, results)}")
-    return 0
+def _report(options: options.Report) -> list[Path]:
+    return _write_report(options, _planned(options, _settings(options)))
 
 
-def _report(options: options.Report) -> int:
-    _write_report(options, _planned(options, _settings(options)))
-    return 0
+def _said(pages: list[Path], options: options.Json) -> list[Path]:
+    for page in pages:
+        print(f"report: {page}", file=said_to(options))
+    return pages
 
 
-def _write_report(options: options.Study | options.Report, plan: "Plan") -> None:
+def _write_report(options: options.Study | options.Report, plan: "Plan") -> list[Path]:
     from harness.claims import RESULTS, Claims
     from harness.report.pages import write_qualitative, write_report
 
@@ -215,8 +219,7 @@ def _write_report(options: options.Study | options.Report, plan: "Plan") -> None
         pages = [write_report(source, plan.results, chosen, options.category)]
         if options.study == EMBEDDED:
             pages.append(write_qualitative(source, plan.results, chosen, options.category))
-    for page in pages:
-        print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
+    return _said(pages, options)
 
 
 def _recorded(results: Path) -> list[str]:

@@ -60,14 +60,18 @@ def existing_folder(root: Path) -> Path:
     return root
 
 
-def entries(folder: Path) -> list[Path]:
+def entries(folder: Path, *, hidden: bool = False) -> list[Path]:
     """List what is in a folder, by name, without hidden files; it must be readable."""
     try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        return sorted(p for p in folder.iterdir() if hidden or not _is_hidden(p))
     except OSError as error:
         raise InputError(
             f"{folder}: expected a readable folder; got: {error.strerror}; mend its permissions"
         ) from None
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -112,22 +116,41 @@ def files_below(
     Raises:
         InputError: something is named like an image and is a folder, or a link to nothing.
     """
-    return sorted(_below(folder, enter, frozenset(), broken=broken))
 
+    def looked_into(path: Path) -> bool:
+        if _is_hidden(path) or not enter(path):
+            return False
+        if not broken:
+            images_in(path)  # says what is wrong
+        return True
 
-def _below(
-    folder: Path, enter: Callable[[Path], bool], above: frozenset[Path], *, broken: bool
-) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above:
-        return
+    def is_listed(path: Path) -> bool:
+        return not _is_hidden(path) and (path.is_file() or (broken and not path.is_dir()))
+
     if not broken:
-        images_in(folder)  # says what is wrong
-    for path in entries(folder):
-        if path.is_file() or (broken and not path.is_dir()):
+        images_in(folder)
+    return sorted(filter(is_listed, walk(folder, looked_into)))
+
+
+def walk(
+    folder: Path, enter: Callable[[Path], bool], above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """Yield all below a folder, hidden or not: files, and as one each folder not looked into.
+
+    Args:
+        folder: where to look.
+        enter: whether to look into a folder too; into a link that leads in a circle, never.
+        above: where the folder lies, without links.
+
+    Raises:
+        InputError: a folder that is looked into cannot be read.
+    """
+    here = above | {folder.resolve()}
+    for path in entries(folder, hidden=True):
+        if path.is_dir() and path.resolve() not in here and enter(path):
+            yield from walk(path, enter, here)
+        else:
             yield path
-        elif path.is_dir() and enter(path):
-            yield from _below(path, enter, above | {here}, broken=broken)
 
 
 def safe_name(text: str) -> str:

@@ -33,6 +33,17 @@ LEAST = {
 Points = list[tuple[float, float]]
 
 
+def is_labelme(path: Path) -> bool:
+    """Tell whether a file is labelme's: JSON of shapes on an image."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "shapes" in content and "imageHeight" in content
+
+
 def defects(path: Path, content: bytes) -> NDArray[np.bool_]:
     """Draw the shapes of a labelme file: where they are, (imageHeight, imageWidth).
 

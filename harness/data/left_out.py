@@ -2,14 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from harness.data import images
 from harness.data.contract import Category, Dataset
-from harness.data.folders import printable
+from harness.data.folders import entries, printable, walk
 from harness.data.remarks import Remark, remarks
 from harness.data.roles import TEST, TRAIN, VALIDATION, means, spelled
+from harness.errors import InputError
 
 SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
@@ -41,7 +42,7 @@ def left_out(data: Path, dataset: Dataset, categories: Iterable[Category]) -> li
         there = [p for f in sorted({p.parent for p in used}) for p in f.iterdir() if p.is_file()]
         used.add(_as_called(data))
     else:
-        there = list(_below(data, set(dataset.categories()) - {c.name for c in categories}))
+        there = _below(data, set(dataset.categories()) - {c.name for c in categories})
     stems = {(p.parent, p.stem) for p in used}
     top = data.parent if table else data
     return remarks(
@@ -81,21 +82,26 @@ def _name(path: Path, top: Path) -> str:
     return printable(Path(os.path.relpath(path, top)).as_posix())
 
 
-def _below(
-    folder: Path, others: Collection[str], above: frozenset[Path] = frozenset()
-) -> Iterator[Path]:
-    """Every file; and each folder that is not looked into, as one."""
+def _below(top: Path, others: Collection[str]) -> list[Path]:
+    """Every file, and each folder that is not looked into, as one; none of other categories."""
+
+    def of_another(path: Path) -> bool:
+        first = path.relative_to(top).parts
+        split = len(first) == 2 and means(path.parent, TRAIN | TEST)
+        return (split or len(first) == 1) and spelled(path.name) in others and path.is_dir()
+
+    def enter(path: Path) -> bool:
+        return not (_of_system(path) or of_another(path)) and _can_read(path)
+
+    return [path for path in walk(top, enter) if not of_another(path)]
+
+
+def _can_read(folder: Path) -> bool:
     try:
-        found, here = sorted(folder.iterdir()), folder.resolve()
-    except OSError:
-        yield folder
-        return
-    for path in found:
-        if not path.is_dir() or _of_system(path) or path.resolve() in above | {here}:
-            yield path
-        elif spelled(path.name) not in others:
-            inner = others if means(path, TRAIN | TEST) and not above else ()
-            yield from _below(path, inner, above | {here})
+        entries(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _of_system(path: Path) -> bool:

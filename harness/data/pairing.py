@@ -5,7 +5,6 @@ its image's name; its own name is the image's, or that with ``_mask``, ``_gt``, 
 it. Or it lies beside its image. Names as in :mod:`harness.data.roles`.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise, product
@@ -108,17 +107,6 @@ def require_same(masks: Sequence[Path], others: Sequence[Path]) -> None:
             f"{masks[0]}: expected the same defect as {others[0]}, another mask of its image; "
             "remove one"
         )
-
-
-def is_labelme(path: Path) -> bool:
-    """Tell whether a file is labelme's: JSON of shapes on an image."""
-    if path.suffix.lower() != ".json":
-        return False
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and "shapes" in content and "imageHeight" in content
 
 
 class _Group(NamedTuple):

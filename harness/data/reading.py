@@ -13,7 +13,8 @@ from typing import NamedTuple
 from harness.data import images
 from harness.data.contract import Sample
 from harness.data.folders import files_below, images_in, printable, subfolders
-from harness.data.pairing import Pairs, Places, beside, is_labelme, pair, require_same
+from harness.data.labelme import is_labelme
+from harness.data.pairing import Pairs, Places, beside, pair, require_same
 from harness.data.roles import MASKS, TEST, TRAIN, VALIDATION, is_bad, is_good, key, means, spelled
 from harness.data.roles import says_nothing as neutral
 from harness.errors import InputError

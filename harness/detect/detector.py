@@ -82,6 +82,10 @@ class Detector:
 
         Raises:
             InputError: no such file, a damaged or foreign one, or one of a newer version.
+
+        >>> Detector.load("x")
+        Traceback (most recent call last):
+        harness.errors.InputError: x: expected a file of fastflow-harness detector; found none
         """
         path, device = Path(path), torch_device(device)
         about, tensors = read_tensors(path, DetectorFile)

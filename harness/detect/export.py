@@ -1,8 +1,9 @@
 """A detector as one graph for other runtimes: from an image's bytes to its map and score.
 
 The graph is what torch writes down while the code that scores here runs, so that no rule is
-written twice. The number of images stays open. Fitting a photo into the input
-(:meth:`Detector.fit`) is left to whoever uses it.
+written twice. The number of images stays open. Resizing a photo to the input is left to whoever
+uses it; what surrounds it with ``resize=pad`` is made in the graph, for photos of one shape: how
+far a blur reaches and which rank a quantile has are numbers of the box, which a graph fixes.
 """
 
 import copy
@@ -23,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 
 import harness
 from harness.data.embedded.surfaces import CATEGORIES
+from harness.data.frame import Box, interior, surround
 from harness.detect.detector import Detector, Picture, Pixels
 from harness.errors import InputError, RunFailed
 from harness.features.extractor import normalised
@@ -66,12 +68,16 @@ class Whole(nn.Module):
 
     Args:
         detector: on the CPU; what it holds is copied.
+        box: where the backbone's input shows the images, which are of its size, (h, w); None:
+            everywhere.
 
     Raises:
         InputError: it scores in a way that no such graph can hold.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    shown: Tensor  # for each pixel of the backbone's input, which of the image's it shows
+
+    def __init__(self, detector: Detector, box: Box | None = None) -> None:
         super().__init__()
         _check(detector)
         self.variant, self.reference = detector.variant, detector.reference
@@ -82,13 +88,20 @@ class Whole(nn.Module):
         self.backbone = copy.deepcopy(fold_batch_norms(detector.backbone)).to(**plain)
         self.model = copy.deepcopy(detector.model).eval().to(**plain)
         self.requires_grad_(False)
+        self.box = box
+        if box is not None:
+            pixels = np.arange(box.shape[0] * box.shape[1]).reshape(box.shape)
+            shown = surround(pixels, box, self.variant.shape)
+            self.register_buffer("shown", torch.from_numpy(shown.flatten()))
         self.limit = None if detector.threshold is None else detector.threshold.value
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Score images."""
+        if self.box is not None:
+            image = image.flatten(1, 2)[:, self.shown].unflatten(1, self.variant.shape)
         x = normalised(image, self.backbone).contiguous()
         energies = self.model.energies(self.recipe.take(self.backbone, x))
-        maps, scores = score_together(self.variant, energies, self.reference)
+        maps, scores = score_together(self.variant, energies, self.reference, self.box)
         assert maps is not None, "a method without maps is refused"
         return (maps, scores) if self.limit is None else (maps, scores, scores > self.limit)
 
@@ -171,7 +184,8 @@ def export(
         detector: on the CPU.
         kind: a key of :data:`KINDS`.
         out: the file.
-        photos: that both look at; none: noise and photographs of surfaces.
+        photos: that both look at; none: noise and photographs of surfaces. With ``resize=pad``
+            they say of which shape the graph's photos are.
         tolerance: how far the graph's values may lie from the detector's, as a share.
 
     Raises:
@@ -191,12 +205,14 @@ def export(
             f"--format onnx: expected {', '.join(NEEDED)}; {', '.join(missing)} missing: "
             "pip install 'fastflow-harness[export]'"
         )
-    whole = Whole(detector)
-    blank = torch.zeros(2, *detector.variant.shape, 3, dtype=torch.uint8)
-    program = trace(whole, blank)
+    _check(detector)
+    box = _only_box(detector, photos) if detector.variant.resize == "pad" else None
+    shape = detector.variant.shape if box is None else box.shape
+    blank = torch.zeros(2, *shape, 3, dtype=torch.uint8)
+    program = trace(Whole(detector, box), blank)
     images = list(photos) or probe(detector.variant.shape)
     with written_whole(out) as file:
-        write(program, file, about(detector))
+        write(program, file, about(detector) | {"input_size": ",".join(map(str, shape))})
         found = compare(detector, start(file), images)
         if not max(found.maps, found.scores) <= tolerance:  # nan too
             raise RunFailed(
@@ -204,6 +220,21 @@ def export(
                 "; nothing is written; if that is near enough, set another --tolerance"
             )
     return found
+
+
+def _only_box(detector: Detector, photos: Sequence[Picture]) -> Box:
+    """Where the backbone's input shows the photos, which must be the same for all."""
+    found = {_box(detector, detector.read(photo)) for photo in photos}
+    if len(found) != 1:
+        raise InputError(
+            "export: resize=pad: expected --photos of one shape, for which the graph is made; got "
+            + (f"photos of {len(found)}" if found else "none")
+        )
+    return found.pop()
+
+
+def _box(detector: Detector, image: Image.Image) -> Box:
+    return interior(image.size, detector.variant.shape, detector.variant.resize)
 
 
 def about(detector: Detector) -> dict[str, str]:
@@ -230,15 +261,17 @@ def compare(detector: Detector, run: Run, photos: Sequence[Picture]) -> Differen
     Args:
         detector: as the graph was made of.
         run: gives what the graph does, of fitted images (B, H, W, 3).
-        photos: of any size.
+        photos: of any size; with ``resize=pad`` of one shape.
     """
     levels = detector.levels
     largest, apart = np.abs(levels.values).max(initial=0.0), 0.0
     scores: list[NDArray[Any]] = []  # the detector's and the graph's, (2, B)
-    for fitted in (f for size in TOGETHER for f in _batches(detector, photos, size)):
-        mine, score = detector.score([Image.fromarray(one) for one in fitted])
-        theirs, their_score = run(fitted)[:2]
-        assert mine is not None, "a method without maps is refused"
+    for some in (images for size in TOGETHER for images in _batches(detector, photos, size)):
+        box = _box(detector, some[0])
+        fitted = np.stack([detector.fit(image)[box.rows, box.columns] for image in some])
+        maps, score = detector.score(some)
+        assert maps is not None, "a method without maps is refused"
+        mine, (theirs, their_score) = maps[:, box.rows, box.columns], run(fitted)[:2]
         largest = max(largest, np.abs(mine).max())
         apart = np.maximum(apart, np.abs(mine - theirs).max())  # nan stays
         scores.append(np.stack([score, their_score]))
@@ -249,10 +282,11 @@ def compare(detector: Detector, run: Run, photos: Sequence[Picture]) -> Differen
     return Difference(float(apart / max(largest, 1e-30)), worst, len(photos))
 
 
-def _batches(detector: Detector, photos: Sequence[Picture], size: int) -> Iterator[Pixels]:
+def _batches(
+    detector: Detector, photos: Sequence[Picture], size: int
+) -> Iterator[list[Image.Image]]:
     for start in range(0, len(photos), size):
-        some = photos[start : start + size]
-        yield np.stack([detector.fit(detector.read(photo)) for photo in some])
+        yield [detector.read(photo) for photo in photos[start : start + size]]
 
 
 def probe(shape: tuple[int, int]) -> list[Picture]:
@@ -268,14 +302,15 @@ def probe(shape: tuple[int, int]) -> list[Picture]:
 
 def _check(detector: Detector) -> None:
     """Refuse what no such graph can hold."""
-    variant = detector.variant
+    variant, interest = detector.variant, detector.interest
     turned = "0: copies are turned by Pillow"
     what = {
         "method": ("one that scores images apart", variant.method, detector.model.traceable),
         "views": (turned, variant.feature_spec.views, not variant.feature_spec.views),
         "test_turns": (turned, variant.test_turns, not variant.test_turns),
         "precision": ("float32", variant.precision, variant.precision == "float32"),
-        "resize": ("square or crop", variant.resize, variant.resize != "pad"),
+        "tile_size": ("0: tiles are joined outside", variant.tile_size, not variant.tile_size),
+        "region of interest": ("all of a photo", interest, interest is None),
     }
     for field, (expected, value, fits) in what.items():
         if not fits:

@@ -1,11 +1,11 @@
-"""New photos to heat maps, masks, regions and a table of scores."""
+"""New photos, videos and cameras to heat maps, masks, regions and a table of scores."""
 
 import glob
 import io
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data import images as pictures
+from harness.data import video
 from harness.data.folders import files_below, printable
-from harness.detect.detector import Detector
+from harness.detect.detector import Detector, Picture
 from harness.detect.overlay import Region, on_photo, overlay, regions
 from harness.detect.threshold import drift
 from harness.errors import InputError
@@ -24,19 +25,20 @@ from harness.escape import in_csv
 from harness.files import write_whole
 from harness.progress import progress
 
+Source = Path | int  # a photo's or a video's file, or a camera's number
 COLUMNS = ("path", "score", "verdict", "regions", "milliseconds", "error")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Hold what was found in one photo.
+    """Hold what was found in one photo, or one frame of a video or a camera.
 
     Attributes:
-        path: of the photo.
+        path: of the photo; of a frame with its number, as in ``clip.mp4#000123``.
         score: larger = more anomalous; None: it could not be read.
         verdict: ``anomalous``, ``good``, or ``unknown`` without a threshold.
         regions: parts that exceed the pixels' threshold.
-        milliseconds: from the file to the score.
+        milliseconds: from the file to the score; of a frame, from its pixels.
         error: why it could not be read.
 
     >>> Finding("a.png", 1.5, "good").row()["regions"]
@@ -105,50 +107,102 @@ def photos_of(named: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def predict(detector: Detector, photos: Sequence[Path], out: Path) -> tuple[list[Finding], Scale]:
-    """Look at photos one after the other, and write what is found into a folder.
+def sources_of(named: Sequence[str]) -> list[Source]:
+    """Find the photos and videos that are named, and cameras by their numbers.
+
+    Raises:
+        InputError: nothing is there, or a video or camera is named and OpenCV is not installed.
+    """
+    found: dict[Source, None] = {}
+    for name in named:
+        if name.isdecimal() and not Path(name).exists():
+            found[int(name)] = None
+        else:
+            for path in photos_of([name]):
+                found[path] = None
+    for source in filter(_has_frames, found):
+        video.require_opencv(_name(source))
+    return list(found)
+
+
+def _has_frames(source: Source) -> bool:
+    return isinstance(source, int) or source.suffix.lower() in video.SUFFIXES
+
+
+def _name(source: Source) -> str:
+    return f"camera {source}" if isinstance(source, int) else printable(str(source))
+
+
+def _shots(source: Source, every: int) -> Iterator[tuple[str, str, Picture]]:
+    """Pictures of a source, each with its name in tables and what its files are called after."""
+    if not _has_frames(source):
+        assert isinstance(source, Path)
+        yield _name(source), source.stem, source
+        return
+    stem = source.stem if isinstance(source, Path) else f"camera-{source}"
+    for number, frame in video.frames(source if isinstance(source, int) else str(source), every):
+        yield f"{_name(source)}#{number:06}", f"{stem}-{number:06}", frame
+
+
+def predict(
+    detector: Detector, sources: Sequence[Source], out: Path, *, every: int = 1
+) -> tuple[list[Finding], Scale]:
+    """Look at photos and frames one after the other, and write what is found into a folder.
 
     For each: ``<name>.overlay.jpg``, ``<name>.map.png`` (16 bits; ``scores.json`` says what its
-    ends are), ``<name>.mask.png``. A photo that cannot be read is a row with its reason.
+    ends are), ``<name>.mask.png``. A photo that cannot be read is a row with its reason, and so is
+    the end of a video that is damaged. Ctrl-C ends a camera; what was found is written.
 
     Args:
         detector: with or without thresholds.
-        photos: of any size.
+        sources: photos and videos of any size, and cameras.
         out: the folder; ``scores.csv`` and ``scores.json`` are written into it at the end.
+        every: of how many frames of a video or camera one is looked at.
 
     Returns:
-        What was found, in the photos' order, and what the written maps' ends stand for.
+        What was found, in the sources' order, and what the written maps' ends stand for. Memory:
+        that of one picture, and of a row for each.
+
+    Raises:
+        InputError: ``every`` is less than 1.
     """
+    if every < 1:
+        raise InputError(f"--every: expected a number of at least 1; got {every}")
     found: list[Finding] = []
-    names = _names(photos)
+    taken: set[str] = set()
     out.mkdir(parents=True, exist_ok=True)
     scale = Scale.of(detector)
+    of_frames = any(map(_has_frames, sources))
+    total, unit = (None, "frames") if of_frames else (len(sources), "photos")
     try:
-        with progress("looking at photos", len(photos), unit="photos") as bar:
-            for photo in photos:
-                bar.note(printable(photo.name))
+        with progress(f"looking at {unit}", total, unit=unit) as bar:
+            for source in sources:
                 try:
-                    found.append(_look(detector, photo, out / names[photo], scale))
+                    for name, stem, picture in _shots(source, every):
+                        bar.note(name.rpartition("/")[2])
+                        base = out / _free(stem, taken)
+                        found.append(_look(detector, name, picture, base, scale))
+                        bar.advance(1)
                 except InputError as error:
-                    found.append(
-                        Finding(printable(str(photo)), None, "unreadable", error=str(error))
-                    )
-                bar.advance(1)
+                    found.append(Finding(_name(source), None, "unreadable", error=str(error)))
+    except KeyboardInterrupt:
+        if not any(isinstance(source, int) for source in sources):
+            raise
     finally:
         if found:
             _write_tables(found, out, scale)
     return found, scale
 
 
-def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
+def _look(detector: Detector, name: str, picture: Picture, base: Path, scale: Scale) -> Finding:
     start = time.perf_counter()
-    photo = detector.read(path)
+    photo = detector.read(picture)
     try:
         (look,) = detector.look([photo])
     except InputError as error:
-        raise InputError(f"{printable(str(path))}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
     if math.isnan(look.score):
-        raise InputError(f"{printable(str(path))}: expected a score; the detector gave none (nan)")
+        raise InputError(f"{name}: expected a score; the detector gave none (nan)")
     spent = 1000 * (time.perf_counter() - start)
     verdict = "unknown"
     if detector.threshold is not None:
@@ -168,19 +222,20 @@ def _look(detector: Detector, path: Path, base: Path, scale: Scale) -> Finding:
         )
         mask = Image.fromarray(np.where(values > limit, 255, 0).astype(np.uint8))
         _write_picture(base.with_name(f"{base.name}.mask.png"), mask)
-    return Finding(printable(str(path)), look.score, verdict, tuple(places), round(spent, 3))
+    return Finding(name, look.score, verdict, tuple(places), round(spent, 3))
 
 
-def _names(photos: Sequence[Path]) -> dict[Path, str]:
-    """A name of its own for what is written of each photo: its stem, or that and a number."""
-    names: dict[Path, str] = {}
-    taken = set()
-    for photo in photos:
-        numbered = (f"{photo.stem}-{n}" for n in count(2))
-        name = next(n for n in chain([photo.stem], numbered) if n not in taken)
-        taken.add(name)
-        names[photo] = name
-    return names
+def _free(stem: str, taken: set[str]) -> str:
+    """A name of its own for what is written of a picture: its stem, or that and a number.
+
+    >>> taken = set()
+    >>> [_free(stem, taken) for stem in ("a", "a-2", "a", "a")]
+    ['a', 'a-2', 'a-3', 'a-4']
+    """
+    names = chain([stem], (f"{stem}-{n}" for n in count(2)))
+    name = next(n for n in names if n not in taken)
+    taken.add(name)
+    return name
 
 
 def _write_picture(path: Path, picture: Image.Image, **how: int) -> None:

@@ -294,6 +294,11 @@ def read_records(
         results: the folder of records.
         damaged: is given what is wrong with a file that is no record, or not that of its place,
             which is then skipped; None: it is raised.
+
+    >>> from harness.bundled import bundled
+    >>> records = list(read_records(bundled("results", "baseline")))
+    >>> sorted({r.category for r in records}), "image_auroc" in records[0].metrics
+    (['brick', 'grass', 'gravel'], True)
     """
     for path in sorted((results / "runs").glob("*/*/*/seed-*.json")):
         if path.name.endswith(".failed.json"):

@@ -21,6 +21,10 @@ def answer(selection: Selection) -> str:
 
     A lead counts where it survives Holm's correction for the number of variants. On a person's
     own photos the interval takes in that other photos would have given other figures.
+
+    >>> from harness.report.selection import select
+    >>> answer(select("kernels", "nowhere", dataset="mvtec_ad", categories=["screw"]))
+    'Not answered: the reference has not been run.'
     """
     reference = next(iter(selection.labels.values()))
     of_reference = [r for r in selection.records if selection.labels[r.digest] == reference]

@@ -53,6 +53,14 @@ def best(
 
     Raises:
         InputError: nothing is recorded, or nothing is within the budget or has a figure.
+
+    >>> from harness.bundled import bundled
+    >>> from harness.report.selection import select
+    >>> accepted = bundled("results", "baseline")
+    >>> grass = select("surfaces", accepted, dataset="surfaces", categories=["grass"])
+    >>> found = best(grass, "image_auroc")
+    >>> found.variant in grass.labels.values(), found.by, found.left_out
+    (True, 'image AUROC', {})
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)

@@ -31,6 +31,10 @@ def images(selection: Selection) -> pd.DataFrame:
     """List every test image of every recorded run; see :class:`Row` for the columns.
 
     Runs whose records are from before images were listed have none: ``harness rescore`` adds them.
+
+    >>> from harness.report.selection import select
+    >>> images(select("kernels", "nowhere", dataset="mvtec_ad", categories=["screw"])).empty
+    True
     """
     rows = (row for record in selection.records for row in _rows(record, selection))
     return pd.DataFrame(rows, columns=list(Row._fields))

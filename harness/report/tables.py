@@ -50,6 +50,14 @@ def runs(selection: Selection) -> pd.DataFrame:
     fps, latency_ms, additional_ms, fit_seconds, bank_bytes, random_weights, smoke; speed_why says
     why a variant has no speed (:func:`harness.report.speeds.speeds`); good and defective count
     the test images.
+
+    >>> from harness.bundled import bundled
+    >>> from harness.report.selection import select
+    >>> accepted = bundled("results", "baseline")
+    >>> grass = select("surfaces", accepted, dataset="surfaces", categories=["grass"])
+    >>> frame = runs(grass)
+    >>> len(frame), sorted(frame["seed"].unique().tolist())
+    (27, [0, 1, 2])
     """
     labels, measured = selection.labels, speeds(selection)
     rows = [

@@ -4,66 +4,26 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectors import SMALL, detector_of
 from PIL import Image
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from harness.cli import main as cli
 from harness.detect import export as exports
-from harness.detect.detector import Detector
 from harness.detect.export import IN_ONNX, Whole, export, kth_value, probe, search
-from harness.detect.parts import Calibration, DetectorFile, Levels
 from harness.errors import InputError, RunFailed
-from harness.experiment.record import Data, Weights
-from harness.experiment.variant import Variant
-from harness.features.backbone import Backbone
 from harness.methods.contract import Energies
-from harness.run.model import make_model
 from harness.score.images import RULES
 from harness.score.maps import JOINS, LEVELS, MAPS, SCALES
 from harness.score.reference import POSITIONS, make_reference
-from harness.score.rule import needs_reference, score_together
+from harness.score.rule import score_together
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
-SMALL = Variant(
-    backbone="test_resnet.r160_in1k", image_size=64, taps=(1, 2), flow_steps=1, kernels=(3,),
-    actnorm="data", score_map="nll", smoothing=1.0,
-)  # fmt: skip
-
-
-def detector_of(variant, *, calibrated=True):
-    """A detector that has seen noise alone."""
-    torch.manual_seed(0)
-    backbone = Backbone(variant.backbone, taps=variant.taps, image_size=64)
-    shapes = [(s.channels, s.height, s.width) for s in backbone.shapes()]
-    model = make_model(variant, tuple(shapes), 0)
-    with torch.no_grad():
-        features = backbone(torch.randn(4, 3, 64, 64))
-        if model.trained:
-            model.initialise(features)
-        model.fit([f.numpy() for f in features])
-        energies = model.energies(features)
-    reference = make_reference([energies]) if needs_reference(variant) else None
-    about = DetectorFile(
-        variant=asdict(variant), dataset="surfaces", category="brick", seed=0, epoch=1,
-        shapes=shapes,
-        weights=Weights(backbone=variant.backbone, source="random", sha256=""),
-        data=Data(
-            digest="", train=4, test=0, defective=0, masks=0, layout="", disturbance="", form="",
-            official=None, complete=None, published_form=None, copy="",
-        ),
-        bits=8,
-        calibration=Calibration(images=3, which="good", date="2026-01-01") if calibrated else None,
-    )  # fmt: skip
-    scores = np.array([0.5, 1.0, 2.0], np.float32)
-    levels = Levels(scores, np.array([1, 0], np.float32), np.array([0, 2], np.float32))
-    held = levels if calibrated else Levels.none()
-    return Detector(about, backbone, model.eval(), reference, held)
 
 
 def rules():
@@ -116,13 +76,36 @@ def test_search_and_kth_value_are_torchs():
         ({"method": "spade"}, "method: expected .*got spade"),
         ({"test_turns": 4}, "test_turns: expected 0.*got 4"),
         ({"precision": "bfloat16"}, "precision: expected float32.*--float32"),
-        ({"resize": "pad"}, "resize: expected square or crop"),
+        ({"tile_size": 32}, "tile_size: expected 0.*got 32"),
     ],
 )
 def test_what_cannot_be_a_graph_is_refused(changes, named):
     variant = SMALL.replace(**changes)
     with pytest.raises(InputError, match=named):
         Whole(detector_of(variant))
+
+
+@pytest.mark.parametrize(
+    ("resize", "rule"), [("pad", {"centring": "border", "image_score": "top-k"}), ("crop", {})]
+)
+def test_photos_are_fitted_as_the_detector_fits_them(resize, rule):
+    detector = detector_of(SMALL.replace(resize=resize, **rule))
+    photos = [np.random.default_rng(i).integers(0, 256, (40, 90, 3), np.uint8) for i in range(3)]
+    box = exports._only_box(detector, photos) if resize == "pad" else None
+    assert box is None or box.shape == (28, 64)
+    blank = torch.zeros(2, *(box.shape if box else (64, 64)), 3, dtype=torch.uint8)
+    graph = exports.trace(Whole(detector, box), blank).module()
+    run = lambda images: [t.numpy() for t in graph(torch.from_numpy(images))]
+    found = exports.compare(detector, run, photos)
+    assert max(found.maps, found.scores) <= 1e-5
+
+
+def test_a_graph_that_pads_is_for_photos_of_one_shape(tmp_path):
+    detector = detector_of(SMALL.replace(resize="pad"))
+    photos = [np.zeros((40, width, 3), np.uint8) for width in (40, 90)]
+    for given, got in ((photos, "photos of 2"), ([], "none")):
+        with pytest.raises(InputError, match=f"expected --photos of one shape.*got {got}"):
+            export(detector, "torch", tmp_path / "d.pt2", given)
 
 
 def test_without_the_extra_a_line_says_how_to_install_it(monkeypatch, tmp_path):

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -171,13 +173,49 @@ def test_a_failed_run_is_exit_code_1(data, tmp_path, capsys, monkeypatch):
     assert "failed: left, base, seed 0: the loss became nan" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_exit_code_130(data, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def own_signals():
+    """What is heard afterwards is what was heard before: once stopped, a command hears nothing."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_ctrl_c_is_exit_code_130(data, tmp_path, capsys, monkeypatch, own_signals):
     def interrupt(plan, settings, say):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep, "run_study", interrupt)
     assert call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY) == 130
     assert "goes on where it was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_is_an_exit_code_of_its_own(
+    name, data, tmp_path, capsys, monkeypatch, own_signals
+):
+    def told(plan, settings, say):
+        signal.raise_signal(signal.Signals[name])
+        time.sleep(5)
+
+    monkeypatch.setattr(sweep, "run_study", told)
+    code = call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY)
+    assert code == 128 + signal.Signals[name]
+    assert "goes on where it was" in capsys.readouterr().err
+
+
+def test_a_signal_that_is_ignored_stays_ignored(data, tmp_path, capsys, monkeypatch, own_signals):
+    """As SIGHUP is by nohup."""
+
+    def told(plan, settings, say):
+        signal.raise_signal(signal.SIGHUP)
+        return sweep.Outcome(failed=[("left", "it went on")])
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(sweep, "run_study", told)
+    assert call("run", "kernels", "--data", data, "--results", tmp_path / "r", *TINY) == 1
+    assert "it went on" in capsys.readouterr().err
 
 
 BAD = {
@@ -192,6 +230,14 @@ BAD = {
     "data missing": (["run", "kernels", "--data", "nowhere"], "--data: expected a folder"),
     "bad jobs": (["run", "surfaces", "--jobs", "-2"], "--jobs: expected a number of at least 1"),
     "bad limit": (["run", "surfaces", "--cache-limit", "0"], "--cache-limit: expected more"),
+    "bad minutes": (
+        ["run", "surfaces", "--checkpoint-minutes", "-1"],
+        "--checkpoint-minutes: expected minutes, or 0; got -1",
+    ),
+    "bad minutes nan": (
+        ["run", "surfaces", "--checkpoint-minutes", "nan"],
+        "--checkpoint-minutes: expected",
+    ),
     "bad limit nan": (["run", "surfaces", "--cache-limit", "nan"], "--cache-limit: expected"),
     "bad limit inf": (["run", "surfaces", "--cache-limit", "inf"], "--cache-limit: expected"),
     "results a file": (

@@ -10,6 +10,7 @@ from tiny import Here, write_category
 from harness.cli.main import main
 from harness.experiment.record import read_records
 from harness.run import sweep
+from harness.run.kept import Kept, read_tensors
 
 STUDY = """
 from harness.experiment.study import Study
@@ -192,12 +193,16 @@ def test_damaged_energies_are_made_anew(there, capsys, damage):
 @pytest.mark.parametrize("damage", BYTES)
 def test_damaged_weights_are_made_anew(there, capsys, damage):
     file = of(there, "seed-0.safetensors")
-    whole = file.read_bytes()
+    about, tensors = read_tensors(file, Kept)
     BYTES[damage](file)
     assert command(there, "run") == 0
     if damage != "dangling":
         assert f"{file}: expected" in capsys.readouterr().err
-    assert file.read_bytes() == whole
+    now, made = read_tensors(file, Kept)
+    assert now == about
+    assert {name: t.tolist() for name, t in made.items()} == {
+        name: t.tolist() for name, t in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("kind", ["seed-0.gallery.npz", "seed-0.failed.json", "before-*.json"])

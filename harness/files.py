@@ -9,12 +9,20 @@ import secrets
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
+from zipfile import BadZipFile
 
 from harness.errors import FULL, InputError, unknown, unwritten
 
+# What a damaged file of arrays raises; a damaged header NotImplementedError, a RuntimeError.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(BadZipFile, zlib.error, TokenError, SyntaxError, MemoryError),  # of a header of NumPy's
+)
 TEMPORARY = re.compile(r"\.([0-9a-f]{16})-[0-9a-f]{8}\.tmp$")
 _token: list[str] = []  # this start's, once it is drawn or given
 

@@ -8,7 +8,7 @@ far a blur reaches and which rank a quantile has are numbers of the box, which a
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from torch.export import Dim, ExportedProgram
 import harness
 from harness.data.embedded.surfaces import CATEGORIES
 from harness.data.frame import Box, interior, surround
-from harness.detect.detector import Detector, Picture, Pixels
+from harness.detect.detector import Detector, Picture
+from harness.detect.graphs import KINDS, NEEDED, Run
 from harness.errors import InputError, RunFailed
 from harness.features.extractor import normalised
 from harness.features.folding import fold_batch_norms
@@ -35,11 +36,7 @@ from harness.score.rule import score_together
 
 FARTHEST = 1e-4  # that a graph's values may lie from the detector's, as a share of the largest
 TOGETHER = (1, 3)  # images of a batch when they are compared
-MOST_BYTES = 2**31 - 2**20  # of an ONNX file: protobuf holds no more
 OTHERWISE = {"precision": "make it by `harness train --float32`"}
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
-
-Run = Callable[[Pixels], Sequence[NDArray[Any]]]  # maps (B, H, W), scores (B,), perhaps verdicts
 
 
 class Difference(NamedTuple):
@@ -121,54 +118,6 @@ def trace(module: nn.Module, *examples: Tensor) -> ExportedProgram:
         return torch.export.export(
             module, examples, dynamic_shapes=tuple({0: batch} for _ in examples)
         )
-
-
-def search(
-    table: Tensor,
-    values: Tensor,
-    *,
-    right: bool = False,
-    out_int32: bool = False,
-    side: str | None = None,
-    sorter: Tensor | None = None,
-) -> Tensor:
-    """Do what ``torch.searchsorted`` does, by halving: of operators that ONNX has.
-
-    >>> search(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([-1.0, 1.0, 2.0]), right=True)
-    tensor([0, 3, 3])
-    """
-    assert (out_int32, side, sorter) == (False, None, None), "used nowhere here"
-    count = len(table)
-    below = torch.zeros_like(values, dtype=torch.int64)  # of the table's values
-    for step in reversed([2**k for k in range(count.bit_length())]):
-        more = below + step
-        found = table[(more - 1).clamp_max(count - 1)]
-        fits = (found <= values if right else found < values) & (more <= count)
-        below = torch.where(fits, more, below)
-    return below
-
-
-def kth_value(
-    values: Tensor,
-    k: int,
-    dim: int = -1,
-    keepdim: bool = False,  # noqa: FBT001, FBT002
-) -> tuple[Tensor, Tensor]:
-    """Do what ``torch.kthvalue`` does, by ``topk``, which ONNX has.
-
-    >>> kth_value(torch.tensor([[3.0, 1.0, 2.0]]), 2, dim=1)[0]
-    tensor([2.])
-    """
-    found = torch.topk(values, k, dim, largest=False)
-    last = (x.narrow(dim, k - 1, 1) for x in found)
-    kth, index = (x if keepdim else x.squeeze(dim) for x in last)
-    return kth, index
-
-
-IN_ONNX: dict[Any, Callable[..., Any]] = {  # torch's operators that ONNX has none for
-    torch.ops.aten.searchsorted.Tensor: search,
-    torch.ops.aten.kthvalue.default: kth_value,
-}
 
 
 def export(
@@ -318,49 +267,3 @@ def _check(detector: Detector) -> None:
                 f"export: {field}: expected {expected}; got {value}; use the detector by "
                 f"`harness predict`, or {OTHERWISE.get(field, 'train another')}"
             )
-
-
-def _write_onnx(program: ExportedProgram, file: Path, said: dict[str, str]) -> None:
-    """By torch's newer exporter: the older one goes with TorchScript, which torch is leaving."""
-    names = ["map", "score", "is_anomalous"][: len(program.graph_signature.user_outputs)]
-    made = torch.onnx.export(
-        program.run_decompositions(IN_ONNX), dynamo=True, verbose=False,
-        input_names=["image"], output_names=names,
-    )  # fmt: skip
-    assert made is not None, "so it is with dynamo=True"
-    made.model.metadata_props.update(said)
-    size = sum(t.const_value.nbytes for t in made.model.graph.initializers.values())
-    if size > MOST_BYTES:
-        raise InputError(
-            f"--format onnx: expected a graph of at most 2 GiB; got {size / 2**30:.1f} GiB; use "
-            "--format torch"
-        )
-    made.save(file)
-
-
-def _start_onnx(file: Path) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"image": images})
-
-
-def _write_torch(program: ExportedProgram, file: Path, said: dict[str, str]) -> None:
-    for held in (program.state_dict, program.constants):  # parts of others are written badly
-        for name, value in list(held.items()):
-            if isinstance(value, Tensor) and value.untyped_storage().nbytes() != value.nbytes:
-                held[name] = value.clone(memory_format=torch.contiguous_format)
-    with file.open("wb") as target:  # by a handle: torch asks paths to end in .pt2
-        torch.export.save(program, target, extra_files={"about.json": json.dumps(said)})
-
-
-def _start_torch(file: Path) -> Run:
-    with file.open("rb") as source:
-        module = torch.export.load(source).module()
-    return lambda images: [t.numpy() for t in module(torch.from_numpy(images))]
-
-
-KINDS: dict[str, tuple[Callable[[ExportedProgram, Path, dict[str, str]], None], Any]] = {
-    "onnx": (_write_onnx, _start_onnx),
-    "torch": (_write_torch, _start_torch),
-}

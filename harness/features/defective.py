@@ -8,11 +8,9 @@ stays what it is.
 import io
 import json
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -25,9 +23,7 @@ from harness.features.cache import FeatureCache, FeatureKey, open_split
 from harness.features.checked import DamagedFeatures, Sums, check_files, sound
 from harness.features.extractor import Extractor
 from harness.features.passing import Split, within
-from harness.files import write_whole
-
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error)
+from harness.files import UNREADABLE, write_whole
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 import harness
 from harness.errors import InputError, RunFailed
-from harness.run.energies import UNREADABLE
+from harness.files import UNREADABLE
 from harness.run.growing import members, take_over
 from harness.run.kept import read_tensors, write_tensors
 from harness.run.stop import Stopped, deferred, is_asked

@@ -16,14 +16,12 @@ on, and is read chunk by chunk: no epoch is ever held whole.
 import io
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tokenize import TokenError
 from typing import IO, Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -32,7 +30,7 @@ from numpy.typing import NDArray
 
 from harness.data.frame import Box, Boxes
 from harness.data.tiles import Photos
-from harness.files import written_whole
+from harness.files import UNREADABLE, written_whole
 from harness.methods.contract import Energies
 from harness.score.reference import Reference, TapReference
 
@@ -261,13 +259,6 @@ class SavedEnergies(Mapping[int, Energies]):
         return Energies(
             [(read[f"energy-{i}"], read[f"log_det-{i}"]) for i in range(taps)], read.get("images")
         )
-
-
-# What a damaged file raises; NotImplementedError, of a damaged header, is a RuntimeError.
-UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(BadZipFile, zlib.error, TokenError, SyntaxError, MemoryError),  # of a header of NumPy's
-)
 
 
 @dataclass

@@ -15,7 +15,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from harness.cli import main as cli
 from harness.detect import export as exports
-from harness.detect.export import IN_ONNX, Whole, export, kth_value, probe, search
+from harness.detect.export import Whole, export, probe
+from harness.detect.graphs import IN_ONNX, kth_value, search
 from harness.errors import InputError, RunFailed
 from harness.methods.contract import Energies
 from harness.score.images import RULES

@@ -62,6 +62,8 @@ class LocalPool:
             while more or waiting or any(w.jobs for w in workers.values()):
                 more = self._hand_out(waiting, source, workers)
                 busy = [c for c, w in workers.items() if w.jobs]
+                if not busy and not more:
+                    continue  # for nothing can be waited
                 for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
                     yield from _news(ready, workers, waiting)

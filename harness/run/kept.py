@@ -98,7 +98,8 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # Copies: a mapped file that is cut while it is in use would end the process.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(

@@ -56,14 +56,14 @@ class LocalPool:
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """See :class:`Executor`."""
-        source, waiting, more = iter(tasks), list[Task](), True
+        source, waiting = iter(tasks), list[Task]()
         workers: dict[Connection, _Worker] = {}
         try:
-            while more or waiting or any(w.jobs for w in workers.values()):
+            while True:
                 more = self._hand_out(waiting, source, workers)
                 busy = [c for c, w in workers.items() if w.jobs]
                 if not busy and not more:
-                    continue  # for nothing can be waited
+                    return
                 for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
                     yield from _news(ready, workers, waiting)

@@ -22,7 +22,8 @@ STUDY = Study(
 """
 HOSTILE = [
     "<img src=x onerror=alert(1)>", "<script>alert(1)<∕script>", "a|b", '"]', "$(touch made)",
-    r"$\frac{$", "two\nlines", "`touch made`", "=1+1", "it's", "\x1b[2Jred", "\u202egnp", "{{7*7}}",
+    r"$\frac{$", "two\nlines", "`touch made`", "=1+1", "it's", "\x1b[2Jred", "\u202egnp",
+    "{{7*7}}",
 ]  # fmt: skip
 SECOND = 's">"<b onmouseover=alert(1)>'  # a defect's
 

@@ -112,6 +112,8 @@ def _obeyed(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # no right, no space left, a name too long, too many open files
+        if error.errno in LIMITS and error.filename is None:
+            raise  # what is printed
         if error.errno in LIMITS:
             print(
                 f"harness: {unwritten(Path(error.filename or 'a file'), error)}", file=sys.stderr

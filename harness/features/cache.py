@@ -242,21 +242,28 @@ class FeatureCache:
         return sums
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
-        """List folder, content and bytes of every entry, least recently used first."""
+        """List folder, content and bytes of every sound entry, least recently used first."""
+        found = [(folder, read_meta(folder), size) for folder, size in self._folders()]
+        return [entry for entry in found if entry[1]]
+
+    def _folders(self) -> list[tuple[Path, int]]:
+        """List every entry, sound or not, with its bytes; the least recently used comes first."""
         found = []
-        for meta in self.folder.glob("*/meta.json"):
-            with suppress(FileNotFoundError):  # another start removes it
-                if meta.parent.suffix != ".tmp" and (about := read_meta(meta.parent)):
-                    used = meta.stat().st_mtime
-                    found.append((used, meta.parent, about, _size(meta.parent)))
-        return [entry[1:] for entry in sorted(found, key=lambda entry: entry[:2])]
+        for folder in self.folder.glob("*"):
+            if folder.suffix == ".tmp" or folder.name == "claims" or not folder.is_dir():
+                continue
+            with suppress(OSError):  # another start removes it
+                meta = folder / "meta.json"
+                used = meta.stat().st_mtime if meta.is_file() else 0.0
+                found.append((used, folder, _size(folder)))
+        return [entry[1:] for entry in sorted(found)]
 
     def evict(self) -> list[Path]:
         """Remove the oldest entries that nobody uses, until under the limit; list them."""
         removed = []
-        entries = self.entries()
-        total = sum(size for *_, size in entries)
-        for folder, _, size in entries:
+        entries = self._folders()
+        total = sum(size for _, size in entries)
+        for folder, size in entries:
             if total > self.limit and self._remove(folder):
                 removed.append(folder)
                 total -= size
@@ -264,7 +271,7 @@ class FeatureCache:
 
     def clear(self) -> int:
         """Remove every entry that nobody uses; returns the bytes freed."""
-        return sum(size for folder, _, size in self.entries() if self._remove(folder))
+        return sum(size for folder, size in self._folders() if self._remove(folder))
 
     def _remove(self, entry: Path) -> bool:
         """Remove an entry, unless a start that lives makes something of it or uses it.

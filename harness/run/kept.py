@@ -167,5 +167,6 @@ def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        flat = tensor.flatten().clone(memory_format=torch.contiguous_format)  # of one stride
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -52,6 +52,8 @@ def run_study(
     missing = plan.missing(kept=settings.keep)
     outcome = Outcome(already=len(plan.cells) - len(missing))
     say(_headline(plan, len(missing)))
+    for cell in missing:
+        check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     claims = Claims(settings.results, RESULTS)
     claims.signs.say(study=plan.study.name, doing="getting ready")
     if missing:
@@ -73,8 +75,6 @@ def _run(
     claims: Claims,
     outcome: Outcome,
 ) -> None:
-    for cell in missing:
-        check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     settings = settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
     settings = replace(settings, jobs=_parallel(plan, missing, settings, say))

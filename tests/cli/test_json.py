@@ -32,6 +32,8 @@ ASKED = {
     "rescore": LOOK,
     "images": LOOK,
     "best": LOOK,
+    "status": ["surfaces", "--results", "RESULTS", "--dataset", "bolts"],
+    "merge": ["RESULTS", "--into", "MERGED"],
     "report": LOOK,
     "card": ["DETECTOR"],
     "predict": ["DETECTOR", "DATA/test", "--out", "FOUND"],
@@ -56,7 +58,13 @@ def places(tmp_path_factory):
     """Where everything is that the commands share."""
     folder = tmp_path_factory.mktemp("json")
     data = write_category(folder / "bolts", good=4, bad=2)
-    named = {"RESULTS": "r", "DETECTOR": "d.safetensors", "FOUND": "found", "GRAPH": "d.pt2"}
+    named = {
+        "RESULTS": "r",
+        "DETECTOR": "d.safetensors",
+        "FOUND": "found",
+        "GRAPH": "d.pt2",
+        "MERGED": "m",
+    }
     return {"DATA": data} | {word: folder / name for word, name in named.items()}
 
 

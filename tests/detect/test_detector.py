@@ -51,6 +51,7 @@ def bolts(tmp_path_factory):
 
 
 def planned(bolts, results, variant, **settings):
+    variant = variant.replace(eval_every=min(variant.eval_every, variant.epochs))
     study = Study(name="one", asks="?", bases={"base": variant}, seeds=(0,), dataset="surfaces")
     settings = Settings(results=results, data=bolts, speed=False, jobs=1, **settings)
     return make_plan(study, settings), settings

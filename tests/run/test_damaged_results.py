@@ -185,7 +185,7 @@ def test_damaged_energies_are_made_anew(there, capsys, damage):
     record.unlink()
     assert command(there, "run") == 0
     if damage != "dangling":
-        assert f"{file}: expected energies of this run" in capsys.readouterr().err
+        assert f"{file}: expected energies of this run" in capsys.readouterr().out
     (now,) = read_records(there / "results")
     assert (now.loss, now.images.score) == (wanted.loss, wanted.images.score)
 

@@ -92,7 +92,7 @@ def test_copies_are_passed_and_those_held_out_scored(tmp_path):
     assert got["results_bytes"] == 2 * plain["results_bytes"] + 2 * 10 * 2 * 4 * MAP
 
 
-@pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (1, 10), (3, 4), (5, 2), (20, 1)])
+@pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (1, 10), (3, 4), (5, 2), (10, 1)])
 def test_energies_of_every_evaluated_epoch_are_kept(tmp_path, every, evaluations):
     got = cost(study(TINY.replace(eval_every=every)), tmp_path)
     assert got["results_bytes"] == module.RECORD_BYTES + evaluations * 50 * 2 * 4 * MAP

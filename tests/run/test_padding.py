@@ -127,7 +127,8 @@ def test_tables_are_of_what_is_seen():
 def test_square_photos_in_a_wide_input_end_to_end(settings):
     """Copies, turns, tables and drawn defects among it; scored anew it is what it was."""
     variant = TINY.replace(
-        image_size=(32, 64), resize="pad", epochs=1, flow_steps=1, weights="random", holdout=0.25,
+        image_size=(32, 64), resize="pad", epochs=1, eval_every=1, flow_steps=1,
+        weights="random", holdout=0.25,
         validation="synthetic", augmentation="turns", augmentation_copies=1, test_turns=2,
         tap_scale="quantile",
     )  # fmt: skip

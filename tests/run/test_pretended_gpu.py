@@ -253,7 +253,7 @@ class Waiting(Here):
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_a_whole_study(settings, tf32):
-    base = TINY.replace(epochs=1)
+    base = TINY.replace(epochs=1, eval_every=1)
     bases = {"fastflow": base, "padim": base.replace(method="padim", channels=5)}
     study = Study(name="two", asks="Do they run?", bases=bases, seeds=(0,))
     there = replace(settings, categories=("left",), device="auto", tf32=tf32, speed=tf32)

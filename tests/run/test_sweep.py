@@ -259,7 +259,7 @@ def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
 def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     study = Study(
         name="s", asks="?", bases={"base": TINY}, seeds=(0,),
-        vary=({}, {"learning_rate": 1e9, "clamp": "none", "epochs": 40}),
+        vary=({}, {"learning_rate": 10.0, "clamp": "none", "epochs": 40}),
     )  # fmt: skip
     outcome = run_study(make_plan(study, settings), settings, quiet)
     assert outcome.recorded == 2
@@ -540,13 +540,18 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
         ),
     )
     variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
+
+    def histories(*epochs):
+        """What a training has at each of its evaluations."""
+        return (History(energies=dict.fromkeys(epochs[: n + 1], Energies())) for n in range(4))
+
     enough = patience(variant, None, None)
-    said = [enough(History(energies={e: Energies()})) for e in (5, 10, 15, 20)]
+    said = [enough(history) for history in histories(5, 10, 15, 20)]
     assert said == [False, False, False, True]  # epoch 10 is two evaluations back
     assert variant.training == variant
     values = iter([0.5, 0.7, 0.6, 0.7, 0.9])
     by_steps = patience(variant.replace(eval_every=0, eval_steps=5), None, None)
-    said = [by_steps(History(energies={e: Energies()})) for e in (3, 5, 8, 10)]
+    said = [by_steps(history) for history in histories(3, 5, 8, 10)]
     assert said == [False, False, False, True]  # of epochs that lie two and three apart
     assert patience(Variant(), None, None)(History()) is False
 

@@ -225,7 +225,7 @@ def test_draws_of_copies_follow_the_seed():
 
 
 def test_non_finite_loss_stops_with_epoch_and_last_good_loss():
-    variant = BASE.replace(learning_rate=1e6, clamp="none", epochs=50)
+    variant = BASE.replace(learning_rate=10.0, clamp="none", epochs=50)
     with pytest.raises(RunFailed, match=r"in epoch (\d+) of 50; last good epoch: \S+") as failed:
         train(variant)
     assert "; try a smaller learning_rate, gradient_clip" in str(failed.value)

@@ -70,7 +70,7 @@ class Here:
             for i, one in enumerate(task):
                 epochs = []
                 try:
-                    job.run_job(one, lambda epoch, loss, seen=epochs: seen.append(epoch))
+                    job.run_job(one, lambda epoch, loss, seen=epochs: seen.append(epoch), print)
                 except Exception as error:
                     trained = one.is_trained()
                     failed = task[i : i + 1] if trained else task[i:]

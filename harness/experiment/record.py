@@ -264,7 +264,10 @@ def read_at(place: Place) -> Record:
     wanted = (place.digest, place.dataset, place.category, place.seed)
     found = (record.digest, record.dataset, record.category, record.seed)
     if found != wanted:
-        raise _damaged(place.record, f"expected that of {wanted}; got that of {found}")
+        raise DamagedRecord(
+            f"{place.record}: expected the record of {wanted}; got that of {found}; `harness run` "
+            "makes it anew"
+        )
     return record
 
 

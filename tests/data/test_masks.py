@@ -219,7 +219,7 @@ def test_bad_labelme(tmp_path, content, reason):
 
 def test_labelme_of_too_many_pixels(tmp_path):
     path = written(tmp_path, drawing(width=10**6, height=10**6))
-    with pytest.raises(InputError, match="expected at most .* million pixels; got 1000000 ×"):
+    with pytest.raises(InputError, match=r"expected at most .* million pixels; got 1000000 ×"):
         labelme.defects(path, path.read_bytes())
 
 

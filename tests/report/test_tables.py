@@ -205,7 +205,7 @@ def test_a_record_in_the_place_of_another_run_is_named_and_left_out(results, cap
     place = Place.of(results, BASE, "d", "a", 0)
     place.record.write_bytes(Place.of(results, KERNELS, "d", "a", 0).record.read_bytes())
     assert len(runs(results)) == len(ROWS) - 1
-    said = f"left out: {place.record}: expected a run record; expected that of ('{BASE.digest}'"
+    said = f"left out: {place.record}: expected the record of ('{BASE.digest}'"
     assert said in capsys.readouterr().err
 
 

@@ -162,6 +162,7 @@ def test_a_folder_that_can_only_be_read_is_named(disk, study, settings):
     assert str(disk) in str(error.value)
 
 
+@pytest.mark.long  # a start of its own
 def test_few_open_files_are_a_line_and_no_traceback(tmp_path, data):
     study = tmp_path / "few.py"
     study.write_text(
@@ -175,7 +176,7 @@ def test_few_open_files_are_a_line_and_no_traceback(tmp_path, data):
         *(sys.executable, "-m", "harness", "run", str(study), "--data", str(data)),
         *("--results", str(tmp_path / "r"), "--no-speed", "--jobs", "1", "--category", "left"),
     ]
-    limit = (24, 24)
+    limit = (64, 64)
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),

@@ -71,7 +71,7 @@ def run(folder, **changes):
         backbone=TINY.backbone, taps=TINY.taps, leaks="allow"
     )
     if METHODS[method].trained:
-        variant = variant.replace(epochs=2, batch_size=4, eval_every=1)
+        variant = variant.replace(epochs=2, batch_size=4, eval_every=1, warmup_epochs=0)
     study = Study(
         name="edge", asks="?", bases={"base": variant.replace(**changes)}, vary=({},), seeds=(0,)
     )
@@ -88,6 +88,10 @@ def test_edges_give_a_defined_record_or_a_named_refusal(tmp_path, case, method):
         with pytest.raises(InputError, match="expected at least 2 images of c to train on; got 1"):
             run(tmp_path, method=method)
         return
+    if case == "all alike":  # good and defective at once
+        with pytest.raises(InputError, match="expected one label for a picture"):
+            run(tmp_path, method=method)
+        return
     outcome, results = run(tmp_path, method=method)
     assert outcome.failed == []
     (record,) = read_records(results)
@@ -95,16 +99,19 @@ def test_edges_give_a_defined_record_or_a_named_refusal(tmp_path, case, method):
     assert {m for m in wanted if localises or m != "pixel_auroc"} == DEFINED & set(record.metrics)
     assert all(0 <= value <= 1 for value in record.metrics.values())
     assert np.isfinite(record.images.score).all()
-    if case == "all alike":  # nothing can be told apart: chance, whatever rounding says
-        assert record.metrics["image_auroc"] == 0.5
 
 
-@pytest.mark.parametrize("method", [m for m, about in METHODS.items() if about.trained])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(m, marks=() if m == "fastflow" else pytest.mark.long)
+        for m, about in METHODS.items()
+        if about.trained
+    ],
+)
 def test_a_loss_that_explodes_names_the_last_good_epoch_and_what_to_try(tmp_path, method):
     write_category(tmp_path / "c", good=4, bad=1)
-    outcome, results = run(
-        tmp_path, method=method, epochs=60, learning_rate=10.0, clamp_value=50.0
-    )
+    outcome, results = run(tmp_path, method=method, epochs=8, learning_rate=1e30)
     ((_, reason),) = outcome.failed
     assert "last good epoch" in reason or "last epoch's loss" in reason
     assert "try a smaller learning_rate" in reason

@@ -98,11 +98,13 @@ class Checkpoint:
             with self.growing.open("rb") as file:
                 os.fsync(file.fileno())
             self.growing.replace(path)
-        except BaseException:
+        except BaseException as error:
             if self.hopeless:
                 self._remove()
             elif self.position is None or self.position.energies != self.growing.name:
                 self.growing.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise unwritten(path, error) from None
             raise
         self._remove()
 

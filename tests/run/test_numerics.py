@@ -111,7 +111,9 @@ def test_edges_give_a_defined_record_or_a_named_refusal(tmp_path, case, method):
 )
 def test_a_loss_that_explodes_names_the_last_good_epoch_and_what_to_try(tmp_path, method):
     write_category(tmp_path / "c", good=4, bad=1)
-    outcome, results = run(tmp_path, method=method, epochs=8, learning_rate=1e30)
+    outcome, results = run(
+        tmp_path, method=method, epochs=60, learning_rate=10.0, clamp_value=50.0
+    )
     ((_, reason),) = outcome.failed
     assert "last good epoch" in reason or "last epoch's loss" in reason
     assert "try a smaller learning_rate" in reason

@@ -58,7 +58,7 @@ def in_training(out):
             out.with_suffix(".there").touch()
             time.sleep(LONG)
 
-    job.run_job = lambda one, told: run(one, progress)
+    job.run_job = lambda one, told, say: run(one, progress)
 
 
 def in_features(out):
@@ -92,7 +92,7 @@ def asleep(out):
             out.with_suffix(".there").touch()
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    job.run_job = lambda one, told: run(one, progress)
+    job.run_job = lambda one, told, say: run(one, progress)
 
 
 FAULTS = {f.__name__: f for f in (none, same_number, in_training, in_features, far_away, asleep)}

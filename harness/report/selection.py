@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
 from harness.experiment.study import Study
@@ -25,6 +26,7 @@ class Selection:
         results: the folder of records.
         dataset: its name in records.
         categories: those that count.
+        tolerant: whether a record that is damaged is left out, and named by :attr:`damaged`.
 
     >>> from harness.studies import STUDIES
     >>> grass = Selection(STUDIES["surfaces"], Path("nowhere"), "surfaces", ("grass",))
@@ -36,6 +38,7 @@ class Selection:
     results: Path
     dataset: str
     categories: tuple[str, ...]
+    tolerant: bool = False
 
     @property
     def places(self) -> Iterator[Place]:
@@ -45,14 +48,32 @@ class Selection:
                 for seed in dict.fromkeys(self.study.seeds):
                     yield Place.of(self.results, variant, self.dataset, category, seed)
 
-    @cached_property
+    @property
     def records(self) -> tuple[Record, ...]:
-        """Read what is recorded, in the order of variants, categories and seeds.
+        """Give what is recorded, in the order of variants, categories and seeds.
 
         Raises:
             InputError: one of the study's own records is damaged, or another run's.
         """
-        return tuple(read_at(place) for place in self.places if place.record.is_file())
+        if self.damaged and not self.tolerant:
+            raise InputError(self.damaged[0])
+        return self._read[0]
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """Say what is wrong with records that cannot be read, a line each."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+        records, damaged = [], []
+        for place in self.places:
+            if place.record.is_file():
+                try:
+                    records.append(read_at(place))
+                except InputError as error:
+                    damaged.append(str(error))
+        return tuple(records), tuple(damaged)
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -90,7 +111,7 @@ def select(
     categories: Sequence[str],
     **asked: Any,  # noqa: ANN401
 ) -> Selection:
-    """Select a study's records as a notebook is asked for them.
+    """Select a study's records as a notebook is asked for them; damaged ones are left out.
 
     Args:
         study: its name, or the path of its file.
@@ -104,4 +125,4 @@ def select(
     """
     published = PUBLISHED_COUNTS.get(dataset.removeprefix("disturbed-"), {})
     chosen = tuple(categories) or tuple(published)
-    return Selection(get_study(study, **asked), Path(results), dataset, chosen)
+    return Selection(get_study(study, **asked), Path(results), dataset, chosen, tolerant=True)

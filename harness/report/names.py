@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from harness.report.selection import Selection
-from harness.report.site.palette import variable
+from harness.report.site.palette import sign, variable
 
 # Fields whose value reads as a phrase; every other one is its name and its value.
 PHRASES: dict[str, Callable[[str], str]] = {
@@ -32,6 +32,7 @@ class Name:
         text: short, as a person would say it.
         full: as in records and on the command line.
         colour: as a page names it; empty for none.
+        sign: the shape of its marks in charts.
         marks: what must be known of it, as ``oracle``.
 
     >>> Name("3 × 3 kernels", "kernels=3").marks
@@ -41,6 +42,7 @@ class Name:
     text: str
     full: str
     colour: str = ""
+    sign: str = ""
     marks: tuple[str, ...] = ()
 
 
@@ -85,6 +87,7 @@ def names(selection: Selection, oracles: Iterable[str] = ()) -> dict[str, Name]:
             text=label if short[label] in alike else short[label],
             full=label,
             colour=variable(place),
+            sign=sign(place),
             marks=tuple(
                 filter(None, (
                     "reference" if not place and len(labels) > 1 else "",

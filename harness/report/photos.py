@@ -18,8 +18,8 @@ from harness.report.site.pictures import Picture, Scale, heat, photo
 
 THRESHOLD_NOTE = (
     "The threshold is the one at which F1 is largest on these test images: it is chosen with "
-    "their labels and shows what is possible, not what would be met on new photos "
-    "(`harness train` sets one on good photos alone)."
+    "their labels and shows what is possible, not what new photos would give. A detector's own is "
+    "set on good photos alone."
 )
 # What a map of a rule says, where its figures would surprise.
 SIGNS = {

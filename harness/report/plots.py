@@ -211,9 +211,9 @@ def histogram(
             top = max(top, counts.max())
             axis.bar(bins[:-1], side * counts, np.diff(bins), align="edge", color=drawn,
                      linewidth=0)  # fmt: skip
-            axis.text(0.0, 1.0 if side > 0 else 0.0,
-                      f"{name} ({int(those.sum())})", transform=axis.transAxes,
-                      color=MUTED[0], va="bottom" if side > 0 else "top", fontsize=9)  # fmt: skip
+            axis.text(1.0, 0.97 if side > 0 else 0.03, f"{name} ({int(those.sum())})", ha="right",
+                      transform=axis.transAxes, color=MUTED[0],
+                      va="top" if side > 0 else "bottom")  # fmt: skip
         axis.axhline(0, color=MUTED[0], linewidth=0.7)
         if np.isfinite(threshold):
             axis.axvline(threshold, color=INK[0], linewidth=1.2, linestyle=(0, (4, 2)))

@@ -107,7 +107,7 @@ class StudyPage:
 
     def opening(self) -> Html:
         """Open the page: the answer in one line, its photos and scores, then what was run."""
-        run = self._command("run")
+        run = self.command("run")
         said = list(sentences.warnings(self.frame, self.selection))
         return block(
             "opening",
@@ -115,7 +115,7 @@ class StudyPage:
             dataset=self.selection.dataset,
             asks=self.selection.study.asks,
             mirrors=self.selection.study.mirrors,
-            verdict=self._inline(self.verdict.said),
+            verdict=self.inline(self.verdict.said),
             facts=self.facts(),
             hero=self._hero(),
             warnings=[self.prose(w) for w in said if not w.startswith("**Note**")],
@@ -214,15 +214,17 @@ class StudyPage:
             "note": photos.THRESHOLD_NOTE if panel else "",
         }  # fmt: skip
 
-    def _inline(self, markdown: str) -> Html:
-        """A sentence without the paragraph around it."""
+    def inline(self, markdown: str) -> Html:
+        """Turn one sentence into HTML, without the paragraph around it."""
         text = self.prose(markdown).text
         return Html(text.removeprefix("<p>").removesuffix("</p>"))
 
-    def _command(self, verb: str) -> str:
+    def command(self, verb: str) -> str:
+        """Write the command that runs or reports what was asked."""
         own = self.selection
         asked = {k: v for k, v in self.asked.items() if v}
-        return command(verb, self.study, results=own.results, dataset=own.dataset, **asked)
+        where = None if own.results.name == "results" else own.results
+        return command(verb, self.study, results=where, dataset=own.dataset, **asked)
 
     def no_maps(self, label: str) -> Html:
         """Say that there are no pictures of a variant."""

@@ -29,30 +29,34 @@ class Verdict:
 def verdict(selection: Selection) -> Verdict:
     """Say which variant to take at the image level and for localisation, or that it is not told.
 
-    Where one level tells and the other does not, the one that tells comes first.
+    A level tells where the reference is clearly behind the best variant, or is the best and
+    everything else is clearly behind it. What tells comes first, localisation before the rest.
     """
     if not selection.records:
         return Verdict("Nothing has been run yet.", "", clear=False)
     chosen_by_labels = oracles(selection)
     honest = [name for name in selection.labels.values() if name not in chosen_by_labels]
+    reference = next(iter(selection.labels.values()))
     told, open_ = [], []
-    winners: list[str] = []
-    for metric, level in LEVELS.items():
-        means = means_of(selection, metric, honest)
-        if not means:
+    for metric, level in reversed(LEVELS.items()):
+        if not (means := means_of(selection, metric, honest)):
             continue
         first = lead(selection, metric, means)
         shown = f"{plain(first.best)} ({first.mean:.1f} %)"
         if len(means) == 1:
-            open_.append(f"{level}: {shown}")
-        elif first.lost:
-            told.append(f"{level}: take {shown}")
-            winners.insert(0, first.best)  # the last level that tells: localisation
-            continue
+            open_.append((first.best, f"{level}: {shown}"))
+        elif reference in first.lost or (first.lost and not first.near):
+            others = f", with {_counted(first.near)} close behind" if first.near else ""
+            told.append((first.best, f"{level}: take {shown}{others}"))
         else:
-            open_.append(f"{level}: no variant is clearly best; {shown} leads")
-        winners.append(first.best)
-    if not winners:
+            others = _counted(first.near)
+            open_.append((first.best, f"{level}: {shown} leads, {others} not clearly behind"))
+    if not told and not open_:
         return Verdict("No figure tells the variants apart yet.", "", clear=False)
-    lines = [line[:1].upper() + line[1:] + "." for line in (*told, *open_)]
-    return Verdict(" ".join(lines), winners[0], clear=bool(told))
+    lines = [line[:1].upper() + line[1:] + "." for _, line in (*told, *open_)]
+    return Verdict(" ".join(lines), (told or open_)[0][0], clear=bool(told))
+
+
+def _counted(names: list[str]) -> str:
+    """One variant by its name, several by their number."""
+    return plain(names[0]) if len(names) == 1 else f"{len(names)} others"

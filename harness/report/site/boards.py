@@ -1,7 +1,7 @@
 """Tables of a page: sortable, aligned by their digits, and offered as CSV, LaTeX and Markdown."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
 
@@ -98,7 +98,6 @@ class Board:
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     sortable: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         return str(part("table", self))
@@ -156,6 +155,31 @@ class Board:
             r"\bottomrule", r"\end{tabular}",
         )  # fmt: skip
         return "\n".join(lines) + "\n"
+
+
+def from_frame(name: str, title: str, table: pd.DataFrame, caption: str = "") -> Board:
+    """Make a board of a table whose cells are as they are shown; its index names the rows.
+
+    >>> table = pd.DataFrame({"n": [2]}, index=pd.Index(["a"], name="kind"))
+    >>> from_frame("t", "T", table).as_markdown().splitlines()[-1]
+    '| a | 2 |'
+    """
+    table = table.reset_index()
+    words = [not pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
+    columns = [Column(_joined(c), words=w) for c, w in zip(table.columns, words, strict=True)]
+    rows = [[_shown(v) for v in row] for row in table.to_numpy(dtype=object)]
+    return Board(name, title, columns, rows, caption)
+
+
+def _joined(name: object) -> str:
+    return ": ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+
+
+def _shown(value: object) -> Cell:
+    if pd.isna(value):
+        return Cell(DASH)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(f"{value:g}" if number else str(value), float(value) if number else None)
 
 
 def as_csv(table: pd.DataFrame) -> str:

@@ -83,6 +83,7 @@ def prose(markdown: str, known: Mapping[str, Any] | None = None) -> Html:
     from nbconvert.filters import markdown2html
 
     text = str(markdown2html(markdown)).strip()
+    text = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>', "", text)
     for label in sorted(known or {}, key=len, reverse=True):
         name = (known or {})[label]
         if "=" in label and name.text != label:

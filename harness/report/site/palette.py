@@ -14,7 +14,8 @@ VARIANTS = (
     ("#b58a1b", "#ddcc77"), ("#2f8fb5", "#88ccee"), ("#882255", "#d67aa9"),
     ("#2e9485", "#5fc4b4"), ("#8a8a20", "#bcbc52"), ("#aa4499", "#d383c5"),
 )  # fmt: skip
-MARKERS = "oDs^vPX<>p"
+MARKERS = "oDs^vPX<>*"
+SIGNS = "●◆■▲▼✚✖◀▶★"  # the same shapes as text
 
 
 def colour(place: int) -> str:
@@ -37,7 +38,16 @@ def variable(place: int) -> str:
 
 def marker(place: int) -> str:
     """Give the shape that tells a variant apart beside its colour."""
-    return MARKERS[place % len(MARKERS)] if place else "o"
+    return MARKERS[place % len(MARKERS)]
+
+
+def sign(place: int) -> str:
+    """Give the same shape as a page's keys show it.
+
+    >>> marker(2), sign(2)
+    ('s', '■')
+    """
+    return SIGNS[place % len(SIGNS)]
 
 
 def _cycled(place: int) -> int:

@@ -174,7 +174,7 @@ def _ours(row: Mapping[Any, Any]) -> Cell:
 def _gap(row: Mapping[Any, Any]) -> Cell:
     if not row["seeds"] or not isfinite(row["gap"]):
         return Cell(DASH)
-    return Cell(f"{row['gap']:+.2f}", round(float(row["gap"]), 6))
+    return Cell(f"{row['gap']:+.2f}".replace("-", "−"), round(float(row["gap"]), 6))
 
 
 def _sorted_as_number(text: object) -> Cell:

@@ -20,6 +20,7 @@ from harness.paper import boards
 from harness.paper import tables as paper_tables
 from harness.paper.gap import VERDICTS, gaps
 from harness.paper.ledger import ledger
+from harness.paper.protocol import Protocol
 from harness.report.commands import command
 from harness.report.pages import NOTEBOOKS, PAGES, about, page_names
 from harness.report.site.boards import Board, Cell, Column
@@ -210,6 +211,13 @@ class Overview:
             for key, count in groups.most_common()
         ]
         return Board("machines", "Machines and code", columns, rows)
+
+    def unknown(self) -> Html:
+        """Say plainly what is not known."""
+        counts = self._own()["verdict"].value_counts()
+        open_ = ", ".join(f"{int(counts[v])} {v}" for v in VERDICTS[3:] if v in counts)
+        limits = Protocol(self.results, self.records).limitations()
+        return block("index_unknown", open=open_, limits=limits)
 
     def next(self) -> Html:
         """Say what to run next, as commands to copy."""

@@ -115,7 +115,7 @@ class StudyPage:
             dataset=self.selection.dataset,
             asks=self.selection.study.asks,
             mirrors=self.selection.study.mirrors,
-            verdict=self.inline(self.verdict.said),
+            verdict=[self.inline(line) for line in self.verdict.lines],
             facts=self.facts(),
             hero=self._hero(),
             warnings=[self.prose(w) for w in said if not w.startswith("**Note**")],

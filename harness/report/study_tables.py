@@ -195,8 +195,13 @@ def _number(value: float, *, whole: bool) -> Cell:
 
 
 def _signed(value: float) -> Cell:
-    return Cell(f"{value:+.2f}", round(value, 4)) if isfinite(value) else Cell(DASH)
+    return Cell(_typeset(f"{value:+.2f}"), round(value, 4)) if isfinite(value) else Cell(DASH)
 
 
 def _interval(low: float, high: float) -> str:
-    return f"{low:+.2f} … {high:+.2f}" if isfinite(low) else DASH
+    return _typeset(f"{low:+.2f} … {high:+.2f}") if isfinite(low) else DASH
+
+
+def _typeset(figure: str) -> str:
+    """A figure with a minus sign as wide as its plus."""
+    return figure.replace("-", "−")

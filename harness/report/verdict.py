@@ -12,18 +12,23 @@ class Verdict:
     """Hold a study's answer in one line.
 
     Attributes:
-        said: the line, in Markdown.
+        lines: a sentence a level, in Markdown; the first one tells most.
         winner: the variant that is shown: the best where that is told, else the one that leads;
             empty where nothing was measured.
         clear: whether any variant is clearly best.
 
-    >>> Verdict("Nothing has been run.", "", clear=False).winner
-    ''
+    >>> Verdict(("Nothing has been run.",), "", clear=False).said
+    'Nothing has been run.'
     """
 
-    said: str
+    lines: tuple[str, ...]
     winner: str
     clear: bool
+
+    @property
+    def said(self) -> str:
+        """Give all of it in one line."""
+        return " ".join(self.lines)
 
 
 def verdict(selection: Selection) -> Verdict:
@@ -33,7 +38,7 @@ def verdict(selection: Selection) -> Verdict:
     everything else is clearly behind it. What tells comes first, localisation before the rest.
     """
     if not selection.records:
-        return Verdict("Nothing has been run yet.", "", clear=False)
+        return Verdict(("Nothing has been run yet.",), "", clear=False)
     chosen_by_labels = oracles(selection)
     honest = [name for name in selection.labels.values() if name not in chosen_by_labels]
     reference = next(iter(selection.labels.values()))
@@ -52,9 +57,9 @@ def verdict(selection: Selection) -> Verdict:
             others = _counted(first.near)
             open_.append((first.best, f"{level}: {shown} leads, {others} not clearly behind"))
     if not told and not open_:
-        return Verdict("No figure tells the variants apart yet.", "", clear=False)
-    lines = [line[:1].upper() + line[1:] + "." for _, line in (*told, *open_)]
-    return Verdict(" ".join(lines), (told or open_)[0][0], clear=bool(told))
+        return Verdict(("No figure tells the variants apart yet.",), "", clear=False)
+    lines = tuple(line[:1].upper() + line[1:] + "." for _, line in (*told, *open_))
+    return Verdict(lines, (told or open_)[0][0], clear=bool(told))
 
 
 def _counted(names: list[str]) -> str:

@@ -205,7 +205,7 @@ def figures(values: Sequence[float], spreads: Sequence[float] = (), *, digits: i
     >>> [c.text for c in figures([97.02, nan])], figures([1.0, 2.0])[1].best
     (['97.0', '–'], True)
     """
-    spreads = list(spreads) or [nan] * len(values)
+    barred, spreads = len(spreads) > 0, list(spreads) or [nan] * len(values)
     ends = [
         (v - (s if isfinite(s) else 0), v + (s if isfinite(s) else 0))
         for v, s in zip(values, spreads, strict=True)
@@ -226,7 +226,7 @@ def figures(values: Sequence[float], spreads: Sequence[float] = (), *, digits: i
             Cell(
                 f"{value:.{digits}f}", round(float(value), 6),
                 spread=f"{spread:.{digits}f}" if isfinite(spread) else "",
-                bar=(round(at[0], 1), round(at[1], 1), round(at[2], 1)) if spreads else (),
+                bar=(round(at[0], 1), round(at[1], 1), round(at[2], 1)) if barred else (),
                 best=round(value, digits) == most, says=says[i] if says else "",
             )
         )  # fmt: skip

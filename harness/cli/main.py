@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 import harness
-from harness.cli import data, detector, machine, paper, studies
+from harness.cli import data, detector, machine, paper, reports, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, settle
 from harness.errors import InputError
@@ -53,8 +53,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "export": detector.export,
     },
     "read": {
-        "report": studies.report,
+        "report": reports.report,
         "images": studies.images,
+        "compare": reports.compare,
+        "mirror": reports.mirror,
         "gap": paper.gap,
         "params": paper.params,
     },

@@ -236,11 +236,37 @@ class Run(Plan):
     report: bool = option("--report", "then write the report")
 
 
+WATCH = "write the page anew after each variant, until all runs are there"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report(Settings, Data, Results, Machine, Json):
     """Hold a study whose notebook is executed; none: every notebook."""
 
     study: str | None = argument(f"{STUDY}; default: every notebook", None, metavar="STUDY")
+    watch: bool = option("--watch", WATCH)
+
+
+SIDE = "a folder of results, or a commit of the repository that holds --results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Results, Json):
+    """Hold which two sets of records are compared."""
+
+    a: str = argument(SIDE, metavar="A")
+    b: str = argument(f"{SIDE}; a positive difference is in its favour", metavar="B")
+    metric: list[str] = option(
+        "--metric", "default: image_auroc and pixel_auroc; may be repeated", metavar="NAME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror(Results):
+    """Hold where records are mirrored to."""
+
+    store: Path = option("--store", "MLflow's folder (default: mlruns)", Path("mlruns"),
+                         metavar="DIR")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.cli import options
 from harness.data.remarks import tell
-from harness.errors import InputError, warn
+from harness.errors import InputError
 from harness.experiment.reference import as_markdown, field_facts
 from harness.experiment.settings import GIB, Settings
 from harness.experiment.study import Study
@@ -133,18 +133,6 @@ def new(options: options.New) -> int:
     return 0
 
 
-def report(options: options.Report) -> int:
-    """Execute a study's notebook on what is recorded; without a study, every notebook."""
-    if options.study:
-        return _report(options)
-    from harness.report.pages import PAGES
-
-    studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
-    codes = [_unless_damaged(_report, asked) for asked in studies]
-    codes += [_unless_damaged(_page, name, options.results) for name in PAGES]
-    return max(codes)
-
-
 def _work(
     options: options.Study, settings: Settings, work: Callable[..., Any], *, report: bool
 ) -> int:
@@ -159,7 +147,9 @@ def _work(
         print(f"failed: {name}: {reason}", file=sys.stderr)
     _print_table(plan, as_json=options.json)
     if report:
-        _write_report(options, plan)
+        from harness.cli.reports import write_pages
+
+        write_pages(options, plan)
     return 1 if outcome.failed else 0
 
 
@@ -179,65 +169,21 @@ def _print_table(plan: "Plan", *, as_json: bool) -> None:
     print(tables.as_text(summary, selection.runs_of_a_variant))
 
 
-def _unless_damaged(write: Callable[..., int], *given: Any) -> int:  # noqa: ANN401
-    """Write one of many reports; what is wrong with it is said, and the others are written."""
-    try:
-        return write(*given)
-    except InputError as error:
-        warn(error)
-        return 2
+def planned(options: options.Study | options.Report, *, checked: bool = True) -> "Plan":
+    """Plan a study as it is asked for, wherever it runs; ``checked``: read its records too."""
+    return _planned(options, _settings(options), checked=checked)
 
 
-def _page(name: str, results: Path) -> int:
-    from harness.report.pages import write_page
-
-    print(f"report: {write_page(name, results)}")
-    return 0
-
-
-def _report(options: options.Report) -> int:
-    _write_report(options, _planned(options, _settings(options)))
-    return 0
-
-
-def _write_report(options: options.Study | options.Report, plan: "Plan") -> None:
-    from harness.report.pages import write_qualitative, write_report
-
-    source = plan.study.source or str(options.study)
-    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
-    pages = [write_report(source, plan.results, chosen, options.category)]
-    if options.study == EMBEDDED:
-        pages.append(write_qualitative(source, plan.results, chosen, options.category))
-    for page in pages:
-        print(f"report: {page}", file=sys.stderr if options.json else sys.stdout)
-
-
-def _recorded(results: Path) -> list[str]:
-    """The paper's tables, and the other studies with a record."""
-    from harness.experiment.record import read_records
-    from harness.report.pages import NOTEBOOKS
-
-    digests = {r.digest for r in read_records(results, damaged=warn)}
-    return [
-        name
-        for name, study in STUDIES.items()
-        if name in NOTEBOOKS or (name != EMBEDDED and digests & set(study.labels()))
-    ]
-
-
-def planned(options: options.Study) -> "Plan":
-    """Plan a study as it is asked for, wherever it runs."""
-    return _planned(options, _settings(options))
-
-
-def _planned(options: options.Study | options.Report, settings: Settings) -> "Plan":
+def _planned(
+    options: options.Study | options.Report, settings: Settings, *, checked: bool = True
+) -> "Plan":
     """A study as asked for, with its cells; without data, by the published categories."""
     from harness.run.plan import make_plan, plan_without_data
 
-    study = get_study(str(options.study), **_asked(options))
+    study = get_study(str(options.study), **asked(options))
     embedded = (settings.dataset or study.dataset) == EMBEDDED
     make = make_plan if embedded or settings.data else plan_without_data
-    return make(study, settings)
+    return make(study, settings, checked=checked)
 
 
 def said_to(options: options.Json) -> TextIO:
@@ -247,11 +193,11 @@ def said_to(options: options.Json) -> TextIO:
 
 def asked_study(options: options.Study) -> Study:
     """Give the study as it is asked for."""
-    return get_study(options.study, **_asked(options))
+    return get_study(options.study, **asked(options))
 
 
-def _asked(options: options.Settings) -> dict[str, Any]:
-    """The keywords of :func:`get_study` that the command line gives."""
+def asked(options: options.Settings) -> dict[str, Any]:
+    """Give the keywords of :func:`get_study` that the command line gives."""
     changed = _assignments("--set", options.set)
     if options.epochs is not None:
         changed["epochs"] = options.epochs

@@ -73,7 +73,13 @@ class Entry:
         """Say everything that the index shows of it."""
         page = self.page
         if page is None:
-            return {"name": self.name, "href": self.href, "why": self.why, "thumb": [], "marks": []}
+            return {
+                "name": self.name,
+                "href": self.href,
+                "why": self.why,
+                "thumb": [],
+                "marks": [],
+            }
         s, best = page.selection, page.verdict.winner
         full = s.runs
         said = {
@@ -279,5 +285,3 @@ def _entry(reports: Path, name: str, there: list[str]) -> Entry:
 
 def _say_nothing(error: InputError) -> None:
     """The index names what is damaged in its own words."""
-
-

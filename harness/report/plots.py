@@ -122,7 +122,9 @@ def forest(
         axis.set_xlabel(f"points against {names[reference].text}")
         axis.xaxis.set_major_locator(MaxNLocator(6))
     label = METRICS[metric].label
-    return _panel(figure, label, f"Differences of {label} to {reference}, in points: {_some(said)}.")
+    return _panel(
+        figure, label, f"Differences of {label} to {reference}, in points: {_some(said)}."
+    )
 
 
 def front(

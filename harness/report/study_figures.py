@@ -1,10 +1,13 @@
 """The figures of a study's page: each names its records and offers its data."""
 
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.experiment.record import Record
 from harness.report import label_free, photos, plots, ranks
 from harness.report.differences import differences
 from harness.report.drawing import Plate
@@ -46,7 +49,17 @@ def forests(page: StudyPage) -> Plate:
              d.verdict)
             for d in found
         ]  # fmt: skip
-    columns = ["metric", "variant", "pairs", "points", "low", "high", "over", "p (Holm)", "verdict"]
+    columns = [
+        "metric",
+        "variant",
+        "pairs",
+        "points",
+        "low",
+        "high",
+        "over",
+        "p (Holm)",
+        "verdict",
+    ]
     data = pd.DataFrame(rows, columns=columns)
     return Plate(f"differences-{_study(page)}", panels, DIFFERENCES_NOTE, page.records, data)
 
@@ -165,7 +178,12 @@ def sample(page: StudyPage) -> Html:
     return block("sample", groups=groups, dropped=dropped)
 
 
-def _rows(page, runs, kept, first):  # noqa: ANN001, ANN202
+def _rows(
+    page: StudyPage,
+    runs: Mapping[str, Record],
+    kept: Mapping[str, list[photos.Shot]],
+    first: Sequence[photos.Shot],
+) -> list[dict[str, Any]]:
     """A row a variant: its maps of the same photos, and the scale that they are drawn on."""
     rules = {label: photos.map_rule(runs[label]) for label in kept}
     scales = {
@@ -181,7 +199,7 @@ def _rows(page, runs, kept, first):  # noqa: ANN001, ANN202
         mine = [by_place.get((f.place, f.defect)) for f in first]
         scale = scales[rules[label]]
         maps = [photos.pair(s, scale, cut, "") if s else None for s in mine]
-        rows.append({"name": page.names[label], "maps": maps, "scale": scale, "seed": runs[label].seed})  # fmt: skip
+        rows.append({"name": page.names[label], "maps": maps, "scale": scale})
     return rows
 
 

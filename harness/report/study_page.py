@@ -158,8 +158,8 @@ class StudyPage:
                 continue
             cut = photos.best_threshold(images.score, images.labels)
             panels.append(plots.histogram(images.score, images.labels, cut, record.category))
-            rows += [(record.category, *row, cut)
-                     for row in zip(images.path, images.defect, images.score, strict=True)]  # fmt: skip
+            listed = zip(images.path, images.defect, images.score, strict=True)
+            rows += [(record.category, *row, cut) for row in listed]
         if not panels:
             return None
         columns = ["category", "image", "defect", "score", "threshold"]
@@ -184,7 +184,7 @@ class StudyPage:
         return []
 
     def cut(self, record: Record) -> float:
-        """Find the threshold at which a run's F1 is largest; nan where its images are not listed."""
+        """Find the threshold at which a run's F1 is largest; nan without its images' scores."""
         images = record.images
         return photos.best_threshold(images.score, images.labels) if images else np.nan
 

@@ -6,13 +6,14 @@ from math import isfinite, nan
 import numpy as np
 import pandas as pd
 
-from harness.experiment.values import show
 from harness.report import label_free, tables
 from harness.report.site.boards import DASH, Board, Cell, Column, figures
 from harness.report.study_page import StudyPage
 from harness.score.metrics import METRICS
 
-SPREAD = "mean over categories and seeds ± standard deviation over seeds of the mean over categories"
+SPREAD = (
+    "mean over categories and seeds ± standard deviation over seeds of the mean over categories"
+)
 
 
 def variants(page: StudyPage) -> Board:

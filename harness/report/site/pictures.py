@@ -98,7 +98,9 @@ def _sized(image: Image.Image, how: Image.Resampling = Image.Resampling.LANCZOS)
     part = SIDE / max(image.size)
     if part >= 1:
         return image
-    return image.resize((max(1, round(image.width * part)), max(1, round(image.height * part))), how)
+    return image.resize(
+        (max(1, round(image.width * part)), max(1, round(image.height * part))), how
+    )
 
 
 def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

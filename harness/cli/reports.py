@@ -23,13 +23,14 @@ def report(options: options.Report) -> int:
     if options.watch:
         return _watch(options)
     if options.study:
-        return _report(options)
+        write_pages(options, planned(options, checked=False))
+        return 0
     from harness.report.pages import PAGES
 
     studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
     codes = [_unless_damaged(_report, asked) for asked in studies]
     codes += [_unless_damaged(_page, name, options.results) for name in PAGES]
-    return max(codes)
+    return max(*codes, _unless_damaged(_index, options.results))
 
 
 def _unless_damaged(write: Callable[..., int], *given: Any) -> int:  # noqa: ANN401
@@ -48,8 +49,15 @@ def _page(name: str, results: Path) -> int:
     return 0
 
 
+def _index(results: Path) -> int:
+    from harness.report.pages import write_index
+
+    print(f"report: {write_index(results)}")
+    return 0
+
+
 def _report(options: options.Report) -> int:
-    write_pages(options, planned(options, checked=False))
+    _write(options, planned(options, checked=False))
     return 0
 
 
@@ -70,6 +78,13 @@ def write_pages(
     options: options.Study | options.Report, plan: "Plan", *, live: bool = False
 ) -> None:
     """Write a study's page, the page of its photos where there are any, and the index."""
+    from harness.report.pages import write_index
+
+    _write(options, plan, live=live)
+    write_index(plan.results)
+
+
+def _write(options: options.Study | options.Report, plan: "Plan", *, live: bool = False) -> None:
     from harness.report.pages import write_qualitative, write_report
 
     source = plan.study.source or str(options.study)
@@ -158,10 +173,9 @@ def _print(found: "Compared", a: str, b: str) -> None:
     print(f"A: {a}; B: {b}")
     _print_rows((heads, *rows))
     print(
-        f"{found.pairs} runs are paired; {found.only[0]} are in A alone, {found.only[1]} in B alone"
+        f"{found.pairs} runs are paired; {found.only[0]} are in A alone, {found.only[1]} in B"
         + (f"; {found.other_images} are on other images" if found.other_images else "")
-        + ". B gains or loses where its p-value survives Holm's correction for the variants.",
-        file=sys.stdout,
+        + ". B gains or loses where its p-value survives Holm's correction for the variants."
     )
 
 

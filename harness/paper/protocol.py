@@ -23,8 +23,8 @@ ALWAYS = (
     "Categories are taken as fixed: nothing here says what other categories would give.",
     "Speeds compare within one session of one machine; times that papers print are of other "
     "machines, stand beside ours and are not judged.",
-    "The threshold that is drawn in pages of photos is chosen on the test's labels, and shows what "
-    "is possible.",
+    "The threshold that is drawn beside photos is chosen on the test's labels, and shows what is "
+    "possible.",
 )
 
 
@@ -138,7 +138,8 @@ class Protocol:
             )
         part_of = [f"{ds}/{c}" for (ds, c), d in photos.items() if d.complete is False]
         if part_of:
-            yield f"**A part of the data**: {plain(', '.join(part_of))} have fewer images than published."
+            names = plain(", ".join(part_of))
+            yield f"**A part of the data**: {names} have fewer images than published."
         if other := [f"{s}/{c}" for (s, c), d in photos.items() if d.published_form is False]:
             yield f"**Another form**: {plain(', '.join(other))} are not stored as published."
         if any(ds == "surfaces" for ds, _ in photos):

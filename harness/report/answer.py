@@ -65,8 +65,8 @@ class Lead:
         best: the variant with the highest mean.
         mean: its mean, in %.
         behind: the others' differences to it.
-        lost: those that are clearly behind; each comparison counts as one of all pairs, as the best
-            is picked after looking.
+        lost: those that are clearly behind; each comparison counts as one of all pairs, as the
+            best is picked after looking.
 
     >>> Lead("base", 97.0, [], frozenset()).near
     []

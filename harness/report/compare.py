@@ -48,8 +48,8 @@ def compare(
     Args:
         one: A.
         other: B, which a positive difference is in favour of.
-        metrics: of :data:`harness.score.metrics.METRICS`; Holm's correction is over the variants of
-            a data set and metric.
+        metrics: of :data:`harness.score.metrics.METRICS`; Holm's correction is over the variants
+            of a data set and metric.
     """
     a, b = ({_key(r): r for r in records} for records in (one, other))
     common = [k for k in a if k in b]

@@ -155,9 +155,7 @@ def _command(
 
 def _write(notebook: str, name: str, results: Path, chosen: Mapping[str, Any], made: Made) -> Path:
     parameters = {"results": str(results.resolve()), **_plain(chosen)}
-    page = execute(notebook, name, results / "reports", parameters, made=made)
-    write_index(results)
-    return page
+    return execute(notebook, name, results / "reports", parameters, made=made)
 
 
 def execute(

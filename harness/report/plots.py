@@ -1,7 +1,7 @@
 """Charts of a study, drawn from tables: small, one question each, in the page's colours.
 
-Every function gives a :class:`harness.report.drawing.Panel`: a chart about as wide as a phone, with
-a title, and with what it says in words for those who do not see it.
+Every function gives a :class:`harness.report.drawing.Panel`: a chart about as wide as a phone,
+with a title, and with what it says in words for those who do not see it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -226,7 +226,8 @@ def histogram(
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlabel("image score")
     flagged = values >= threshold
-    says = f"Scores of {int((~truth).sum())} good images above, of {int(truth.sum())} defective below."
+    counts = int((~truth).sum()), int(truth.sum())
+    says = f"Scores of {counts[0]} good images above, of {counts[1]} defective ones below."
     if np.isfinite(threshold):
         says += (
             f" At the threshold {threshold:.3g}, {int((truth & ~flagged).sum())} defective images "

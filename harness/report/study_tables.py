@@ -122,7 +122,7 @@ def chosen_without_labels(page: StudyPage) -> list[Board]:
     columns = [Column("category", words=True), *(Column(str(n)) for n in said)]
     return [
         Board(f"{study}-chosen", "What validation chooses", heads, rows),
-        Board(f"{study}-rank-correlation", "Rank correlation with the test", columns, _rows(ranked)),
+        Board(f"{study}-rank", "Rank correlation with the test", columns, _rows(ranked)),
     ]  # fmt: skip
 
 

@@ -138,10 +138,10 @@ def test_without_validation_there_is_nothing(tmp_path):
 
 def test_the_figure_shows_every_pair(three):
     paired = label_free.pairs(three)
-    figure = plots.prediction(paired)
-    assert [a.get_title() for a in figure.axes] == list(label_free.LABELS.values())
-    for axis, name in zip(figure.axes, label_free.LABELS, strict=True):
-        dots = np.concatenate([c.get_offsets() for c in axis.collections])
+    for name, title in label_free.LABELS.items():
+        panel = plots.prediction(paired, name)
+        assert panel.title == title
+        dots = np.concatenate([line.get_xydata() for line in panel.figure.axes[0].lines])
         mine = paired[paired["figure"] == name]
         wanted = 100 * mine[["validation", "test"]].to_numpy()
         np.testing.assert_allclose(np.sort(dots, axis=0), np.sort(wanted, axis=0))

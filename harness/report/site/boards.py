@@ -77,7 +77,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Board:
-    """Hold a table.
+    r"""Hold a table.
 
     Attributes:
         name: of the files that it is downloaded as.
@@ -89,7 +89,7 @@ class Board:
 
     >>> board = Board("b", "B", (Column("variant", words=True),), [[Cell("base")]])
     >>> board.as_csv()
-    'variant\\nbase\\n'
+    'variant\nbase\n'
     """
 
     name: str
@@ -183,10 +183,10 @@ def _shown(value: object) -> Cell:
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """Write a table as CSV; text that a spreadsheet would take for a formula is quoted.
+    r"""Write a table as CSV; text that a spreadsheet would take for a formula is quoted.
 
     >>> as_csv(pd.DataFrame({"a": ["=1+1", "b"]}))
-    "a\\n'=1+1\\nb\\n"
+    "a\n'=1+1\nb\n"
     """
     return str(table.map(_no_formula).to_csv(index=False))
 
@@ -217,7 +217,8 @@ def figures(values: Sequence[float], spreads: Sequence[float] = (), *, digits: i
     cells = []
     for i, (value, spread) in enumerate(zip(values, spreads, strict=True)):
         if not isfinite(value):
-            cells.append(Cell(DASH, says=says[i] if says else ""))
+            why = says[i] if says else ""
+            cells.append(Cell(why.partition(":")[0] or DASH, nan, says=why))
             continue
         sd = spread if isfinite(spread) else 0.0
         at = [100 * (v - low) / (high - low) if high > low else 50.0

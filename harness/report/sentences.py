@@ -62,7 +62,8 @@ def warnings(frame: pd.DataFrame, selection: Selection) -> Iterator[str]:
     if frame.empty:
         yield "**Nothing has been run**: every figure of ours is missing."
     elif len(frame) < expected:
-        yield f"**{expected - len(frame)} of {expected} runs are missing**: the means are over less."
+        lacks = expected - len(frame)
+        yield f"**{lacks} of {expected} runs are missing**: the means are over less."
         if none := [c for c in selection.categories if c not in set(frame["category"])]:
             yield f"**Nothing is recorded of** {plain(', '.join(none))}."
     seen: dict[str, set[str]] = {}

@@ -105,8 +105,8 @@ def learning(page: StudyPage) -> Plate:
     rules = sorted({r.selection.rule for r in page.selection.records})
     caption = (
         "Means over categories and seeds, on the test images. The mark is at the epoch that "
-        f"counts (rule: {', '.join(rules)}), the mean over the runs; a peak before it is what an oracle "
-        "would pick."
+        f"counts (rule: {', '.join(rules)}), the mean over the runs; a peak before it is what an "
+        "oracle would pick."
     )
     key = [page.names[label] for label in page.names if label in set(frame["label"])]
     return Plate(f"learning-{_study(page)}", panels, caption, page.records, page.curves, key)

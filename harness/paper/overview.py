@@ -24,7 +24,7 @@ from harness.paper.protocol import Protocol
 from harness.report.commands import command
 from harness.report.pages import NOTEBOOKS, PAGES, about, page_names
 from harness.report.site.boards import Board, Cell, Column
-from harness.report.site.markup import Html, block
+from harness.report.site.markup import Html, block, section
 from harness.report.site.pictures import Picture
 from harness.report.study_page import StudyPage
 from harness.studies import EMBEDDED, STUDIES
@@ -198,7 +198,7 @@ class Overview:
         """Show every study with its state, its question and its answer."""
         return block("index_studies", entries=[e.shown() for e in self.entries])
 
-    def machines(self) -> Html | Board:
+    def machines(self) -> Html:
         """Tabulate which runs were measured on which machine, with which code."""
         if not self.records:
             return Html("")
@@ -216,7 +216,8 @@ class Overview:
             [*map(Cell, key), Cell(str(count), float(count)), Cell(last[key])]
             for key, count in groups.most_common()
         ]
-        return Board("machines", "Machines and code", columns, rows)
+        board = Board("machines", "Machines and code", columns, rows, sortable=False)
+        return section("Measured on") + board.html
 
     def unknown(self) -> Html:
         """Say plainly what is not known."""

@@ -70,7 +70,7 @@ def compare(
                     found.append(difference(name_of(runs[0][0]), pairs, metric, decides))
                     means.append([_mean([p[side] for p in runs], metric) for side in (1, 0)])
             rows += [
-                (dataset, metric, *mean, d)
+                (dataset, metric, mean[0], mean[1], d)
                 for mean, d in zip(means, corrected(found), strict=True)
             ]
     only = (len(a) - len(common), len(b) - len(common))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from harness.experiment.place import Place
 from harness.experiment.record import Record
 from harness.report.selection import Selection
-from harness.report.site.pictures import Picture, Scale, heat, photo
+from harness.report.site.pictures import Picture, Scale, heat, photo, typeset
 
 THRESHOLD_NOTE = (
     "The threshold is the one at which F1 is largest on these test images: it is chosen with "
@@ -87,8 +87,8 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
         A score between the lowest that is flagged and the highest that is not; nan where one
         class is missing.
 
-    >>> best_threshold([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
-    0.375
+    >>> best_threshold([1, 2, 3, 4], [0, 0, 1, 1])
+    2.5
     """
     values, truth = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
     if truth.all() or not truth.any():
@@ -153,9 +153,9 @@ def pair(shot: Shot, scale: Scale, threshold: float, says: str) -> Pair:
         photo(shot.image, shot.mask, f"test photo, {kind}" + ", outlined" * bool(shot.mask.any())),
         heat(shot.map, scale, f"anomaly map of the same photo, score {shot.score:.3g}"),
     ]
-    cut = f"{threshold:.3g}" if np.isfinite(threshold) else ""
+    cut = typeset(threshold) if np.isfinite(threshold) else ""
     title = f"{says}: {kind}" if shot.bad and says else says or kind
-    return Pair(images, title, f"{shot.score:.3g}", cut, flagged=shot.score >= threshold)
+    return Pair(images, title, typeset(shot.score), cut, flagged=shot.score >= threshold)
 
 
 def same_images(groups: Sequence[Sequence[Shot]]) -> list[Shot]:

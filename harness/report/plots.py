@@ -182,7 +182,7 @@ def learning(
                 continue
             axis.plot(line.index, line, color=colour(place), linewidth=1.3 + 0.7 * (not place))
             if (at := chosen.get(label)) is not None:
-                epoch = line.index[np.abs(line.index - at).argmin()]
+                epoch = line.index[int(np.abs(line.index - at).argmin())]
                 axis.plot(epoch, line[epoch], marker(place), color=colour(place), markersize=6)
                 said.append(f"{names[label].text} ends at {line.iloc[-1]:.1f}")
         axis.set(xlabel="epoch", ylabel=f"{METRICS[metric].label} (%)")
@@ -226,8 +226,8 @@ def histogram(
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlabel("image score")
     flagged = values >= threshold
-    counts = int((~truth).sum()), int(truth.sum())
-    says = f"Scores of {counts[0]} good images above, of {counts[1]} defective ones below."
+    good, bad = int((~truth).sum()), int(truth.sum())
+    says = f"Scores of {good} good images above, of {bad} defective ones below."
     if np.isfinite(threshold):
         says += (
             f" At the threshold {threshold:.3g}, {int((truth & ~flagged).sum())} defective images "
@@ -284,7 +284,7 @@ def prediction(paired: pd.DataFrame, figure_name: str) -> Panel:
                       alpha=0.8, markersize=5, markeredgewidth=0, linestyle="none",
                       label=str(category))  # fmt: skip
         axis.set(xlabel="on drawn defects (%)", ylabel="on the test (%)")
-    categories = mine["category"].unique()
+    categories = list(map(str, mine["category"].unique()))
     return _panel(figure, LABELS[figure_name], f"A dot a variant and epoch: {_some(categories)}.")
 
 

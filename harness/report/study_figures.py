@@ -17,7 +17,7 @@ from harness.report.study_page import StudyPage
 from harness.score.metrics import METRICS
 
 MOST_PANELS = 15
-MOST_PICTURES = 220  # of a page: its size stays below what a phone loads at once
+MOST_BYTES = 700_000  # of a page's pictures in a part of it, as they stand in the page
 COSTS = {
     "latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)",
     "peak_mb": "peak memory of training (MB)",
@@ -100,7 +100,8 @@ def fronts(page: StudyPage) -> Plate | None:
 def learning(page: StudyPage) -> Plate:
     """Draw the metrics over the epochs, with the epoch that each variant's rule chose."""
     frame = page.frame
-    chosen = frame.groupby("label", observed=True)["epoch"].mean().to_dict()
+    means = frame.groupby("label", observed=True)["epoch"].mean()
+    chosen = {str(label): float(epoch) for label, epoch in means.items()}
     panels = [plots.learning(page.curves, page.names, m, chosen) for m in page.shown]
     rules = sorted({r.selection.rule for r in page.selection.records})
     caption = (
@@ -146,7 +147,11 @@ def failures(page: StudyPage, label: str) -> Html:
         wrong = sum(s.score < cut for s in missed) + sum(s.score >= cut for s in alarms)
         groups.append((wrong, record, pairs, scale))
     groups.sort(key=lambda g: (-g[0], g[1].metrics.get("image_auroc", 2.0)))
-    return block("failures", name=page.names[label], groups=groups[:MOST_PANELS],
+    left, few = MOST_BYTES, []
+    for group in groups:
+        left -= sum(len(image.source) for pair in group[2] for image in pair.images)
+        few += [group] if left > 0 else []
+    return block("failures", name=page.names[label], groups=few, left=len(groups) - len(few),
                  note=photos.THRESHOLD_NOTE)  # fmt: skip
 
 
@@ -155,7 +160,7 @@ def sample(page: StudyPage) -> Html:
 
     Variants whose maps are made by another rule have another scale, which is said.
     """
-    left, groups, dropped = MOST_PICTURES, [], []
+    left, groups, dropped = MOST_BYTES, [], []
     for category in page.selection.categories:
         runs = {
             label: record
@@ -168,12 +173,14 @@ def sample(page: StudyPage) -> Html:
         if not kept:
             continue
         first = photos.same_images(list(kept.values()))
-        if left < len(kept) * len(first):
-            dropped.append(category)
-            continue
-        left -= len(kept) * len(first)
         rows = _rows(page, runs, kept, first)
         heads = [photos.plain_photo(shot) for shot in first]
+        taken = sum(len(picture.source) for picture, _ in heads)
+        taken += sum(len(p.images[1].source) for row in rows for p in row["maps"] if p)
+        if taken > left:
+            dropped.append(category)
+            continue
+        left -= taken
         groups.append({"category": category, "heads": heads, "rows": rows})
     return block("sample", groups=groups, dropped=dropped)
 

@@ -18,6 +18,7 @@ from harness.report.drawing import Panel, Plate
 from harness.report.names import Name, names
 from harness.report.selection import Selection, select
 from harness.report.site.markup import Html, block, prose
+from harness.report.site.pictures import Scale
 from harness.report.verdict import Verdict, verdict
 
 
@@ -171,7 +172,7 @@ class StudyPage:
         return Plate(f"scores-{self.selection.study.name}", panels, caption, self._record(known),
                      pd.DataFrame(rows, columns=columns))  # fmt: skip
 
-    def pictures(self, label: str, most: int = 4) -> list[tuple[photos.Pair, photos.Scale]]:
+    def pictures(self, label: str, most: int = 4) -> list[tuple[photos.Pair, Scale]]:
         """Show a variant's hardest and plainest test images, in its hardest category with maps."""
         found = sorted(self.first_seed(label), key=lambda r: r.metrics.get("image_auroc", 2.0))
         for record in found:

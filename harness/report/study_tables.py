@@ -1,7 +1,8 @@
 """The tables of a study's page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite, nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ def last_and_best(page: StudyPage) -> Board:
     """Set the last epoch beside an oracle's: every run's best epoch on the test set."""
     table = tables.oracle(page.curves, page.selection.study, page.shown)
     columns, cells = [Column("variant", words=True)], [_names(page, table.index)]
-    for metric, which in table.columns:
+    for metric, which in _pairs(table):
         columns.append(Column(f"{METRICS[metric].label}, {which}"))
         cells.append(figures(list(table[metric, which])))
     name = f"{page.selection.study.name}-last-and-best-epoch"
@@ -109,7 +110,7 @@ def chosen_without_labels(page: StudyPage) -> list[Board]:
     study = page.selection.study.name
     chosen = label_free.choices(page.selection)
     heads = [Column("category", words=True)]
-    heads += [Column(f"{by}: {what}", words=what == "variant") for by, what in chosen.columns]
+    heads += [Column(f"{by}: {what}", words=what == "variant") for by, what in _pairs(chosen)]
     rows = [
         [Cell(str(place)), *(Cell(DASH if pd.isna(v) else str(v)) for v in row)]
         for place, row in zip(chosen.index, chosen.to_numpy(), strict=True)
@@ -165,7 +166,12 @@ def differences_board(page: StudyPage) -> Board:
 LOOKS = {"gains": "said exceeds", "loses": "said gap"}
 
 
-def _names(page: StudyPage, labels: Sequence[str]) -> list[Cell]:
+def _pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The names of a table's columns, which have two levels."""
+    return [tuple(pair) for pair in table.columns]
+
+
+def _names(page: StudyPage, labels: Iterable[Any]) -> list[Cell]:
     return [Cell(variant=page.names[label], value=page.names[label].text) for label in labels]
 
 

@@ -162,7 +162,7 @@ def by_category(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Compute a metric by variant and category, the mean over seeds, in %.
 
     >>> rows = {"label": ["a", "a"], "category": ["x", "x"], "image_auroc": [0.5, 0.7]}
-    >>> by_category(pd.DataFrame(rows), "image_auroc").loc["a", "x"]
+    >>> float(by_category(pd.DataFrame(rows), "image_auroc").loc["a", "x"])
     60.0
     """
     known = frame.dropna(subset=[metric])

@@ -47,7 +47,7 @@ def verdict(selection: Selection) -> Verdict:
         if not (means := means_of(selection, metric, honest)):
             continue
         first = lead(selection, metric, means)
-        shown = f"{plain(first.best)} ({first.mean:.1f} %)"
+        shown = f"{plain(first.best)} ({first.mean:.1f}\u00a0%)"
         if len(means) == 1:
             open_.append((first.best, f"{level}: {shown}"))
         elif reference in first.lost or (first.lost and not first.near):

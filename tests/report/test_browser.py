@@ -58,15 +58,16 @@ def embedded(tmp_path_factory):
     needed()
     results = tmp_path_factory.mktemp("site") / "results"
     shutil.copytree(bundled("results", "baseline") / "runs", results / "runs")
-    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 128, dtype=np.float32)
+    maps = np.stack([np.outer(np.roll(ramp, 11 * i), ramp) for i in range(10)])
+    images = (200 * np.stack([maps] * 3, axis=-1)).astype(np.uint8)
     for variant in STUDIES["surfaces"].variants:
         for category in SURFACES["categories"]:
             masks = np.zeros((10, 128, 128), bool)
             masks[:7, 40:70, 30:90] = True
             np.savez(
                 Place.of(results, variant, "surfaces", category, 0).gallery,
-                images=rng.integers(0, 255, (10, 128, 128, 3), dtype=np.uint8), masks=masks,
-                maps=rng.random((10, 128, 128), dtype=np.float32), scores=rng.random(10),
+                images=images, masks=masks, maps=maps, scores=np.linspace(0, 1, 10),
                 defects=[*"abcdeaa", *3 * ["good"]], rows=range(10),
             )  # fmt: skip
     return write_pages(results)

@@ -136,7 +136,8 @@ def test_room_is_made_for_wide_names():
     """A name of 20 Chinese signs needs as much room as 20 times the letters' height."""
     wide = "一" * 20
     panel = plots.runs(frame_of([wide, "b"]), "image_auroc", named(wide, "b"), "a")
-    (size, x), = re.findall(r'font-size: ([\d.]+)px[^>]*x="([\d.]+)"[^>]*>一{20}<', panel.svg.text)  # fmt: skip
+    stands = r'font-size: ([\d.]+)px[^>]*x="([\d.]+)"[^>]*>一{20}<'
+    ((size, x),) = re.findall(stands, panel.svg.text)
     assert float(x) >= 20 * 0.95 * float(size)
 
 

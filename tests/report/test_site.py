@@ -167,10 +167,10 @@ def test_the_verdict_in_one_line(tmp_path):
     found = verdict(Selection(study, tmp_path, "surfaces", ("a", "b")))
     assert found.clear
     assert found.winner == "kernels=3,1"
-    assert found.lines[0].startswith("Image level: take kernels=3,1 (95.1 %).")
+    assert found.lines[0].startswith("Image level: take kernels=3,1 (95.1\u00a0%).")
     one = Study(name="o", asks="?", bases={"base": BASE}, seeds=(0,))
     alone = verdict(Selection(one, tmp_path, "surfaces", ("a", "b")))
-    assert alone.said == "Localisation: base (90.0 %). Image level: base (80.0 %)."
+    assert alone.said == "Localisation: base (90.0\u00a0%). Image level: base (80.0\u00a0%)."
 
 
 def test_two_sets_of_records_side_by_side(tmp_path, capsys):

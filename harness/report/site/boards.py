@@ -175,7 +175,7 @@ def _joined(name: object) -> str:
     return ": ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
-def _shown(value: object) -> Cell:
+def _shown(value: Any) -> Cell:  # noqa: ANN401
     if pd.isna(value):
         return Cell(DASH)
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -89,7 +89,7 @@ def prose(markdown: str, known: Mapping[str, Any] | None = None) -> Html:
         if "=" in label and name.text != label:
             found = rf"(?<![\w=>\"]){re.escape(label)}(?![\w=-]|[.,]\w)"
             shown = str(part("variant", replace(name, colour="", marks=())))
-            text = re.sub(found, lambda _, shown=shown: shown, text)
+            text = shown.join(re.split(found, text))
     return Html(text)
 
 

@@ -45,18 +45,27 @@ class Scale:
     @property
     def low(self) -> str:
         """Write its lower end."""
-        return f"{self.least:.3g}"
+        return typeset(self.least)
 
     @property
     def high(self) -> str:
         """Write its upper end."""
-        return f"{self.most:.3g}"
+        return typeset(self.most)
 
     @property
     def stops(self) -> str:
         """List its colours for a gradient."""
         colours = mpl.colormaps[MAP](np.linspace(0, 1, 9))
         return ", ".join(mpl.colors.to_hex(c) for c in colours)
+
+
+def typeset(value: float) -> str:
+    """Write a score with three digits, its minus sign as wide as a plus.
+
+    >>> typeset(-0.38123)
+    '−0.381'
+    """
+    return f"{value:.3g}".replace("-", "−")
 
 
 def photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], says: str) -> Picture:

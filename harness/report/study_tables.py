@@ -168,7 +168,7 @@ LOOKS = {"gains": "said exceeds", "loses": "said gap"}
 
 def _pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The names of a table's columns, which have two levels."""
-    return [tuple(pair) for pair in table.columns]
+    return [(str(pair[0]), str(pair[1])) for pair in table.columns]
 
 
 def _names(page: StudyPage, labels: Iterable[Any]) -> list[Cell]:

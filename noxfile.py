@@ -59,7 +59,7 @@ def parity(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
-    options = ("-n", "auto", "-m", "not long", "--cov", "--cov-report=term")
+    options = ("-n", "auto", "-m", "not long and not site", "--cov", "--cov-report=term")
     session.run("pytest", *options, *session.posargs)
 
 
@@ -68,6 +68,13 @@ def long(session: nox.Session) -> None:
     """Run the tests that take minutes, in the environment of `tests`: -- [pytest options]."""
     install(session)
     session.run("pytest", "-n", "auto", "-m", "long", *session.posargs)
+
+
+@nox.session(default=False)
+def site(session: nox.Session) -> None:
+    """Look at the reports in a browser (Debian's chromium): -- [pytest options]."""
+    install(session)
+    session.run("pytest", "-m", "site", "tests/report/test_browser.py", *session.posargs)
 
 
 @nox.session(default=False, python=PYTHONS)

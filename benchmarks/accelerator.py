@@ -20,8 +20,9 @@ from harness.data.contract import Category
 from harness.data.datasets import open_dataset
 from harness.experiment.choices import METHODS
 from harness.experiment.variant import Variant
-from harness.features.cache import FeatureCache, FeatureKey, Features
+from harness.features.cache import FeatureCache, Features
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 from harness.methods.batches import batches, read_batch
 from harness.methods.contract import Energies, Method
 from harness.run.energies import History

@@ -21,8 +21,9 @@ from harness.data.datasets import open_dataset
 from harness.detect.inference import fused
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone, load_backbone
-from harness.features.cache import FeatureCache, FeatureKey, Features
+from harness.features.cache import FeatureCache, Features
 from harness.features.extractor import Extractor, normalise
+from harness.features.key import FeatureKey
 from harness.methods import fastflow
 from harness.methods.contract import Energies, Method
 from harness.methods.fastflow import FastFlow

@@ -11,8 +11,9 @@ from tiny import SHARED
 from harness.data.contract import read_mask
 from harness.data.datasets import open_dataset
 from harness.experiment.feature_spec import FeatureSpec
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 
 SIZE = 256
 SPEC = FeatureSpec(backbone="resnet18.tv_in1k", image_size=SIZE)

@@ -3,11 +3,26 @@
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli import options
+from harness.cli.options import argument, option
 from harness.errors import InputError
 from harness.escape import in_shell
+
+MIRROR = "a folder of the same archives, asked first; default: $HARNESS_MIRROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Hold which data set is fetched, and from where."""
+
+    dataset: str = argument("mvtec_ad, btad or cifar10", metavar="DATASET")
+    category: list[str] = option("--category", metavar="NAME")
+    data: Path | None = option("--data", "its folder; default: data/DATASET", metavar="DIR")
+    mirror: list[str] = option("--mirror", MIRROR, metavar="URL")
+    yes: bool = option("--yes", "accept the data set's licence")
 
 
 def list_releases(options: options.Json) -> int:
@@ -31,7 +46,7 @@ def list_releases(options: options.Json) -> int:
     return 0
 
 
-def fetch(options: options.Fetch) -> int:
+def fetch(options: Fetch) -> int:
     """Fetch what is missing of a data set."""
     from harness.data.fetch.fetch_release import fetch
     from harness.data.fetch.releases import get_release

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.cli import data, detector, machine, merge, paper, status, studies
+from harness.cli import data, detector, machine, merge, paper, reports, status, studies
 from harness.cli.options import add_options, filled
 from harness.cli.surroundings import discard_output, interruptible, settle
 from harness.errors import FULL, InputError, RunFailed, unwritten
@@ -59,8 +59,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "export": detector.export,
     },
     "read": {
-        "report": studies.report,
+        "report": reports.report,
         "images": studies.images,
+        "compare": reports.compare,
+        "mirror": reports.mirror,
         "gap": paper.gap,
         "params": paper.params,
     },

@@ -272,11 +272,15 @@ class Run(Plan):
     report: bool = option("--report", "then write the report")
 
 
+WATCH = "write the page anew after each variant, until all runs are there"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report(Settings, Data, Results, Machine, Json):
     """Hold a study whose notebook is executed; none: every notebook."""
 
     study: str | None = argument(f"{STUDY}; default: every notebook", None, metavar="STUDY")
+    watch: bool = option("--watch", WATCH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,20 +314,6 @@ class New:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline(Results):
-    """Hold which records are compared with which."""
-
-    baseline: Path | None = option(
-        "--baseline", "accepted records (default: the harness's)", metavar="DIR"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gap(Baseline, Cells, Json):
-    """Hold which runs of the embedded study are held to the baseline."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Doctor(Data, Results, Json):
     """Hold what is examined."""
 
@@ -340,17 +330,3 @@ class Completion:
     """Hold for which shell."""
 
     shell: str = argument("your shell", choices=["bash", "zsh", "tcsh"])
-
-
-MIRROR = "a folder of the same archives, asked first; default: $HARNESS_MIRROR"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fetch:
-    """Hold which data set is fetched, and from where."""
-
-    dataset: str = argument("mvtec_ad, btad or cifar10", metavar="DATASET")
-    category: list[str] = option("--category", metavar="NAME")
-    data: Path | None = option("--data", "its folder; default: data/DATASET", metavar="DIR")
-    mirror: list[str] = option("--mirror", MIRROR, metavar="URL")
-    yes: bool = option("--yes", "accept the data set's licence")

@@ -1,11 +1,13 @@
 """What ``harness params``, ``gap`` and ``accept`` do."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bundled import bundled
 from harness.cli import options
+from harness.cli.options import Cells, Json, Results, option
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
@@ -14,6 +16,20 @@ from harness.studies import EMBEDDED, get_study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(Results):
+    """Hold which records are compared with which."""
+
+    baseline: Path | None = option(
+        "--baseline", "accepted records (default: the harness's)", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap(Baseline, Cells, Json):
+    """Hold which runs of the embedded study are held to the baseline."""
 
 
 def params(options: options.Json) -> int:
@@ -43,7 +59,7 @@ def params(options: options.Json) -> int:
     return 0
 
 
-def gap(options: options.Gap) -> int:
+def gap(options: Gap) -> int:
     """Print published, ours, gap and verdict, and check the records against the baseline."""
     from harness.paper import baseline as regression
     from harness.paper.gap import counted, gaps
@@ -66,7 +82,7 @@ def gap(options: options.Gap) -> int:
     return int(any(len(f) for f in failed))
 
 
-def accept(options: options.Baseline) -> int:
+def accept(options: Baseline) -> int:
     """Make the recorded embedded study the baseline, printing what changes."""
     from harness.paper import baseline as regression
     from harness.paper.gap import counted
@@ -82,7 +98,7 @@ def accept(options: options.Baseline) -> int:
     return 0
 
 
-def _folders(options: options.Baseline) -> Path | None:
+def _folders(options: Baseline) -> Path | None:
     """``--baseline``; it and ``--results`` may be missing, but are no files."""
     for name, folder in (("results", options.results), ("baseline", options.baseline)):
         if folder and folder.exists() and not folder.is_dir():
@@ -90,7 +106,7 @@ def _folders(options: options.Baseline) -> Path | None:
     return options.baseline
 
 
-def _embedded(options: options.Gap) -> tuple[Study, list[str]]:
+def _embedded(options: Gap) -> tuple[Study, list[str]]:
     """The embedded study's cells that are asked for."""
     known = list(PUBLISHED_COUNTS[EMBEDDED])
     for name in options.category:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from harness.cli import options
 from harness.data.remarks import tell
-from harness.errors import InputError, warn
+from harness.errors import InputError
 from harness.escape import in_csv, in_line
 from harness.experiment.reference import as_markdown, field_facts
 from harness.experiment.settings import GIB, Settings
@@ -138,24 +138,6 @@ def new(options: options.New) -> int:
     return 0
 
 
-def report(options: options.Report) -> int:
-    """Execute a study's notebook on what is recorded; without a study, every notebook."""
-    from harness.report.pages import PAGES, write_page
-
-    page: Callable[[str], list[Path]]
-    page = lambda name: _said([write_page(name, options.results)], options)
-    written: list[list[Path] | None]
-    if options.study:
-        written = [_report(options)]
-    else:
-        studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
-        written = [_unless_damaged(_report, asked) for asked in studies]
-        written += [_unless_damaged(page, name) for name in PAGES]
-    if options.json:
-        _print_json([str(page) for pages in written for page in pages or ()])
-    return 2 if None in written else 0
-
-
 def _work(
     options: options.Study, settings: Settings, work: Callable[..., Any], *, report: bool
 ) -> int:
@@ -170,7 +152,9 @@ def _work(
         print(in_line(f"failed: {name}: {reason}"), file=sys.stderr)
     _print_table(plan, as_json=options.json)
     if report:
-        _write_report(options, plan)
+        from harness.cli.reports import write_pages
+
+        write_pages(options, plan)
     return 1 if outcome.failed else 0
 
 
@@ -190,64 +174,21 @@ def _print_table(plan: "Plan", *, as_json: bool) -> None:
     print(tables.as_text(summary, selection.runs_of_a_variant))
 
 
-def _unless_damaged(write: Callable[..., list[Path]], *given: Any) -> list[Path] | None:  # noqa: ANN401
-    """Write one of many reports; what is wrong with it is said, and the others are written."""
-    try:
-        return write(*given)
-    except InputError as error:
-        warn(error)
-        return None
+def planned(options: options.Study | options.Report, *, checked: bool = True) -> "Plan":
+    """Plan a study as it is asked for, wherever it runs; ``checked``: read its records too."""
+    return _planned(options, _settings(options), checked=checked)
 
 
-def _report(options: options.Report) -> list[Path]:
-    return _write_report(options, _planned(options, _settings(options)))
-
-
-def _said(pages: list[Path], options: options.Json) -> list[Path]:
-    for page in pages:
-        print(f"report: {page}", file=said_to(options))
-    return pages
-
-
-def _write_report(options: options.Study | options.Report, plan: "Plan") -> list[Path]:
-    from harness.claims import RESULTS, Claims
-    from harness.report.pages import write_qualitative, write_report
-
-    source = plan.study.source or str(options.study)
-    chosen = {**_asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
-    with Claims(plan.results, RESULTS):
-        pages = [write_report(source, plan.results, chosen, options.category)]
-        if options.study == EMBEDDED:
-            pages.append(write_qualitative(source, plan.results, chosen, options.category))
-    return _said(pages, options)
-
-
-def _recorded(results: Path) -> list[str]:
-    """The paper's tables, and the other studies with a record."""
-    from harness.experiment.record import read_records
-    from harness.report.pages import NOTEBOOKS
-
-    digests = {r.digest for r in read_records(results, damaged=warn)}
-    return [
-        name
-        for name, study in STUDIES.items()
-        if name in NOTEBOOKS or (name != EMBEDDED and digests & set(study.labels()))
-    ]
-
-
-def planned(options: options.Study) -> "Plan":
-    """Plan a study as it is asked for, wherever it runs."""
-    return _planned(options, _settings(options))
-
-
-def _planned(options: options.Study | options.Report, settings: Settings) -> "Plan":
+def _planned(
+    options: options.Study | options.Report, settings: Settings, *, checked: bool = True
+) -> "Plan":
     """A study as asked for, with its cells; without data, by the published categories."""
     from harness.run.plan import make_plan, plan_without_data
 
-    study = get_study(str(options.study), **_asked(options))
+    study = get_study(str(options.study), **asked(options))
     embedded = (settings.dataset or study.dataset) == EMBEDDED
     make = make_plan if embedded or settings.data else plan_without_data
-    return make(study, settings)
+    return make(study, settings, checked=checked)
 
 
 def said_to(options: options.Json) -> TextIO:
@@ -257,11 +198,11 @@ def said_to(options: options.Json) -> TextIO:
 
 def asked_study(options: options.Study | options.Status) -> Study:
     """Give the study as it is asked for."""
-    return get_study(str(options.study), **_asked(options))
+    return get_study(str(options.study), **asked(options))
 
 
-def _asked(options: options.Settings) -> dict[str, Any]:
-    """The keywords of :func:`get_study` that the command line gives."""
+def asked(options: options.Settings) -> dict[str, Any]:
+    """Give the keywords of :func:`get_study` that the command line gives."""
     changed = _assignments("--set", options.set)
     if options.epochs is not None:
         changed["epochs"] = options.epochs

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from harness.data.contract import Category
 from harness.data.frame import boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES, VERSION
-from harness.features.cache import FeatureCache, FeatureKey, open_split
+from harness.features.cache import FeatureCache, open_split
 from harness.features.checked import DamagedFeatures, Sums, check_files, sound
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 from harness.features.passing import Split, within
 from harness.files import UNREADABLE, write_whole
 

@@ -3,7 +3,7 @@
 Nothing is typed in: published figures come from the ledger, ours from run records.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.data.counts import PUBLISHED_COUNTS, Copy, Counts, compare
-from harness.errors import warn
+from harness.errors import InputError, warn
 from harness.experiment.choices import method_of
 from harness.experiment.record import Record, is_number, read_records
 from harness.experiment.study import Study
@@ -94,6 +94,8 @@ def gaps(
     results: Path,
     counts: Mapping[str, int],
     asked: Study | None = None,
+    *,
+    damaged: Callable[[InputError], object] = warn,
 ) -> pd.DataFrame:
     """Judge every published figure, a row each.
 
@@ -104,6 +106,7 @@ def gaps(
             need no run.
         asked: a study as it was run, perhaps with other settings than the paper's: its variants
             then stand in for those of the same name, and the settings are said under ``why``.
+        damaged: is given what is wrong with a record, which is left out.
 
     Columns: the figure's own (see :class:`harness.paper.ledger.Published`), ``study`` and
     ``variant`` that stand for it, ``ours``, ``seeds``, ``low``, ``high``, ``gap`` (ours −
@@ -112,7 +115,7 @@ def gaps(
 
     Verdicts are those of :meth:`Ours.verdict`; ``not run`` or ``not comparable`` otherwise.
     """
-    records = [r for r in read_records(results, damaged=warn) if not r.smoke]
+    records = [r for r in read_records(results, damaged=damaged) if not r.smoke]
     return pd.DataFrame([_row(figure, records, counts, asked) for figure in figures])
 
 

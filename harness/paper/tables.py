@@ -54,21 +54,8 @@ def metrics_of(study: Study) -> list[str]:
     if not any(counts.masks for counts in PUBLISHED_COUNTS[study.dataset].values()):
         return ["image_auroc"]
     both = ["image_auroc", "pixel_auroc"]
-    printed = {f.metric for f in ledger() if (f.by, f.table) == ("FastFlow", study.name)}
-    return sorted(both, key=lambda metric: metric not in printed)
-
-
-def complexity(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay out the paper's Table 1: published | ours, a row per backbone and method."""
-    rows: dict[Any, dict[str, str]] = {}
-    for r in table.to_dict("records"):
-        if r["metric"] in COSTS:
-            row = rows.setdefault((r["backbone"], r["method"]), {})
-            row[SPELT[r["metric"]]] = f"{_printed(r)} | {_ours(r)}"
-    shown = pd.DataFrame.from_dict(rows, orient="index")
-    shown.index.names = ["backbone", "method"]
-    columns = [SPELT[c] for c in COSTS if SPELT[c] in shown]
-    return shown[columns].fillna("–")
+    own = {f.metric for f in ledger() if (f.by, f.table) == ("FastFlow", study.name)}
+    return sorted(both, key=lambda metric: metric not in own)
 
 
 def by_category(
@@ -88,10 +75,10 @@ def by_category(
     """
     study = selection.study
     variant = next(v for v, n in study.named.items() if n == label)
-    mine = _mine(frame, variant.digest, metric, selection.runs_of_a_variant)
+    ours = mine(frame, variant.digest, metric, selection.runs_of_a_variant)
     if not set(selection.categories) >= set(official_categories(study)):
-        mine.pop("mean", None)
-    columns = {f"ours{_other_copy(selection)}": mine}
+        ours.pop("mean", None)
+    columns = {f"ours{_other_copy(selection)}": ours}
     for f in ledger():
         if f.metric == metric and f.dataset == study.dataset and _stands_beside(f, variant, study):
             columns.setdefault(_source(f), {})[f.category] = f"{f.value:.1f}{MARKS[f.status]}"
@@ -119,20 +106,6 @@ def _stands_beside(figure: Published, variant: Variant, study: Study) -> bool:
         return False
     printed = figure.table in ("table2", "table3", "table4")
     return printed or figure.by not in (METHODS[SUBJECT].name, "U-Flow")
-
-
-def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """Show published, ours, gap, interval and verdict of figures."""
-    rows = [
-        {
-            "figure": _what(r), "published": _printed(r), "ours": _ours(r),
-            "gap": f"{r['gap']:+.2f}" if r["seeds"] else "–",
-            "95 % interval": _interval(r), "tolerance": f"±{r['tolerance']:.2f}",
-            "verdict": r["verdict"], "why": r["why"],
-        }
-        for r in table.to_dict("records")
-    ]  # fmt: skip
-    return pd.DataFrame(rows).set_index("figure") if rows else pd.DataFrame()
 
 
 def tally(table: pd.DataFrame) -> str:
@@ -166,7 +139,8 @@ Of {len(own)} figures that FastFlow's paper prints of itself: {tally(own)}. Of
 - Ours is the last epoch, unless the published one is itself an epoch chosen on the test set."""
 
 
-def _mine(frame: pd.DataFrame, digest: str, metric: str, expected: int) -> dict[str, str]:
+def mine(frame: pd.DataFrame, digest: str, metric: str, expected: int) -> dict[str, str]:
+    """Write a variant's figure by category, and its mean where all runs are there, in %."""
     runs = frame[frame["digest"] == digest].dropna(subset=[metric])
     said = {str(c): _spread(100 * v[metric]) for c, v in runs.groupby("category")}
     if len(runs) == expected:
@@ -203,23 +177,19 @@ def _source(figure: Published) -> str:
     )
 
 
-def _printed(row: Mapping[Any, Any]) -> str:
+def printed(row: Mapping[Any, Any]) -> str:
+    """Write a published figure with its unit and how sure it is."""
     unit = "" if row["unit"] in ("%", "images/s", "ms", "M") else f" {row['unit']}"
     return f"{row['value']:g}{unit}{MARKS[row['status']]}"
 
 
-def _ours(row: Mapping[Any, Any]) -> str:
-    if not row["seeds"]:
-        return "–"
-    figure = f"{row['ours']:.{DIGITS.get(row['metric'], 2)}f}"
-    return figure if row["metric"] in COSTS[:3] else f"{figure} (n={row['seeds']})"
-
-
-def _interval(row: Mapping[Any, Any]) -> str:
+def interval(row: Mapping[Any, Any]) -> str:
+    """Write the interval of ours; a dash where there is none."""
     return f"{row['low']:.2f} … {row['high']:.2f}" if np.isfinite(row["low"]) else "–"
 
 
-def _what(row: Mapping[Any, Any]) -> str:
+def what(row: Mapping[Any, Any]) -> str:
+    """Name a published figure within its table."""
     method = "" if row["method"] == row["by"] == "FastFlow" else row["method"]
     by = "" if row["by"] == "FastFlow" else f"{row['by']}: "
     parts = (f"{by}{method}", row["setting"], row["backbone"], row["category"])

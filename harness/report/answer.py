@@ -1,6 +1,7 @@
 """The answer to a study's question: which variant to take, or what it would take to tell."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
@@ -60,28 +61,63 @@ def _level(selection: Selection, metric: str, level: str, reference: str) -> Ite
         yield "Which to take is not told: the variants have no run in common."
 
 
-def take(selection: Selection, metric: str, means: dict[str, float], reference: str) -> str:
-    """Say which variant to take, or what would tell.
+@dataclass(frozen=True)
+class Lead:
+    """Hold which variant is best, and how far the others are behind it.
 
-    The best is picked after looking, so each comparison with it counts as one of all pairs.
+    Attributes:
+        best: the variant with the highest mean.
+        mean: its mean, in %.
+        behind: the others' differences to it.
+        lost: those that are clearly behind; each comparison counts as one of all pairs, as the
+            best is picked after looking.
+
+    >>> Lead("base", 97.0, [], frozenset()).near
+    []
+    """
+
+    best: str
+    mean: float
+    behind: Sequence[Difference]
+    lost: frozenset[str]
+
+    @property
+    def near(self) -> list[str]:
+        """List the variants that are not clearly behind."""
+        return [d.variant for d in self.behind if d.variant not in self.lost]
+
+
+def lead(selection: Selection, metric: str, means: dict[str, float]) -> Lead:
+    """Find the best of some variants, and which of the others are clearly behind it.
+
+    Args:
+        selection: the records.
+        metric: of :data:`harness.score.metrics.METRICS`.
+        means: variant → mean in %, of :func:`means_of`; at least one.
     """
     best = max(means, key=lambda name: means[name])
     behind = [d for d in differences(selection, metric, best) if d.variant in means]
     pairs = len(means) * (len(means) - 1) / 2
     lost = {d.variant for d in behind if d.verdict == "loses" and d.deciding.p * pairs < ALPHA}
-    near = [d.variant for d in behind if d.variant not in lost]
-    if lost:
-        said = f"Take {plain(best)} ({means[best]:.1f})"
+    return Lead(best, means[best], behind, frozenset(lost))
+
+
+def take(selection: Selection, metric: str, means: dict[str, float], reference: str) -> str:
+    """Say which variant to take, or what would tell."""
+    first = lead(selection, metric, means)
+    best, near = first.best, first.near
+    if first.lost:
+        said = f"Take {plain(best)} ({first.mean:.1f})"
         return said + (f"; not clearly behind it: {_names(near)}." if near else ".")
     photos = own_photos(selection.dataset)
     who = "These photos cannot tell" if photos else "These runs cannot tell"
-    rival = next((d for d in behind if d.variant == reference), None) or max(
-        behind, key=lambda d: np.nan_to_num(d.deciding.mean, nan=-np.inf)
+    rival = next((d for d in first.behind if d.variant == reference), None) or max(
+        first.behind, key=lambda d: np.nan_to_num(d.deciding.mean, nan=-np.inf)
     )
     low, high = (-bound + 0.0 for bound in reversed(rival.interval))
-    lead = round(-rival.deciding.mean, 1) + 0.0
+    ahead = round(-rival.deciding.mean, 1) + 0.0
     names = f"the best, {plain(best)}, leads {plain(rival.variant)}"
-    said = f"{who} which variant to take: {names} by {lead:.1f} points"
+    said = f"{who} which variant to take: {names} by {ahead:.1f} points"
     said += ". " if isnan(low) else f" ({low:+.1f} to {high:+.1f}). "
     return said + _what_would(selection, rival)
 

@@ -1,7 +1,7 @@
 """Which variants differ from a reference, and whether seeds or photos leave it open."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from typing import Literal
 
@@ -93,12 +93,14 @@ def differences(
     for name, digest in digests.items():
         if name != reference:
             pairs = _pairs(selection, digest, digests[reference], metric)
-            found.append(_difference(name, pairs, metric, decides))
+            found.append(difference(name, pairs, metric, decides))
+    return corrected(found)
+
+
+def corrected(found: Sequence[Difference]) -> list[Difference]:
+    """Adjust the p-values of all differences of a table together (Holm)."""
     ps = [d.deciding.p if _has_seeds(d.deciding) else nan for d in found]
-    return [
-        Difference(d.variant, d.pairs, d.by_seeds, d.by_photos, d.decides, p)
-        for d, p in zip(found, holm(ps), strict=True)
-    ]
+    return [replace(d, adjusted=p) for d, p in zip(found, holm(ps), strict=True)]
 
 
 def own_photos(dataset: str) -> bool:
@@ -126,7 +128,15 @@ def _pairs(selection: Selection, digest: str, other: str, metric: str) -> Pairs:
     return found
 
 
-def _difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Difference:
+def difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Difference:
+    """Estimate the mean of first minus second over pairs of runs on the same images, in points.
+
+    Args:
+        name: of what the first ones are.
+        pairs: by category, runs of one seed each.
+        metric: that all of them have.
+        decides: which interval the verdict rests on.
+    """
     by_category = [
         np.array([100 * (one.metrics[metric] - other.metrics[metric]) for one, other in runs])
         for runs in pairs.values()

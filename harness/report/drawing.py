@@ -1,16 +1,25 @@
-"""Figures as they stand on a page: drawings whose text is text, which the reader's fonts draw.
+"""Charts as they stand on a page: drawings whose text is text, in the page's own colours.
 
 Names come in every script, and no font that comes along has them all; a browser finds its own,
-joins Arabic letters, and lets words be found and copied.
+joins Arabic letters, and lets words be found and copied. Colours of the palette become the page's
+variables, so that one drawing serves light and dark.
 """
 
+import html
 import io
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
-from IPython.core.getipython import get_ipython
+import pandas as pd
 from matplotlib.figure import Figure
+
+from harness.report.names import Name
+from harness.report.site.boards import as_csv
+from harness.report.site.markup import Html, download, part
+from harness.report.site.palette import replacements
 
 MEASURED_BY = ("DejaVu Sans", "Last Resort High-Efficiency")  # the second one has every sign
 UNSEEN = "\u200b"  # a space without width
@@ -22,12 +31,64 @@ SETTINGS: Any = {
 }
 
 
-def draw_text_as_text() -> None:
-    """Let matplotlib keep text as it is, and a notebook show figures by :func:`as_html`."""
-    mpl.rcParams.update(SETTINGS)
-    shell: Any = get_ipython()
-    if shell:
-        shell.display_formatter.formatters["text/html"].for_type(Figure, as_html)
+@dataclass(frozen=True)
+class Panel:
+    """Hold one chart with what it says to those who do not see it.
+
+    >>> Panel(Figure(), "AUROC", "Two bars.").title
+    'AUROC'
+    """
+
+    figure: Figure
+    title: str
+    says: str
+
+    @property
+    def svg(self) -> Html:
+        """Draw it."""
+        return Html(as_svg(self.figure, self.title, self.says))
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Hold a figure of a page: small charts side by side, with their caption, records and data.
+
+    Attributes:
+        name: of the file that its data are downloaded as.
+        panels: the charts.
+        caption: what is seen.
+        records: which records it is drawn from.
+        data: what is drawn, a row each.
+        key: the variants' colours, where the charts do not name them.
+        wide: whether a chart takes the page's whole width.
+
+    >>> Plate("p", [], "Nothing.", "no records", pd.DataFrame()).downloads[0][1]
+    'Data as CSV'
+    """
+
+    name: str
+    panels: Sequence[Panel]
+    caption: str
+    records: str
+    data: pd.DataFrame
+    key: Sequence[Name] = field(default=())
+    wide: bool = False
+
+    def _repr_html_(self) -> str:
+        return str(part("figure", self))
+
+    def __html__(self) -> str:
+        """Give the figure as a part of a page."""
+        return self._repr_html_()
+
+    def __repr__(self) -> str:
+        """Say no more than that: a notebook keeps it beside the HTML."""
+        return f"<Plate {self.name}>"
+
+    @property
+    def downloads(self) -> list[tuple[str, str, str]]:
+        """List the forms to download: suffix, words, link."""
+        return [("csv", "Data as CSV", download(as_csv(self.data), "text/csv"))]
 
 
 def shown(name: str) -> str:
@@ -39,29 +100,47 @@ def shown(name: str) -> str:
     return f"{UNSEEN}{name}" if name.startswith("_") else name
 
 
-def as_html(figure: Figure) -> str:
-    """Draw a figure as SVG that can stand in a page, photos as pixels and text as text.
+def as_svg(figure: Figure, title: str, says: str) -> str:
+    """Draw a figure as SVG that stands in a page, text as text and colours as the page's.
 
     Args:
-        figure: made after :func:`draw_text_as_text`; it is as wide as its dots an inch say, and
-            no wider than the page.
+        figure: drawn in the colours of :mod:`harness.report.site.palette`.
+        title: its name.
+        says: what it shows, for those who do not see it.
 
-    >>> from matplotlib.figure import Figure
     >>> with mpl.rc_context(SETTINGS):
     ...     figure = Figure(figsize=(2, 1))
-    ...     text = figure.text(0, 0, "漢字 & $")
-    ...     print(re.findall("<text[^>]*>(.*)</text>", as_html(figure)))
-    ['漢字 &amp; $']
+    ...     text = figure.text(0, 0, "漢字 & $", color="#1d1c1a")
+    ...     drawn = as_svg(figure, "a < b", "Signs.")
+    >>> re.findall("<text[^>]*>(.*)</text>", drawn), "var(--ink)" in drawn
+    (['漢字 &amp; $'], True)
+    >>> drawn[drawn.index("<title>"):][:29]
+    '<title>a &lt; b</title><desc>'
     """
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     file = io.BytesIO()
     with mpl.rc_context(SETTINGS):
-        figure.savefig(file, format="svg", metadata=nothing, dpi=figure.dpi)
+        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
     text = file.getvalue().decode()
     text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # for every element
-    text = text.replace(repr(MEASURED_BY[1]), "sans-serif").replace(UNSEEN, "")
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"font(?:-family)?: [^;\"]*(?=[;\"])", _font, text)
+    text = text.replace(UNSEEN, "")
+    for drawn, named in replacements().items():
+        text = text.replace(drawn, named)
+    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text)  # hundredths of a point are seen by nobody
+    text = re.sub(r"<g id=\"[^\"]*\"", "<g", text)  # of no use, and the same in every drawing
+    text = re.sub(r"\n\s*", "\n", text)
     _, size, rest = re.split(r'<svg [^>]*(viewBox="[^"]*")[^>]*>', text, maxsplit=1)
-    width = float(size.split()[2]) / 72 * figure.dpi
-    look = f"width: {width:.0f}px; max-width: 100%; height: auto"
-    joins = "stroke-linejoin: round; stroke-linecap: butt"  # what the style said
-    return f'<svg role="img" {size} style="{look}; {joins}">{rest}'
+    label, about = html.escape(title), html.escape(says)
+    return (
+        f'<svg role="img" aria-label="{label}. {about}" {size} '
+        'style="stroke-linejoin: round; stroke-linecap: butt">'  # what the style said
+        f"<title>{label}</title><desc>{about}</desc>{rest[: rest.rindex('</svg>')].strip()}</svg>"
+    )
+
+
+def _font(found: re.Match[str]) -> str:
+    """The size alone: the page has its own fonts."""
+    size = re.search(r"[\d.]+px", found[0])
+    return f"font-size: {size[0]}" if size else "font-family: inherit"

@@ -1,40 +1,29 @@
-"""Reports: a notebook executed on the records by papermill, as .ipynb, HTML and an index."""
+"""Reports: notebooks executed on the records by papermill, as .ipynb and as a small static site.
 
-import html
+A page is one file of HTML with all that it needs: no script, font, style or picture comes from
+elsewhere. ``index.html`` is a notebook too, and looks at the records themselves.
+"""
+
 import json
 import re
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
+import harness
 from harness.bundled import bundled
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.files import write_whole
+from harness.report.commands import command
+from harness.report.site import palette
 from harness.studies import definition, get_study
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>fastflow-harness reports</title>
-<style>
- body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; color: #222 }}
- li {{ margin: 1rem 0 }} small {{ color: #666 }}
-</style>
-<h1>Reports</h1>
-<p>Executed notebooks; each reads the run records and trains nothing.</p>
-<ul>
-{items}
-</ul>
-</html>
-"""
-ITEM = '<li><a href="{file}">{name}</a> <small>{when}</small><br>{asks}</li>'
-
 
 LONGEST = 100  # characters of a page's name, without its suffix
 
@@ -50,11 +39,19 @@ NOTEBOOKS = {
 PAGES = {
     "parameters": "Which reading of the paper gives its parameter counts?",
     "gap": "How far are our figures from the published ones?",
+    "protocol": "How was it measured, on what, and what do these figures not say?",
 }
+INDEX = "index"
+ASKS_INDEX = "What was asked, what came out, and what is not known?"
 
 
 def write_report(
-    study: str, results: Path, chosen: Mapping[str, Any], only: Sequence[str] = ()
+    study: str,
+    results: Path,
+    chosen: Mapping[str, Any],
+    only: Sequence[str] = (),
+    *,
+    live: bool = False,
 ) -> Path:
     """Execute a study's notebook.
 
@@ -63,14 +60,15 @@ def write_report(
         results: the folder with the records; the report goes to ``results/reports``.
         chosen: the options of :func:`harness.studies.get_study`, with dataset and categories.
         only: the categories that were asked for by name.
+        live: whether the page loads itself anew, while the study runs.
 
     Returns:
         The HTML page.
     """
     asked = _asked(study, chosen)
     name = page_name(asked, chosen, only)
-    given = {"study": study, **chosen}
-    return _write(NOTEBOOKS.get(study, "ablations"), name, results, given, asked.asks)
+    made = Made(asked.asks, _command(study, results, chosen, only), asked.name, live=live)
+    return _write(NOTEBOOKS.get(study, "ablations"), name, results, _given(study, chosen), made)
 
 
 def write_qualitative(
@@ -79,8 +77,9 @@ def write_qualitative(
     """Execute ``notebooks/qualitative.ipynb`` for a study: images, masks and maps."""
     asked = _asked(study, chosen)
     name = f"qualitative-{page_name(asked, chosen, only)}"
-    given = {"study": study, **chosen}
-    return _write("qualitative", name, results, given, asked.asks)
+    title = f"{asked.name}: photos and maps"
+    made = Made(asked.asks, _command(study, results, chosen, only), title)
+    return _write("qualitative", name, results, _given(study, chosen), made)
 
 
 def page_name(study: Study, chosen: Mapping[str, Any], only: Sequence[str] = ()) -> str:
@@ -112,7 +111,28 @@ def page_name(study: Study, chosen: Mapping[str, Any], only: Sequence[str] = ())
 
 def write_page(name: str, results: Path) -> Path:
     """Execute a notebook that is no study's: a key of :data:`PAGES`."""
-    return _write(name, name, results, {}, PAGES[name])
+    made = Made(PAGES[name], command("report", results=results), name)
+    return _write(name, name, results, {}, made)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Hold what a page says of itself.
+
+    Attributes:
+        asks: the question that it answers.
+        command: what makes it anew.
+        title: of the page.
+        live: whether it loads itself anew.
+
+    >>> Made("Why?").live
+    False
+    """
+
+    asks: str
+    command: str = ""
+    title: str = ""
+    live: bool = False
 
 
 def _asked(study: str, chosen: Mapping[str, Any]) -> Study:
@@ -122,19 +142,28 @@ def _asked(study: str, chosen: Mapping[str, Any]) -> Study:
     )
 
 
-def _write(notebook: str, name: str, results: Path, chosen: Mapping[str, Any], asks: str) -> Path:
+def _given(study: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {"study": study, **chosen}
+
+
+def _command(
+    study: str, results: Path, chosen: Mapping[str, Any], only: Sequence[str]
+) -> str:  # fmt: skip
+    asked = {k: v for k, v in chosen.items() if k != "categories"}
+    return command("report", study, results=results, categories=only, **asked)
+
+
+def _write(notebook: str, name: str, results: Path, chosen: Mapping[str, Any], made: Made) -> Path:
     parameters = {"results": str(results.resolve()), **_plain(chosen)}
-    page = execute(notebook, name, results / "reports", parameters, asks=asks)
-    write_index(results / "reports")
-    return page
+    return execute(notebook, name, results / "reports", parameters, made=made)
 
 
 def execute(
-    notebook: str, name: str, reports: Path, parameters: Mapping[str, Any], *, asks: str = ""
+    notebook: str, name: str, reports: Path, parameters: Mapping[str, Any], *, made: Made
 ) -> Path:
     """Execute a notebook with parameters; writes ``<name>.ipynb`` and ``<name>.html``.
 
-    The question that it answers, ``asks``, is kept in its metadata, for the index.
+    What the page says of itself, ``made``, is kept in the notebook's metadata.
 
     Raises:
         InputError: a parameter that the notebook does not declare, which papermill would only
@@ -166,64 +195,69 @@ def execute(
             raise InputError(f"report {name}: {what}{error.evalue}") from None
         except RuntimeError as error:  # the kernel died, or never began
             raise InputError(f"report {name}: {error} (out of memory?); start it again") from None
-    executed.metadata["harness"] = {"asks": asks}
+    executed.metadata["harness"] = asdict(made)
     final = reports / f"{name}.ipynb"
     write_whole(final, nbformat.writes(executed) + "\n")
     return to_html(final)
 
 
 def to_html(notebook: Path) -> Path:
-    """Make a page of the executed notebook, without its code."""
-    from jupyter_core.paths import jupyter_path
-    from nbconvert import HTMLExporter
+    """Make a page of the executed notebook by the site's own template."""
+    from nbconvert.exporters.templateexporter import TemplateExporter
 
-    # First the templates that came with it; JUPYTER_PATH may hold another version's.
-    roots = [str(Path(sys.prefix, "share", "jupyter")), *jupyter_path()]
-    exporter: Any = type("Own", (HTMLExporter,), {"get_prefix_root_dirs": lambda self: roots})(
-        exclude_input=True, exclude_input_prompt=True
-    )
-    body, _ = exporter.from_filename(str(notebook))
+    site = Path(__file__).parent / "site"
+    exporter: Any = TemplateExporter(
+        template_name=site.name, extra_template_basedirs=[str(site.parent)],
+        template_extension=".html.j2", file_extension=".html",
+    )  # fmt: skip
+    body, _ = exporter.from_filename(str(notebook), resources={"site": _about(notebook, site)})
     page = notebook.with_suffix(".html")
-    write_whole(page, body)
+    write_whole(page, str(body))
     return page
 
 
-def write_index(reports: Path) -> Path:
-    """Write ``index.html`` with every report there is.
+def _about(notebook: Path, site: Path) -> dict[str, Any]:
+    """What the template is told beside the cells."""
+    said = about(notebook)
+    name = notebook.stem
+    title = said.get("title") or name
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {
+        "name": name, "title": f"{title} · fastflow-harness", "asks": said.get("asks", ""),
+        "command": said.get("command", ""), "live": bool(said.get("live")), "made": now,
+        "version": harness.__version__,
+        "css": palette.as_css() + "\n" + (site / "style.css").read_text(encoding="utf-8"),
+        "js": (site / "script.js").read_text(encoding="utf-8"),
+    }  # fmt: skip
 
-    Another process may write one meanwhile, and an index without it: so it is looked at again.
+
+def write_index(results: Path) -> Path:
+    """Write ``reports/index.html`` with what is recorded and every page there is.
+
+    Another process may write a page meanwhile, and an index without it: so it is looked at again.
     """
-    index, written = reports / "index.html", ""
-    while (content := _index(reports)) != written:
-        write_whole(index, content)
-        written = content
+    reports, seen = results / "reports", None
+    while (there := page_names(reports)) != seen:
+        made = Made(ASKS_INDEX, command("report", results=results), "Reports")
+        index = execute(INDEX, INDEX, reports, {"results": str(results.resolve())}, made=made)
+        seen = there
     return index
 
 
-def _index(reports: Path) -> str:
-    items = []
-    for page in sorted(p for p in reports.glob("*.html") if p.name != "index.html"):
-        if not (source := page.with_suffix(".ipynb")).is_file():
-            continue
-        asks = _question(source)
-        when = datetime.fromtimestamp(page.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        items.append(
-            ITEM.format(
-                file=quote(page.name),
-                name=html.escape(page.stem),
-                when=when,
-                asks=html.escape(asks),
-            )
-        )
-    return PAGE.format(items="\n".join(items))
+def page_names(reports: Path) -> list[str]:
+    """List the pages that a folder of reports has beside the index."""
+    pages = (p.stem for p in reports.glob("*.html") if p.with_suffix(".ipynb").is_file())
+    return sorted(name for name in pages if name != INDEX)
 
 
-def _question(notebook: Path) -> str:
-    """What an executed notebook answers; empty for one that says nothing, or is damaged."""
+def about(notebook: Path) -> dict[str, Any]:
+    """Read what a page says of itself; empty for one that says nothing, or is damaged."""
     try:
-        return str(json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["harness"]["asks"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+        said = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+        given = said.get("papermill", {}).get("parameters", {})
+        return {**said["harness"], "parameters": given}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:

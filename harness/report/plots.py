@@ -1,270 +1,294 @@
-"""Figures of a study, drawn from tables and from the galleries that runs leave."""
+"""Charts of a study, drawn from tables: small, one question each, in the page's colours.
 
-import io
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
+Every function gives a :class:`harness.report.drawing.Panel`: a chart about as wide as a phone,
+with a title, and with what it says in words for those who do not see it.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
-from zipfile import BadZipFile
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scikit_posthocs
-import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from harness.experiment.place import Place
 from harness.report.differences import Difference
-from harness.report.drawing import draw_text_as_text, shown
+from harness.report.drawing import SETTINGS, Panel
 from harness.report.label_free import LABELS
+from harness.report.names import Name
 from harness.report.ranks import Ranks
-from harness.report.selection import Selection
+from harness.report.site.palette import INK, LINE, MUTED, PAPER, VARIANTS, colour, marker
 from harness.score.metrics import METRICS
 
-
-def style() -> None:
-    """Set the look of every figure and table: call once per notebook."""
-    pd.set_option("display.max_rows", None, "display.max_colwidth", None)
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
-    draw_text_as_text()
-
-
-def metric_by_variant(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Draw one panel per metric: every run a dot, by category, and the mean a bar."""
-    height = _height(frame["category"], 0.9 + 0.5 * frame["label"].nunique())
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(2.5 + 3.2 * len(metrics), height),
-        sharey=True, squeeze=False, layout="constrained",
-    )  # fmt: skip
-    values = {m: 100 * frame[m] for m in metrics}
-    table = frame.assign(category=frame["category"].map(shown), **values)
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        sns.stripplot(
-            table, x=metric, y="label", hue="category", ax=axis, size=6, alpha=0.8,
-            jitter=0.18, legend=metric == metrics[-1],
-        )  # fmt: skip
-        sns.pointplot(
-            table, x=metric, y="label", ax=axis, errorbar=None, linestyle="none", marker="|",
-            markersize=22, markeredgewidth=2.5, color="black",
-        )  # fmt: skip
-        axis.set(xlabel=f"{METRICS[metric].label} (%)", ylabel="")
-    if legend := axes[0][-1].get_legend():
-        sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        legend.set_title("category")
-    return _closed(figure)
+WIDTH = 4.6  # inches: at this width letters are as large as the page's small ones
+STYLE: Any = SETTINGS | {
+    "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5, "legend.fontsize": 9,
+    "xtick.labelsize": 9, "ytick.labelsize": 9.5, "text.color": INK[0],
+    "axes.labelcolor": MUTED[0], "axes.edgecolor": MUTED[0], "xtick.color": MUTED[0],
+    "ytick.color": MUTED[0], "ytick.labelcolor": INK[0], "axes.linewidth": 0.7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": LINE[0], "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "xtick.major.size": 0, "ytick.major.size": 0, "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+}  # fmt: skip
+VERDICTS = {  # as `harness gap` says them
+    "reproduced": VARIANTS[7][0], "gap": VARIANTS[2][0], "exceeds": VARIANTS[5][0],
+    "undecided": MUTED[0],
+}  # fmt: skip
+MOST_IN_WORDS = 12  # variants that a description goes through one by one
 
 
-def forest(found: Sequence[Difference], reference: str, metric: str) -> Figure:
+def _axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
+
+
+def _rows(axis: Axes, names: Sequence[str]) -> np.ndarray:
+    """Put names at the rows of a chart, the first one above."""
+    rows = np.arange(len(names))[::-1]
+    axis.set_yticks(rows, list(names))
+    axis.set_ylim(-0.6, len(names) - 0.4)
+    axis.grid(visible=False, axis="y")
+    axis.spines["left"].set_visible(False)
+    return rows
+
+
+def _panel(figure: Figure, title: str, says: str) -> Panel:
+    return Panel(figure, title, says)
+
+
+def runs(frame: pd.DataFrame, metric: str, names: Mapping[str, Name], title: str) -> Panel:
+    """Draw every run as a dot by its variant, and each variant's mean as a line.
+
+    Args:
+        frame: of :func:`harness.report.tables.runs`.
+        metric: of :data:`harness.score.metrics.METRICS`.
+        names: the variants, by label, in order.
+        title: of the chart.
+    """
+    with plt.rc_context(STYLE):
+        present = [label for label in names if (frame["label"] == label).any()]
+        figure, axis = _axes(0.75 + 0.27 * len(present))
+        rows = _rows(axis, [names[label].text for label in present])
+        said = []
+        for row, label in zip(rows, present, strict=True):
+            values = 100 * frame.loc[frame["label"] == label, metric].dropna()
+            place = list(names).index(label)
+            jitter = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else [0.0]
+            axis.scatter(values, row + np.array(jitter), s=17, color=colour(place),
+                         alpha=0.75, linewidths=0)  # fmt: skip
+            if len(values):
+                axis.plot([values.mean()] * 2, [row - 0.32, row + 0.32], color=colour(place))
+                said.append(f"{names[label].text} {values.mean():.1f}")
+        axis.set_xlabel(f"{METRICS[metric].label} (%)")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    return _panel(figure, title, f"{METRICS[metric].label} in %, means: {_some(said)}.")
+
+
+def forest(
+    found: Sequence[Difference], names: Mapping[str, Name], reference: str, metric: str
+) -> Panel:
     """Draw paired differences to the reference with their 95 % intervals, in points.
 
-    Dark: over seeds. Light: over seeds and test images, where the metric has that one.
+    The line: over seeds. The band: over seeds and test images, where the metric has that one. A
+    full dot survives Holm's correction.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(found)), layout="constrained")
-    rows = np.arange(len(found))[::-1]
-    dark, *_ = sns.color_palette()
-    for name, colour, width in (("by_photos", (*dark, 0.3), 5), ("by_seeds", dark, 1.5)):
-        estimates = [getattr(d, name) for d in found]
-        means = np.array([e.mean for e in estimates])
-        half = np.array([e.interval()[1] - e.mean for e in estimates])
-        axis.errorbar(
-            means, rows, xerr=np.nan_to_num(half), fmt="o", color=colour, elinewidth=width,
-            capsize=4 if name == "by_seeds" else 0,
-        )  # fmt: skip
-    axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(rows, [d.variant for d in found])
-    axis.set(
-        xlabel=f"{METRICS[metric].label}, points against {reference}",
-        ylim=(-0.6, len(found) - 0.4),
+    with plt.rc_context(STYLE):
+        figure, axis = _axes(0.85 + 0.33 * len(found))
+        rows = _rows(axis, [names[d.variant].text for d in found])
+        axis.axvline(0, color=INK[0], linewidth=0.8)
+        said = []
+        for row, d in zip(rows, found, strict=True):
+            drawn = colour(list(names).index(d.variant))
+            for estimate, look in (
+                (d.by_photos, {"linewidth": 6, "alpha": 0.25, "solid_capstyle": "butt"}),
+                (d.by_seeds, {"linewidth": 1.5}),
+            ):
+                low, high = estimate.interval()
+                if np.isfinite(low):
+                    axis.plot([low, high], [row, row], color=drawn, **look)
+            sure = d.verdict in ("gains", "loses")
+            if np.isfinite(d.deciding.mean):
+                axis.plot(d.deciding.mean, row, "o", markersize=6, markeredgecolor=drawn,
+                          markerfacecolor=drawn if sure else PAPER[0],
+                          markeredgewidth=1.4)  # fmt: skip
+                low, high = d.interval
+                said.append(f"{names[d.variant].text} {d.deciding.mean:+.1f} ({low:+.1f} to "
+                            f"{high:+.1f}), {d.verdict}")  # fmt: skip
+        axis.set_xlabel(f"points against {names[reference].text}")
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+    label = METRICS[metric].label
+    return _panel(
+        figure, label, f"Differences of {label} to {reference}, in points: {_some(said)}."
     )
-    return _closed(figure)
 
 
-def critical_difference(ranked: Ranks) -> Figure:
-    """Draw the mean ranks, and join the variants that are not told apart."""
-    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.25 * len(ranked.mean)), layout="constrained")
-    scikit_posthocs.critical_difference_diagram(
-        ranks=ranked.mean.to_dict(), sig_matrix=ranked.pairs, ax=axis
-    )
-    return _closed(figure)
+def front(
+    table: pd.DataFrame, names: Mapping[str, Name], metric: str, column: str, text: str
+) -> Panel:
+    """Draw the metric against a cost; a line joins what no other variant beats in both.
 
-
-def gap_forest(table: pd.DataFrame) -> Figure:
-    """Draw ours minus published with the 95 % interval, by verdict."""
-    figure, axis = plt.subplots(figsize=(9, 1 + 0.28 * len(table)), layout="constrained")
-    rows = np.arange(len(table))[::-1]
-    verdicts = ("reproduced", "gap", "exceeds", "undecided")
-    colours = dict(zip(verdicts, [*sns.color_palette()[2:5], "grey"], strict=True))
-    for verdict, colour in colours.items():
-        chosen = (table["verdict"] == verdict).to_numpy()
-        some = table[chosen]
-        spread = np.vstack([some["ours"] - some["low"], some["high"] - some["ours"]])
-        axis.errorbar(
-            some["gap"], rows[chosen], xerr=np.nan_to_num(spread), fmt="o",
-            color=colour, capsize=3, label=f"{verdict} ({len(some)})",
-        )  # fmt: skip
-    axis.axvline(0, color="black", linewidth=1)
-    known = table[["by", "setting", "backbone", "category", "metric"]].to_numpy()
-    axis.set_yticks(rows, [" ".join(filter(None, row)) for row in known], fontsize=8)
-    axis.set(xlabel="ours minus published (points; M for parameters)")
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    return _closed(figure)
-
-
-def pareto(table: pd.DataFrame, metric: str = "image_auroc") -> Figure:
-    """Draw the metric against latency, and against what is kept beside the backbone.
-
-    Kept: the additional parameters at four bytes each, and the memory bank. A line joins the
-    variants that no other one beats in both (the Pareto front).
+    Args:
+        table: with ``label``, the metric as a fraction, and ``column``.
+        names: the variants, by label.
+        metric: of :data:`harness.score.metrics.METRICS`.
+        column: the cost.
+        text: what stands at its axis.
     """
-    columns = {"latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)"}
-    if "latency_ms" not in table:  # not measured
-        del columns["latency_ms"]
-    kept = (4 * table["additional_params"] + table["bank_bytes"]) / 1e6
-    known = table.assign(kept=kept).dropna(subset=[metric])
-    size = (3 + 4 * len(columns), _height(known["variant"], 4.2))
-    figure, axes = plt.subplots(
-        1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    axes = axes[0]
-    for axis, (column, text) in zip(axes, columns.items(), strict=True):
-        for row, colour in zip(known.to_dict("records"), _colours(len(known)), strict=True):
-            if not np.isfinite(row[column]):  # its latency is not measured
-                continue
-            millions, bank = row["additional_params"] / 1e6, row["bank_bytes"] / 1e6
-            said = f"{millions:.2f} M" + (f", bank {bank:.0f} MB" if bank else "")
-            axis.scatter(
-                row[column], 100 * row[metric], s=90, color=colour, alpha=0.85,
-                label=shown(f"{row['variant']} ({said})"),
-            )  # fmt: skip
-        front = known.dropna(subset=[column])
-        front = front.sort_values([column, metric], ascending=[True, False])
-        front = front[front[metric] > front[metric].cummax().shift(fill_value=-1)]
-        axis.plot(front[column], 100 * front[metric], color="grey", linewidth=1, zorder=0)
-        axis.set(xscale="log", xlabel=text)
+    with plt.rc_context(STYLE):
+        known = table.dropna(subset=[metric, column])
+        known = known[known[column] > 0]
+        figure, axis = _axes(3.1)
+        order = known.sort_values([column, metric], ascending=[True, False])
+        best = order[order[metric] > order[metric].cummax().shift(fill_value=-1)]
+        axis.step(best[column], 100 * best[metric], where="post", color=MUTED[0], linewidth=0.9)
+        for row in known.to_dict("records"):
+            place = list(names).index(row["label"])
+            axis.plot(row[column], 100 * row[metric], marker(place), color=colour(place),
+                      markersize=7.5, markeredgewidth=0)  # fmt: skip
+        axis.set(xscale="log", xlabel=text, ylabel=f"{METRICS[metric].label} (%)")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.margins(0.12)
-    axes[0].set_ylabel(f"{METRICS[metric].label} (%)")
-    figure.legend(
-        *axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False,
-        fontsize=10, title="variant (A.d. params)",
-    )  # fmt: skip
-    return _closed(figure)
+        axis.margins(0.1)
+    said = [names[n].text for n in best["label"]]
+    label = METRICS[metric].label
+    return _panel(figure, f"{label} against {text}", f"Not beaten in both: {_some(said)}.")
 
 
-def learning_curves(epochs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Draw metrics of the test images over the epochs: the mean over categories and seeds.
+def learning(
+    curves: pd.DataFrame, names: Mapping[str, Name], metric: str, chosen: Mapping[str, float]
+) -> Panel:
+    """Draw a metric of the test images over the epochs, with the epoch that each rule chose.
 
-    The last epoch is what the tables report; a peak before it is what an oracle would pick.
+    Args:
+        curves: of :func:`harness.report.tables.epochs`: means over categories and seeds are drawn.
+        names: the variants, by label.
+        metric: one that every evaluated epoch has.
+        chosen: label → the epoch that counts, the mean over its runs.
     """
-    size = (3 + 3.2 * len(metrics), _height(epochs["label"], 3.6))
-    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        table = epochs[epochs["metric"] == metric].assign(value=lambda t: 100 * t["value"])
-        labels = [shown(str(label)) for label in table["label"]]
-        table["label"] = pd.Categorical(labels, list(dict.fromkeys(labels)))
-        sns.lineplot(
-            table, x="epoch", y="value", hue="label", errorbar=None, marker="o", ax=axis,
-            legend=metric == metrics[-1],
-        )  # fmt: skip
-        axis.set(ylabel=f"{METRICS[metric].label} (%)")
-    if axes[0][-1].get_legend():
-        sns.move_legend(
-            axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=""
+    with plt.rc_context(STYLE):
+        figure, axis = _axes(3.1)
+        of_metric = curves[curves["metric"] == metric]
+        said = []
+        for place, label in enumerate(names):
+            mine = of_metric[of_metric["label"] == label]
+            line = 100 * mine.groupby("epoch")["value"].mean()
+            if line.empty:
+                continue
+            axis.plot(line.index, line, color=colour(place), linewidth=1.3 + 0.7 * (not place))
+            if (at := chosen.get(label)) is not None:
+                epoch = line.index[int(np.abs(line.index - at).argmin())]
+                axis.plot(epoch, line[epoch], marker(place), color=colour(place), markersize=6)
+                said.append(f"{names[label].text} ends at {line.iloc[-1]:.1f}")
+        axis.set(xlabel="epoch", ylabel=f"{METRICS[metric].label} (%)")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    label = METRICS[metric].label
+    return _panel(figure, label, f"{label} in % over the epochs: {_some(said)}.")
+
+
+def histogram(
+    scores: Sequence[float], labels: Sequence[bool], threshold: float, title: str
+) -> Panel:
+    """Draw the scores of good and of defective test images, and the threshold between them.
+
+    Args:
+        scores: larger = more anomalous.
+        labels: true = defective.
+        threshold: what scores at least as much is flagged; nan: none is drawn.
+        title: of the chart.
+    """
+    values, truth = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
+    with plt.rc_context(STYLE):
+        figure, axis = _axes(2.3)
+        bins = np.linspace(values.min(), values.max() + 1e-9, 25)
+        groups = (("good", ~truth, VARIANTS[5][0], 1), ("defective", truth, VARIANTS[2][0], -1))
+        top = 1
+        for name, those, drawn, side in groups:
+            counts, _ = np.histogram(values[those], bins)
+            top = max(top, counts.max())
+            axis.bar(bins[:-1], side * counts, np.diff(bins), align="edge", color=drawn,
+                     linewidth=0)  # fmt: skip
+            axis.text(1.0, 0.97 if side > 0 else 0.03, f"{name} ({int(those.sum())})", ha="right",
+                      transform=axis.transAxes, color=MUTED[0],
+                      va="top" if side > 0 else "bottom")  # fmt: skip
+        axis.axhline(0, color=MUTED[0], linewidth=0.7)
+        if np.isfinite(threshold):
+            axis.axvline(threshold, color=INK[0], linewidth=1.2, linestyle=(0, (4, 2)))
+        axis.set_ylim(-1.05 * top, 1.05 * top)
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+        axis.spines["bottom"].set_visible(False)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.set_xlabel("image score")
+    flagged = values >= threshold
+    good, bad = int((~truth).sum()), int(truth.sum())
+    says = f"Scores of {good} good images above, of {bad} defective ones below."
+    if np.isfinite(threshold):
+        says += (
+            f" At the threshold {threshold:.3g}, {int((truth & ~flagged).sum())} defective images "
+            f"are missed and {int((~truth & flagged).sum())} good ones flagged."
         )
-    return _closed(figure)
+    return _panel(figure, title, says)
 
 
-def prediction(paired: pd.DataFrame) -> Figure:
+def critical_difference(ranked: Ranks, names: Mapping[str, Name], title: str) -> Panel:
+    """Draw the mean ranks, and join the variants that are not told apart."""
+    with plt.rc_context(STYLE):
+        figure, axis = _axes(1.2 + 0.27 * len(ranked.mean), 2 * WIDTH)
+        axis.grid(visible=False)
+        text = {label: names[label].text for label in ranked.mean.index}
+        pairs = ranked.pairs.rename(index=text, columns=text)
+        scikit_posthocs.critical_difference_diagram(
+            ranks=ranked.mean.rename(text).to_dict(), sig_matrix=pairs, ax=axis,
+            color_palette={names[label].text: colour(i) for i, label in enumerate(names)},
+        )  # fmt: skip
+    return _panel(figure, title, ranked.sentence())
+
+
+def gap_forest(table: pd.DataFrame) -> Panel:
+    """Draw ours minus published with the 95 % interval, coloured by verdict."""
+    with plt.rc_context(STYLE):
+        figure, axis = _axes(0.8 + 0.24 * len(table), 2 * WIDTH)
+        known = table[["by", "setting", "backbone", "category", "metric"]].to_numpy()
+        rows = _rows(axis, [" ".join(filter(None, row)) for row in known])
+        axis.axvline(0, color=INK[0], linewidth=0.8)
+        for verdict, drawn in VERDICTS.items():
+            chosen = (table["verdict"] == verdict).to_numpy()
+            some = table[chosen]
+            spread = np.vstack([some["ours"] - some["low"], some["high"] - some["ours"]])
+            axis.errorbar(some["gap"], rows[chosen], xerr=np.nan_to_num(spread), fmt="o",
+                          color=drawn, markersize=4.5)  # fmt: skip
+        axis.set(xlabel="ours minus published (points; M for parameters)")
+    counts = table["verdict"].value_counts()
+    said = [f"{n} {verdict}" for verdict, n in counts.items()]
+    return _panel(figure, "Ours minus published", f"{len(table)} figures: {', '.join(said)}.")
+
+
+def prediction(paired: pd.DataFrame, figure_name: str) -> Panel:
     """Draw the test's AUROC against that of validation, a dot a variant at an evaluated epoch.
 
     Args:
         paired: of :func:`harness.report.label_free.pairs`.
+        figure_name: of :data:`harness.report.label_free.LABELS`.
     """
-    figures = [name for name in LABELS if (paired["figure"] == name).any()]
-    size = (2 + 3.6 * len(figures), _height(paired["category"], 3.8))
-    figure, axes = plt.subplots(1, len(figures), figsize=size, squeeze=False, layout="constrained")
-    values = {side: 100 * paired[side] for side in ("validation", "test")}
-    table = paired.assign(category=paired["category"].map(shown), **values)
-    for axis, name in zip(axes[0], figures, strict=True):
-        sns.scatterplot(
-            table[table["figure"] == name], x="validation", y="test", hue="category",
-            style="category", s=45, alpha=0.8, ax=axis, legend=name == figures[-1],
-        )  # fmt: skip
-        axis.set(title=LABELS[name], xlabel="on synthetic defects (%)", ylabel="on the test (%)")
-    sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return _closed(figure)
+    with plt.rc_context(STYLE):
+        figure, axis = _axes(3.2)
+        mine = paired[paired["figure"] == figure_name]
+        for i, (category, rows) in enumerate(mine.groupby("category", sort=False)):
+            axis.plot(100 * rows["validation"], 100 * rows["test"], marker(i), color=colour(i),
+                      alpha=0.8, markersize=5, markeredgewidth=0, linestyle="none",
+                      label=str(category))  # fmt: skip
+        axis.set(xlabel="on drawn defects (%)", ylabel="on the test (%)")
+    categories = list(map(str, mine["category"].unique()))
+    return _panel(figure, LABELS[figure_name], f"A dot a variant and epoch: {_some(categories)}.")
 
 
-def gallery(selection: Selection, label: str, category: str) -> Figure | None:
-    """Show test images of a category with mask and anomaly map, of one variant's first seed.
-
-    The first image of every kind of defect and the good image with the highest score, so
-    neither the best nor the worst of the method was picked. One colour scale for all maps.
-
-    Args:
-        selection: where the runs are.
-        label: the variant's name.
-        category: one of its categories.
-
-    Returns:
-        The figure; None where nothing was run, the file is damaged, or the method gives no maps.
-    """
-    digests = {name: digest for digest, name in selection.labels.items()}
-    seed = selection.study.seeds[0]
-    where = (digests[label], selection.dataset, category, seed)
-    path = Place(selection.results, *where).gallery
-    if (data := _kept(path)) is None:
-        return None
-    count = len(data["images"])
-    height, width = data["maps"].shape[1:]
-    size = (1.9 * count, 0.5 + 3.8 * height / width)
-    figure, axes = plt.subplots(2, count, figsize=size, squeeze=False, layout="constrained")
-    low, high = np.nanmin(data["maps"]), np.nanmax(data["maps"])
-    for column in range(count):
-        image, mask, anomaly = (data[k][column] for k in ("images", "masks", "maps"))
-        for axis in axes[:, column]:
-            axis.imshow(image)
-            axis.set(xticks=[], yticks=[])
-            if mask.any():
-                axis.contour(mask, levels=[0.5], colors="cyan", linewidths=1)
-        axes[1, column].imshow(anomaly, cmap="inferno", vmin=low, vmax=high, alpha=0.75)
-        axes[0, column].set_title(
-            f"{str(data['defects'][column]).replace('_', ' ')}\n"
-            f"score {data['scores'][column]:.3f}",
-            fontsize=9,
-        )
-    axes[0, 0].set_ylabel("image, mask")
-    axes[1, 0].set_ylabel("anomaly map")
-    figure.suptitle(f"{category}: {label}, seed {seed}", fontsize=11)
-    return _closed(figure)
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    """The images that a run kept; None where it kept none, or they cannot be read."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes())) as file:
-            data = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
-        return None
-    return data
-
-
-def _height(legend: pd.Series, least: float) -> float:
-    """The height of a figure, in inches, that has room for a legend of these names beside it."""
-    return max(least, 1 + 0.3 * legend.nunique())
-
-
-def _closed(figure: Figure) -> Figure:
-    """The figure, no longer pyplot's: a notebook would else show it a second time."""
-    plt.close(figure)
-    return figure
-
-
-def _colours(count: int) -> list[tuple[float, float, float]]:
-    palette = sns.color_palette() if count <= 10 else sns.color_palette("husl", count)
-    return [tuple(c) for c in palette[:count]]
+def _some(said: Sequence[str]) -> str:
+    """A list in words that stays short enough to be read aloud."""
+    more = len(said) - MOST_IN_WORDS
+    return "; ".join([*said[:MOST_IN_WORDS], *([f"and {more} more"] if more > 0 else [])])

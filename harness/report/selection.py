@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.errors import warn
+from harness.errors import InputError, warn
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_sound
 from harness.experiment.study import Study
@@ -26,6 +26,7 @@ class Selection:
         results: the folder of records.
         dataset: its name in records.
         categories: those that count.
+        tolerant: whether a record that is damaged is left out, and named by :attr:`damaged`.
 
     >>> from harness.studies import STUDIES
     >>> grass = Selection(STUDIES["surfaces"], Path("nowhere"), "surfaces", ("grass",))
@@ -37,6 +38,7 @@ class Selection:
     results: Path
     dataset: str
     categories: tuple[str, ...]
+    tolerant: bool = False
 
     @property
     def places(self) -> Iterator[Place]:
@@ -46,17 +48,37 @@ class Selection:
                 for seed in dict.fromkeys(self.study.seeds):
                     yield Place.of(self.results, variant, self.dataset, category, seed)
 
-    @cached_property
+    @property
     def records(self) -> tuple[Record, ...]:
-        """Read what is recorded, in the order of variants, categories and seeds.
+        """Give what is recorded, in the order of variants, categories and seeds.
 
         A damaged record, or another run's, is named and left out.
 
         Raises:
             InputError: one of the study's own records is of a newer version.
         """
-        read = (read_sound(place, damaged=warn) for place in self.places)
-        return tuple(record for record in read if record is not None)
+        return self._read[0]
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """Say what is wrong with records that cannot be read, a line each."""
+        return tuple(map(str, self._read[1]))
+
+    @cached_property
+    def _read(self) -> tuple[tuple[Record, ...], list[InputError]]:
+        records: list[Record] = []
+        damaged: list[InputError] = []
+        tell = damaged.append if self.tolerant else warn
+        for place in self.places:
+            try:
+                record = read_sound(place, damaged=tell)
+            except InputError as error:  # of a newer version
+                if not self.tolerant:
+                    raise
+                damaged.append(error)
+                continue
+            records += [record] if record else []
+        return tuple(records), damaged
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -94,7 +116,7 @@ def select(
     categories: Sequence[str],
     **asked: Any,  # noqa: ANN401
 ) -> Selection:
-    """Select a study's records as a notebook is asked for them.
+    """Select a study's records as a notebook is asked for them; damaged ones are left out.
 
     Args:
         study: its name, or the path of its file.
@@ -108,4 +130,4 @@ def select(
     """
     published = PUBLISHED_COUNTS.get(dataset.removeprefix("disturbed-"), {})
     chosen = tuple(categories) or tuple(published)
-    return Selection(get_study(study, **asked), Path(results), dataset, chosen)
+    return Selection(get_study(study, **asked), Path(results), dataset, chosen, tolerant=True)

@@ -43,57 +43,55 @@ TIMES_NOTE = (
     "over the fifteen categories."
 )
 QUALITATIVE_NOTE = (
-    "The paper's Fig. 3: test image, mask and anomaly map, of the study's first variants (at "
-    "most four). The first image of each kind of defect (five at most), and the good image "
-    "with the highest score, most easily taken for a defect. Nothing is picked by hand."
+    "As in the paper's Fig. 3: test photo with the outline of its defect, and below it the map of "
+    "every variant, of its first seed. The photos are the first of each kind of defect (five at "
+    "most): none is picked by hand."
 )
 
 
-def opening(frame: pd.DataFrame, selection: Selection) -> str:
-    """Write the report's first lines, in Markdown: question, what was run, and what was not."""
+def warnings(frame: pd.DataFrame, selection: Selection) -> Iterator[str]:
+    """Say, in Markdown, what a reader must know before the figures: what is missing or doubtful.
+
+    Args:
+        frame: of :func:`harness.report.tables.runs`.
+        selection: the records.
+    """
     study, expected = selection.study, selection.runs
-    lines = [f"# {plain(study.name)}", f"**{plain(study.asks)}**"]
-    if study.mirrors:
-        lines.append(f"Mirrors: {plain(study.mirrors)}.")
-    lines.append(
-        f"{len(study.variants)} variants × {len(selection.categories)} categories of "
-        f"{plain(selection.dataset)} ({plain(', '.join(selection.categories))}) × "
-        f"{len(study.seeds)} seeds: "
-        f"{len(frame)} of {expected} runs are recorded."
-    )
     if other := other_settings(study, selection.dataset):
-        lines.append(f"> **Not the study's own settings**: {plain(other)}.")
+        yield f"**Not the study's own settings**: {plain(other)}."
     if frame.empty:
-        lines.append("> **Nothing has been run**: every figure of ours is missing.")
+        yield "**Nothing has been run**: every figure of ours is missing."
     elif len(frame) < expected:
-        lines.append(f"> **{expected - len(frame)} runs are missing**: the means are over less.")
+        lacks = expected - len(frame)
+        yield f"**{lacks} of {expected} runs are missing**: the means are over less."
         if none := [c for c in selection.categories if c not in set(frame["category"])]:
-            lines.append(f"> **Nothing is recorded of** {plain(', '.join(none))}.")
+            yield f"**Nothing is recorded of** {plain(', '.join(none))}."
     seen: dict[str, set[str]] = {}
     for record in selection.records:
         seen.setdefault(record.category, set()).add(record.data.digest)
     if mixed := [name for name, digests in seen.items() if len(digests) > 1]:
-        lines.append(
-            f"> **Other images**: runs of {plain(', '.join(mixed))} were recorded on different "
+        yield (
+            f"**Other images**: runs of {plain(', '.join(mixed))} were recorded on different "
             "images; the means do not compare. Run the whole study again."
         )
-    lines += [f"> A run **failed**: {plain(reason)}" for reason in selection.failures()]
-    lines += [f"> **Note**: {plain(said)}." for said in cautions(selection)]
-    return "\n\n".join([*lines, *_warnings(frame)])
+    yield from (f"A record is **damaged** and left out: {plain(why)}" for why in selection.damaged)
+    yield from (f"A run **failed**: {plain(reason)}" for reason in selection.failures())
+    yield from (f"**Note**: {plain(said)}." for said in cautions(selection))
+    yield from _doubts(frame)
 
 
-def _warnings(frame: pd.DataFrame) -> Iterator[str]:
+def _doubts(frame: pd.DataFrame) -> Iterator[str]:
     """What makes the figures other than results."""
     if frame["oracle"].empty:
         return
     if frame["smoke"].any():
-        yield "> **A smoke run**: one epoch on a few images. Its figures mean nothing."
+        yield "**A smoke run**: one epoch on a few images. Its figures mean nothing."
     if frame["random_weights"].any():
-        yield "> **Random backbone weights**: not a result about trained features."
+        yield "**Random backbone weights**: not a result about trained features."
     if frame["oracle"].any():
         names = frame.loc[frame["oracle"], "label"].unique()
         said = plain("; ".join(names))
-        yield f"> **Oracle**: epochs chosen with the test labels: {said}."
+        yield f"**Oracle**: epochs chosen with the test labels: {said}."
 
 
 def other_settings(study: Study, dataset: str) -> str:

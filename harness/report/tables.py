@@ -19,7 +19,7 @@ ORACLE = "(oracle)"  # behind a variant whose epochs were chosen with the test's
 COLUMNS = (
     *("label", "digest", "dataset", "category", "seed", *METRICS, "copy", "epoch", "oracle"),
     *("additional_params", "bank_bytes", "fps", "latency_ms", "additional_ms", "speed_why"),
-    *("good", "defective"),
+    *("good", "defective", "peak_memory_bytes", "fit_seconds"),
 )
 COST_COLUMNS = {
     "params_flow": "flow params",
@@ -32,8 +32,12 @@ COST_COLUMNS = {
     "additional_ms": "A.d. time (ms)",
     "fps": "FPS",
     "bank_mb": "bank (MB)",
+    "peak_mb": "peak memory (MB)",
     "fit_seconds": "training (s)",
 }
+MEDIANS = (
+    "additional_params", "bank_bytes", "fps", "latency_ms", "peak_memory_bytes", "fit_seconds",
+)  # fmt: skip
 WHOLE = ("params", "MACs", "indices")  # in the names of columns of whole numbers
 NOTE = (
     "% as mean ± sd over seeds of the mean over categories; last epoch, unless a variant is "
@@ -97,6 +101,7 @@ def _row(record: Record, label: str, why: str) -> dict[str, Any]:
         "defective": record.data.defective,
         "fit_seconds": record.measured.fit_seconds,
         "bank_bytes": record.measured.bank_bytes,
+        "peak_memory_bytes": np.nan if (m := record.measured.peak_memory_bytes) is None else m,
         "random_weights": record.random_weights,
         "smoke": record.smoke,
     }
@@ -125,14 +130,14 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     for digest, label in study.labels().items():
         mine = frame[frame["digest"] == digest]
         mark = f" {ORACLE}" if mine["oracle"].any() else ""
-        row: dict[str, Any] = {"variant": label + mark, "runs": len(mine)}
+        row: dict[str, Any] = {"variant": label + mark, "label": label, "runs": len(mine)}
         for metric in METRICS:
             values = mine[["category", "seed", metric]].dropna()
             per_seed = values.groupby("seed")[metric].mean()
             row[metric] = values[metric].mean()
             row[f"{metric}_sd_seeds"] = per_seed.std(ddof=1)
             row[f"{metric}_min"] = values.groupby("category")[metric].mean().min()
-        for name in ("additional_params", "bank_bytes", "fps", "latency_ms"):
+        for name in MEDIANS:
             row[name] = mine[name].median()
         row["speed_why"] = next(iter(mine["speed_why"]), "")
         images = mine.drop_duplicates("category")
@@ -142,10 +147,10 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the image AUROC of every kind of defect against all good images, in %.
+    """Compute the image AUROC of every kind of defect against all good images, in %.
 
     A row a variant, a column a kind with the number of its images: the mean over categories and
-    seeds. Empty where the records do not list their images.
+    seeds, nan where there is none. Empty where the records do not list their images.
     """
     values: dict[tuple[str, str], list[float]] = {}
     counts: dict[str, dict[str, int]] = {}
@@ -155,14 +160,22 @@ def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
             counts.setdefault(kind, {})[record.category] = count
     columns = {kind: f"{kind} ({sum(of.values())})" for kind, of in counts.items()}
     rows = {
-        label: {
-            name: f"{np.mean(found):.1f}"
-            for kind, name in columns.items()
-            if (found := values.get((label, kind)))
-        }
+        label: {n: float(np.mean(values.get((label, k)) or np.nan)) for k, n in columns.items()}
         for label in frame["label"].cat.categories
     }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns.values())).fillna("–")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns.values()))
+
+
+def by_category(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Compute a metric by variant and category, the mean over seeds, in %.
+
+    >>> rows = {"label": ["a", "a"], "category": ["x", "x"], "image_auroc": [0.5, 0.7]}
+    >>> float(by_category(pd.DataFrame(rows), "image_auroc").loc["a", "x"])
+    60.0
+    """
+    known = frame.dropna(subset=[metric])
+    means = 100 * known.groupby(["label", "category"], observed=True, sort=False)[metric].mean()
+    return means.unstack("category")
 
 
 def _kinds(images: Images | None) -> Iterator[tuple[str, int, float]]:
@@ -179,16 +192,19 @@ def _kinds(images: Images | None) -> Iterator[tuple[str, int, float]]:
 
 
 def cost(frame: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate parameters by kind, MACs of an image, latency and FPS per variant."""
-    frame = frame.assign(bank_mb=frame["bank_bytes"] / 1e6)
+    """Compute parameters by kind, MACs of an image, memory, latency and FPS per variant.
+
+    A row a variant that has been run, by label; a column each of COST_COLUMNS, named as it is
+    printed; medians over the runs, nan where nothing was measured. ``bank`` is left out where no
+    method keeps one. Peak memory is of the whole process that trained, on a GPU of what was
+    allocated there.
+    """
+    bank, peak = (frame[f"{k}_bytes"] / 1e6 for k in ("bank", "peak_memory"))
+    frame = frame.assign(bank_mb=bank, peak_mb=peak)
     columns = dict(COST_COLUMNS)
     if not frame["bank_mb"].any():
         del columns["bank_mb"]
-    table = frame.groupby("label", observed=True)[list(columns)].median().rename(columns=columns)
-    for name in table.columns:
-        shown = (lambda n: f"{n:,.0f}") if any(w in name for w in WHOLE) else _one_decimal
-        table[name] = table[name].map(shown)
-    return table
+    return frame.groupby("label", observed=True)[list(columns)].median().rename(columns=columns)
 
 
 def oracle(curves: pd.DataFrame, study: Study, metrics: Sequence[str]) -> pd.DataFrame:
@@ -210,21 +226,6 @@ def oracle(curves: pd.DataFrame, study: Study, metrics: Sequence[str]) -> pd.Dat
     }
     order = [label for label in study.labels().values() if label in means.index]
     return pd.DataFrame(columns).reindex(order).round(1)
-
-
-def styled(table: pd.DataFrame) -> pd.DataFrame:
-    """Join a summary's means and spreads, ready to be shown in a report."""
-    shown = _joined(table, HEADLINE)
-    shown.insert(0, "runs", table["runs"].to_list())
-    shown.insert(1, "test images (good + bad)", table["images"].to_list())
-    if "image_auroc_min" in table:
-        shown["lowest category"] = [percent(m) for m in table["image_auroc_min"]]
-    return _with_cost(shown, table)
-
-
-def styled_rest(table: pd.DataFrame) -> pd.DataFrame:
-    """Join the metrics that the main table leaves out for its width."""
-    return _joined(table, [m for m in METRICS if m not in HEADLINE])
 
 
 def as_text(table: pd.DataFrame, expected: int) -> str:

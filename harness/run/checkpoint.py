@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import harness
-from harness.errors import FULL, InputError, unwritten
+from harness.errors import FULL, InputError, RunFailed, unwritten
 from harness.files import UNREADABLE
 from harness.run.growing import members, take_over
 from harness.run.kept import read_tensors, write_tensors

@@ -15,7 +15,8 @@ from harness.run.energies import History
 from harness.run.evaluate import Masks, reference_of
 from harness.score.rule import score
 
-GALLERY = 6  # images
+KINDS = 5  # of defects, an image each
+WORST = 2  # misses, and false alarms
 BLANK = 255  # around a padded image
 
 
@@ -28,7 +29,7 @@ def save_gallery(
     masks: Masks,
     scores: NDArray[np.float32],
 ) -> None:
-    """Keep the first image of every kind of defect and the good image with the highest score.
+    """Keep the images that a reader asks for; see :func:`_shown`.
 
     Nothing where the method gives no maps. What is around a padded image is blank.
     """
@@ -56,17 +57,26 @@ def save_gallery(
         maps=maps.numpy().astype(np.float32),
         scores=scores[rows],
         defects=np.array([test[i].defect for i in rows]),
+        rows=np.array(rows),
         has_masks=np.array(category.has_masks),
     )
     write_whole(place.gallery, buffer.getvalue())
 
 
 def _shown(category: Category, scores: NDArray[np.float32]) -> list[int]:
+    """The test images that are kept, as indices.
+
+    The first one of every kind of defect, which are the same for every variant; and those that
+    say most of this one: the defects that score lowest and highest, and the good images that
+    score highest and lowest.
+    """
     test = category.test
+    bad = sorted((i for i, s in enumerate(test) if s.label), key=lambda i: scores[i])
+    good = sorted((i for i, s in enumerate(test) if not s.label), key=lambda i: -scores[i])
     kinds = dict.fromkeys(s.defect for s in test if s.label)
-    rows = [next(i for i, s in enumerate(test) if s.defect == kind) for kind in kinds]
-    good = [i for i, s in enumerate(test) if not s.label]
-    return rows[: GALLERY - 1] + sorted(good, key=lambda i: -scores[i])[:1]
+    first = [next(i for i, s in enumerate(test) if s.defect == kind) for kind in kinds]
+    told = bad[:WORST] + bad[-1:] + good[:WORST] + good[-1:]
+    return list(dict.fromkeys(first[:KINDS] + told))
 
 
 def _in_frame(samples: Sequence[Sample], photos: Photos) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ from harness.experiment.record import (
     write_record,
 )
 from harness.experiment.variant import Variant
-from harness.features.cache import FeatureKey
+from harness.features.key import FeatureKey
 from harness.features.views import Shapes
 from harness.files import sign_as
 from harness.heartbeat import now
@@ -210,8 +210,8 @@ def run_job(
     if not job.keep:
         write_record(job.place, record)
         return
-    if before := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
-        record = same_scores(before, record)
+    if recorded := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
+        record = same_scores(recorded, record)
     if model is None or chosen.epoch != max(history.energies):
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())

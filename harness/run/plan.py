@@ -97,8 +97,13 @@ class Plan:
         return [c for c in self.cells if c in again or not is_there(c)]
 
 
-def make_plan(study: Study, settings: Settings) -> Plan:
+def make_plan(study: Study, settings: Settings, *, checked: bool = True) -> Plan:
     """Plan the study's cells on the data set at hand.
+
+    Args:
+        study: what is asked.
+        settings: where the images and the records are.
+        checked: whether its records are read; a report reads them itself.
 
     Raises:
         InputError: the data set or a category does not exist or cannot be used, or a record
@@ -133,7 +138,8 @@ def make_plan(study: Study, settings: Settings) -> Plan:
         remarks=tuple(said),
         read=read,
     )
-    return _checked(replace(plan, tiles=_tiles(cells, categories)))
+    plan = replace(plan, tiles=_tiles(cells, categories))
+    return _checked(plan) if checked else plan
 
 
 def _tiles(cells: Iterable[Cell], categories: Mapping[str, Category]) -> Tiles:
@@ -150,8 +156,13 @@ def _known(name: str, has: Sequence[str]) -> str:
     raise unknown("category", name, has)
 
 
-def plan_without_data(study: Study, settings: Settings) -> Plan:
+def plan_without_data(study: Study, settings: Settings, *, checked: bool = True) -> Plan:
     """Plan the study's cells by its data set's published categories and counts.
+
+    Args:
+        study: what is asked.
+        settings: where the records are.
+        checked: as of :func:`make_plan`.
 
     Raises:
         InputError: they are not known, a category does not exist, or a record that is there is
@@ -175,7 +186,8 @@ def plan_without_data(study: Study, settings: Settings) -> Plan:
             "tile_size: expected --data DIR, as how many tiles there are depends on the photos' "
             f"sizes; got tile_size={cut.tile_size} without it"
         )
-    return _checked(Plan(study, {}, sizes, dataset, settings.results, cells, absent))
+    plan = Plan(study, {}, sizes, dataset, settings.results, cells, absent)
+    return _checked(plan) if checked else plan
 
 
 def defective_wanted(cells: Iterable[Cell]) -> dict[tuple[FeatureSpec, str], tuple[str, ...]]:

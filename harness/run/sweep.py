@@ -11,9 +11,10 @@ from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.record import read_at, read_record, read_records, read_sound
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
-from harness.features.cache import FeatureCache, FeatureKey, entry_bytes, making
+from harness.features.cache import FeatureCache, entry_bytes, making
 from harness.features.defective import ensure_defective
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 from harness.heartbeat import Holder
 from harness.progress import progress
 from harness.run.executors.contract import Executor, open_executor

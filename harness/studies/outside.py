@@ -15,7 +15,13 @@ from traceback import extract_tb
 from harness.errors import InputError
 from harness.experiment.study import Study
 
-RESERVED = ("index", "gap", "parameters", "qualitative")  # of the reports that are no study's
+RESERVED = (
+    "index",
+    "gap",
+    "parameters",
+    "protocol",
+    "qualitative",
+)  # of the reports that are no study's
 TEMPLATE = '''\
 """{question}"""
 

@@ -139,7 +139,9 @@ def test_plan_run_report_cache(data, tmp_path, capsys):
         assert part.is_file()
     html = page.read_text()
     assert STUDIES["kernels"].asks in html
-    assert html.count("data:image/png") >= 4  # metrics, differences, cost, gallery
+    assert html.count('<svg role="img"') >= 4  # scores, differences, cost, runs
+    assert html.count("data:image/webp") >= 4  # photos and their maps
+    assert len(list((page.parent).glob("qualitative-*.html"))) == 1
     assert "kernels=3,1" in html
     assert STUDIES["kernels"].asks in page.with_name("index.html").read_text()
     assert call("plan", "kernels", *places, "--json") == 0
@@ -160,8 +162,8 @@ def test_report_of_nothing_says_so(data, tmp_path, capsys):
     places = ["--data", data, "--results", tmp_path / "results", *TINY]
     assert call("report", "kernels", *places) == 0
     (page,) = (tmp_path / "results" / "reports").glob("kernels--*.html")
-    assert "0 of 2 runs are recorded" in page.read_text()
-    assert "Not answered" in page.read_text()
+    assert "<dd>0 of 2</dd>" in page.read_text()
+    assert "Nothing has been run yet." in page.read_text()
 
 
 def test_a_failed_run_is_exit_code_1(data, tmp_path, capsys, monkeypatch):

@@ -16,8 +16,9 @@ from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
 from harness.features.augmentation import augmented, evenly_turned
-from harness.features.cache import FeatureCache, FeatureKey, entry_bytes
+from harness.features.cache import FeatureCache, entry_bytes
 from harness.features.extractor import Extractor, normalise
+from harness.features.key import FeatureKey
 from harness.features.passing import ahead
 from harness.features.views import pooled
 

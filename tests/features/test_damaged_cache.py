@@ -8,9 +8,10 @@ import pytest
 
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.features import checked
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache
 from harness.features.checked import ArrayWriter, DamagedFeatures, check_files
 from harness.features.defective import ensure_defective, open_defective
+from harness.features.key import FeatureKey
 
 
 def flip(file, at):

@@ -12,9 +12,10 @@ from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.data.synthetic import with_defect
 from harness.features import defective
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache
 from harness.features.defective import ensure_defective, open_defective
 from harness.features.extractor import normalise
+from harness.features.key import FeatureKey
 
 
 @pytest.fixture

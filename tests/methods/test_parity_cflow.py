@@ -21,8 +21,9 @@ from torch import nn
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 from harness.methods.cflow import CFLOW
 from harness.score.images import image_scores
 from harness.score.maps import anomaly_maps

@@ -7,8 +7,8 @@ import pytest
 from handmade import write_run
 
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.paper import boards, readings
 from harness.paper import ledger as published
-from harness.paper import readings
 from harness.paper import tables as paper_tables
 from harness.paper.gap import gaps
 from harness.report import tables
@@ -88,23 +88,32 @@ def test_the_papers_own_column_stands_beside_its_backbone(tmp_path):
 
 def test_complexity_has_published_beside_ours(tmp_path):
     fill(tmp_path, seeds=(0,))
-    shown = paper_tables.complexity(compared("table1", tmp_path))
-    row = shown.loc["resnet18", "FastFlow"]
-    assert row["image AUROC"] == "97.9 | 90.00 (n=1)"
-    assert row["A.d. params (M)"] == "4.9 | 4.657"
-    assert row["FPS"] == "30.8° | 50.0"
-    assert shown.loc[("wide_resnet50_2", "SPADE"), "FPS"] == "0.67? | –"
-    assert shown.columns.tolist() == [paper_tables.SPELT[c] for c in paper_tables.COSTS]
+    board = boards.complexity("table1", compared("table1", tmp_path))
+    heads = [c.name for c in board.columns]
+    rows = {(row[0].text, row[1].text): row for row in board.rows}
+
+    def pair(metric, *which):
+        at = heads.index(f"{metric}, published")
+        return tuple(cell.text for cell in rows[which][at : at + 2])
+
+    assert pair("image AUROC", "ResNet18", "FastFlow") == ("97.9", "90.00")
+    assert pair("A.d. params (M)", "ResNet18", "FastFlow") == ("4.9", "4.657")
+    assert pair("FPS", "ResNet18", "FastFlow") == ("30.8°", "50.0")
+    assert pair("FPS", "Wide-ResNet50-2", "SPADE") == ("0.67?", "–")
+    ours = rows["ResNet18", "FastFlow"][heads.index("image AUROC, published") + 1]
+    assert (ours.look, ours.says) == ("said undecided", "n = 1 seeds; undecided")
 
 
 def test_verdicts_and_their_tally(tmp_path):
     table = compared("table1", tmp_path)
-    shown = paper_tables.verdicts(table)
-    assert len(shown) == len(table)
-    assert shown.loc["cait_m48_448, mean, image AUROC", "verdict"] == "not run"
+    board = boards.verdicts("v", table)
+    assert len(board.rows) == len(table)
+    row = next(r for r in board.rows if r[0].text == "cait_m48_448, mean, image AUROC")
+    assert (row[6].text, row[6].look) == ("not run", "said not-run")
+    assert row[1].says.startswith("FastFlow") or row[1].says  # its source
     assert "not run" in paper_tables.tally(table)
     nothing = gaps([], tmp_path, {})
-    assert paper_tables.verdicts(pd.DataFrame(columns=table.columns)).empty
+    assert boards.verdicts("v", pd.DataFrame(columns=table.columns)) is None
     assert nothing.empty
 
 

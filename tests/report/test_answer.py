@@ -13,13 +13,15 @@ from harness.experiment.place import Place
 from harness.experiment.record import Images, Record, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-from harness.report import plots, tables
+from harness.report import plots, study_tables, tables
 from harness.report.answer import answer
 from harness.report.differences import differences
 from harness.report.learning import rises, unfinished
+from harness.report.names import Name
 from harness.report.ranks import ranks
 from harness.report.selection import Selection
 from harness.report.speeds import speeds, unsteady
+from harness.report.study_page import StudyPage
 from harness.score.metrics import image_metrics
 
 STUDY = Study(
@@ -297,9 +299,10 @@ def test_speeds_of_equal_networks_and_of_other_sessions(tmp_path):
     assert frame["fps"].notna().to_dict() == {
         "base": False, "smoothing=4.0": False, "flow_steps=2": True, "flow_steps=4": False,
     }  # fmt: skip
-    shown = tables.styled(tables.summary(frame.reset_index(), study))["FPS"]
-    assert shown.tolist() == ["not steady", "not steady", "50.0", "measured in another session"]
-    plots.pareto(tables.summary(frame.reset_index(), study))
+    board = study_tables.variants(StudyPage("s", selection))
+    column = [c.name for c in board.columns].index("FPS")
+    shown = [row[column].text for row in board.rows]
+    assert shown == ["not steady", "not steady", "50.0", "measured in another session"]
 
 
 def test_auroc_by_kind_of_defect(tmp_path):
@@ -309,7 +312,7 @@ def test_auroc_by_kind_of_defect(tmp_path):
     write(tmp_path, BASE, "a", 0, 0.75, images=images)
     selection = selected(tmp_path, categories=("a",))
     table = tables.by_defect(selection, tables.runs(selection))
-    assert table.loc["base"].to_dict() == {"dent (1)": "50.0", "scratch (1)": "100.0"}
+    assert table.loc["base"].to_dict() == {"dent (1)": 50.0, "scratch (1)": 100.0}
     write(tmp_path, BASE, "a", 0, 0.75)  # an old record
     assert tables.by_defect(selected(tmp_path, categories=("a",)), tables.runs(selection)).empty
 
@@ -328,4 +331,6 @@ def test_ranks_need_ten_categories(tmp_path, count, ranked):
         assert found.friedman < 0.01
         assert found.pairs.loc["base", "kernels=3,1"] < 0.01
         assert "differ" in found.sentence()
-        plots.critical_difference(found)
+        shown = {name: Name(name.upper(), name) for name in found.mean.index}
+        drawn = plots.critical_difference(found, shown, "Ranks").svg.text
+        assert ">KERNELS=3,1 (1)<" in drawn

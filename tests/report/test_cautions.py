@@ -9,7 +9,7 @@ from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.report.cautions import cautions
 from harness.report.selection import Selection
-from harness.report.sentences import opening
+from harness.report.sentences import warnings
 from harness.report.tables import runs
 
 BASE = Variant()
@@ -57,4 +57,6 @@ def test_masks_vanish_only_where_pixels_would_be_measured(tmp_path):
 def test_the_report_says_it_too(tmp_path):
     said(tmp_path, saturated=[0.5])
     selection = Selection(STUDY, tmp_path, "d", ("a",))
-    assert "> **Note**: saturated maps: 2 of 2 runs" in opening(runs(selection), selection)
+    assert "**Note**: saturated maps: 2 of 2 runs" in "\n".join(
+        warnings(runs(selection), selection)
+    )

@@ -1,19 +1,20 @@
-"""Figures keep names of every script as text, without a warning and without a box."""
+"""Charts: names of every script as text, the page's colours, a picture of each that stays."""
 
 import html
 import re
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import write_run
+from matplotlib.testing.compare import compare_images
 
-from harness.experiment.place import Place
 from harness.report import plots
-from harness.report.drawing import as_html
-from harness.report.selection import Selection
-from harness.studies import STUDIES
+from harness.report.differences import Difference
+from harness.report.drawing import Panel, Plate, as_svg
+from harness.report.names import Name
+from harness.report.ranks import Ranks
+from harness.score.statistics import Estimate
 
 NAMES = (
     "plain", "漢字", "カタカナ", "한국어 부품", "Привет", "مرحبا بالعالم", "שלום", "ทดสอบ",
@@ -21,63 +22,140 @@ NAMES = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-
-
-def texts(figure):
+def texts(panel):
     """What stands in the drawing as text; a warning is an error in every test."""
-    return texts_of(as_html(figure))
+    drawn = as_svg(panel.figure, panel.title, panel.says)
+    return [html.unescape(t) for t in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)]
 
 
-def texts_of(page):
-    return [html.unescape(t) for t in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+def named(*labels):
+    return {label: Name(label, label) for label in labels}
 
 
-def test_a_chart_has_every_name_as_text():
-    one = {"label": "base", "image_auroc": 0.9}
-    frame = pd.DataFrame([one | {"category": name} for name in NAMES])
-    found = texts(plots.metric_by_variant(frame, ["image_auroc"]))
+def frame_of(labels):
+    rows = [(n, "a", s, 0.9 - 0.01 * i + 0.004 * s) for i, n in enumerate(labels) for s in (0, 1)]
+    return pd.DataFrame(rows, columns=["label", "category", "seed", "image_auroc"])
+
+
+def differences_of(labels):
+    return [
+        Difference(n, 9, Estimate(i - 1.0, 0.2, 6), Estimate(i - 1.0, 0.4, 20), "seeds", 0.01 + i)
+        for i, n in enumerate(labels)
+    ]
+
+
+def curves_of(labels):
+    rows = [(n, "a", 0, e, "image_auroc", 0.9 - 0.1 / e - 0.01 * i)
+            for i, n in enumerate(labels) for e in (1, 2, 4)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["label", "category", "seed", "epoch", "metric", "value"])
+
+
+def gaps_of():
+    row = {"by": "FastFlow", "setting": "", "backbone": "resnet18", "category": "mean"}
+    rows = [
+        row | {"metric": m, "ours": 97.0, "low": 96.5, "high": 97.5, "gap": g, "verdict": v}
+        for m, g, v in (("image_auroc", 0.1, "reproduced"), ("pixel_auroc", -1.0, "gap"))
+    ]
+    return pd.DataFrame(rows)
+
+
+def pairs_of():
+    rows = [(c, "both", 0.5 + i / 9, 0.6 + i / 9) for c in ("nut", "bolt") for i in range(3)]
+    return pd.DataFrame(rows, columns=["category", "figure", "validation", "test"])
+
+
+def ranks_of(labels):
+    mean = pd.Series({n: 1.0 + i for i, n in enumerate(labels)})
+    pairs = pd.DataFrame(0.01, labels, labels)
+    return Ranks(mean, 0.01, pairs, 12)
+
+
+COSTS = pd.DataFrame(
+    {"label": ["one", "two", "three"], "image_auroc": [0.9, 0.95, 0.93], "ms": [1.0, 2.0, 4.0]}
+)
+THREE = ("one", "two", "three")
+CHARTS = {
+    "runs": lambda: plots.runs(frame_of(THREE), "image_auroc", named(*THREE), "a"),
+    "forest": lambda: plots.forest(
+        differences_of(THREE), named("base", *THREE), "base", "image_auroc"
+    ),
+    "front": lambda: plots.front(COSTS, named(*THREE), "image_auroc", "ms", "latency (ms)"),
+    "learning": lambda: plots.learning(
+        curves_of(THREE), named(*THREE), "image_auroc", dict.fromkeys(THREE, 4)
+    ),
+    "histogram": lambda: plots.histogram(
+        [0.1, 0.2, 0.2, 0.6, 0.5, 0.8, 0.9], [0, 0, 0, 0, 1, 1, 1], 0.4, "grass"
+    ),
+    "critical_difference": lambda: plots.critical_difference(
+        ranks_of(THREE), named(*THREE), "Ranks"
+    ),
+    "gap_forest": lambda: plots.gap_forest(gaps_of()),
+    "prediction": lambda: plots.prediction(pairs_of(), "both"),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_looks_as_it_did(name, request, tmp_path):
+    """Beside the picture in ``charts/``; remove that and run the test to draw it anew."""
+    made, kept = tmp_path / f"{name}.png", request.path.parent / "charts" / f"{name}.png"
+    with mpl.rc_context(plots.STYLE):
+        CHARTS[name]().figure.savefig(made, dpi=50)
+    if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(made.read_bytes())
+        pytest.fail(f"drawn anew: look at {kept}")
+    assert compare_images(str(kept), str(made), tol=8) is None
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_is_in_the_pages_colours_and_says_what_it_shows(name):
+    panel = CHARTS[name]()
+    svg = panel.svg.text
+    assert svg.startswith(f'<svg role="img" aria-label="{panel.title}. ')
+    assert f"<title>{panel.title}</title><desc>{html.escape(panel.says)}</desc>" in svg
+    assert "var(--" in svg
+    assert len(panel.says) > 10
+    assert not re.findall(r"(?:fill|stroke): #(?!fff|000)\w+", svg)  # none that dark would hide
+    assert "<style" not in svg  # it would hold for the whole page
+    assert svg == CHARTS[name]().svg.text  # the same figure is the same text
+
+
+@pytest.mark.parametrize("chart", ["runs", "forest"])
+def test_a_chart_has_every_name_as_text(chart):
+    if chart == "runs":
+        panel = plots.runs(frame_of(NAMES), "image_auroc", named(*NAMES), "a")
+    else:
+        known = named("base", *NAMES)
+        panel = plots.forest(differences_of(NAMES), known, "base", "image_auroc")
+    found = texts(panel)
     assert set(NAMES) <= set(found)
     assert found.count("_under") == 1
 
 
-def test_names_of_variants_stand_at_the_axis_and_in_legends():
-    rows = {"metric": "image_auroc", "value": 0.9}
-    epochs = pd.DataFrame([rows | {"label": n, "epoch": e} for n in NAMES for e in (1, 2)])
-    assert set(NAMES) <= set(texts(plots.learning_curves(epochs, ["image_auroc"])))
-    costs = {"additional_params": 1e6, "bank_bytes": 0, "image_auroc": 0.9}
-    summary = pd.DataFrame([costs | {"variant": name} for name in NAMES])
-    assert {f"{name} (1.00 M)" for name in NAMES} <= set(texts(plots.pareto(summary)))
-
-
 def test_room_is_made_for_wide_names():
     """A name of 20 Chinese signs needs as much room as 20 times the letters' height."""
-    frame = pd.DataFrame(
-        [{"label": n, "image_auroc": 0.9, "category": "a"} for n in ("一" * 20, "b")]
-    )
-    page = as_html(plots.metric_by_variant(frame, ["image_auroc"]))
-    (place,) = re.findall(r'font-size: (\d+)px[^>]*x="([\d.]+)"[^>]*>一{20}<', page)
-    assert float(place[1]) >= 20 * 0.95 * float(place[0])
+    wide = "一" * 20
+    panel = plots.runs(frame_of([wide, "b"]), "image_auroc", named(wide, "b"), "a")
+    stands = r'font-size: ([\d.]+)px[^>]*x="([\d.]+)"[^>]*>一{20}<'
+    ((size, x),) = re.findall(stands, panel.svg.text)
+    assert float(x) >= 20 * 0.95 * float(size)
 
 
-def test_photos_have_their_names_as_text_beside_them(tmp_path):
-    study = STUDIES["surfaces"]
-    label = study.labels()[study.variants[0].digest]
-    write_run(tmp_path, study.variants[0], "漢字", 0, 0.9, dataset="surfaces")
-    kept = Place.of(tmp_path, study.variants[0], "surfaces", "漢字", 0).gallery
-    images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
-    masks = np.zeros((2, 8, 8), dtype=bool)
-    masks[1, 2:5, 2:5] = True
-    np.savez(kept, images=images, masks=masks, maps=np.random.default_rng(0).random((2, 8, 8)),
-             scores=[0.1, 0.2], defects=["good", "欠け_2"])  # fmt: skip
-    selection = Selection(study, tmp_path, "surfaces", ("漢字",))
-    first, second = (as_html(plots.gallery(selection, label, "漢字")) for _ in range(2))
-    assert first == second
-    assert {f"漢字: {label}, seed 0", "欠け 2"} <= set(texts_of(first))
-    assert first.count("data:image/png;base64") == 4
-    assert "<style" not in first  # it would hold for the whole page
+def test_a_figure_names_its_records_and_offers_its_data():
+    panel = Panel(CHARTS["runs"]().figure, "<b>", "Two dots.")
+    data = pd.DataFrame({"variant": ["<b>"], "value": [1.0]})
+    page = Plate("x", [panel], "Dots.", "Drawn from 2 records.", data, [Name("<i>", "i")])
+    text = page._repr_html_()
+    assert "Drawn from 2 records." in text
+    assert 'download="x.csv"' in text
+    assert "<b>" not in text
+    assert "<i>" not in text.replace('<i style="', "")
+
+
+def test_infinite_and_absent_figures_are_left_out():
+    """No chart fails on what was not measured."""
+    unknown = Difference("one", 0, Estimate(np.nan), Estimate(np.nan), "seeds")
+    plots.forest([unknown], named("base", "one"), "base", "image_auroc")
+    nothing = COSTS.assign(ms=np.nan)
+    plots.front(nothing, named(*THREE), "image_auroc", "ms", "latency (ms)")
+    plots.histogram([0.5, 0.5], [True, True], np.nan, "one kind")

@@ -1,19 +1,17 @@
 """Choosing without the test set, on pencil data: what is chosen, and how well it predicts."""
 
-import json
-
 import msgspec
 import numpy as np
 import pytest
 from handmade import changed, record
 
-from harness.bundled import bundled
 from harness.experiment.place import Place
 from harness.experiment.record import Record, write_record
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
-from harness.report import label_free, plots
+from harness.report import label_free, plots, study_figures, study_tables
 from harness.report.selection import Selection
+from harness.report.study_page import StudyPage
 
 BASE = Variant(holdout=0.1, validation="synthetic", eval_every=5)
 SMOOTH = BASE.replace(smoothing=4.0)
@@ -118,15 +116,14 @@ def test_rules_of_one_training_count_once_and_oracles_are_no_candidates(tmp_path
     assert not label_free.pairs(only).empty
 
 
-def test_the_notebooks_cell_shows_it_where_records_have_a_validation(three, tmp_path):
-    cells = json.loads(bundled("notebooks", "ablations.ipynb").read_text())["cells"]
-    (source,) = ("".join(c["source"]) for c in cells if c["id"] == "label-free")
+def test_the_page_shows_it_where_records_have_a_validation(three, tmp_path):
+    page = StudyPage("s", three)
+    chosen, ranked = study_tables.chosen_without_labels(page)
+    assert [row[0].text for row in chosen.rows] == ["nut", "bolt", "mean"]
+    assert [c.name for c in ranked.columns][-1] == "pairs"
+    assert len(study_figures.predictions(page).panels) == 3
     write(tmp_path / "bare", BASE, "nut", 0, *[((0, 0), (0, 0))] * 2, validated=False)
-    for selection, count in ((three, 4), (selected(tmp_path / "bare", BASE), 0)):
-        shown = []
-        given = {"selection": selection, "display": shown.append, "Markdown": str}
-        exec(source, given | {"label_free": label_free, "plots": plots})
-        assert len(shown) == count
+    assert study_figures.predictions(StudyPage("s", selected(tmp_path / "bare", BASE))) is None
 
 
 def test_without_validation_there_is_nothing(tmp_path):
@@ -138,10 +135,10 @@ def test_without_validation_there_is_nothing(tmp_path):
 
 def test_the_figure_shows_every_pair(three):
     paired = label_free.pairs(three)
-    figure = plots.prediction(paired)
-    assert [a.get_title() for a in figure.axes] == list(label_free.LABELS.values())
-    for axis, name in zip(figure.axes, label_free.LABELS, strict=True):
-        dots = np.concatenate([c.get_offsets() for c in axis.collections])
+    for name, title in label_free.LABELS.items():
+        panel = plots.prediction(paired, name)
+        assert panel.title == title
+        dots = np.concatenate([line.get_xydata() for line in panel.figure.axes[0].lines])
         mine = paired[paired["figure"] == name]
         wanted = 100 * mine[["validation", "test"]].to_numpy()
         np.testing.assert_allclose(np.sort(dots, axis=0), np.sort(wanted, axis=0))

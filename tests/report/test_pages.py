@@ -1,17 +1,17 @@
-"""Notebooks: parameters are checked, sources are clean, Markdown and HTML come out whole."""
+"""Notebooks: parameters are checked, sources are clean, pages come out whole."""
 
+import html
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-import IPython.display
-import matplotlib.pyplot as plt
 import nbformat
 import papermill
 import pytest
 from handmade import write_run
+from rendered import cells, displayed
 
 from harness.bundled import bundled
 from harness.cli import main as cli
@@ -19,21 +19,18 @@ from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.report import pages
+from harness.report.pages import Made
 from harness.studies import STUDIES, outside
 from harness.studies.paper import CAIT, RESNET18
 
+MADE = Made("Why?")
 NOTEBOOKS = sorted(p.stem for p in bundled("notebooks").glob("*.ipynb"))
-
-
-def cells(name):
-    source = bundled("notebooks", f"{name}.ipynb")
-    return [c for c in json.loads(source.read_text())["cells"] if c["cell_type"] == "code"]
 
 
 def test_every_notebook_is_somebodys():
     assert set(NOTEBOOKS) == {
         "table1_complexity", "table_by_category", "ablations",
-        "methods", "parameters", "qualitative", "gap",
+        "methods", "parameters", "qualitative", "gap", "protocol", "index",
     }  # fmt: skip
     assert set(pages.NOTEBOOKS) <= set(STUDIES)
     assert {*pages.NOTEBOOKS.values(), *pages.PAGES} <= set(NOTEBOOKS)
@@ -72,45 +69,50 @@ def test_a_tables_notebook_opens_on_a_study_of_its_own(name):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_cells_are_short(name):
-    assert all(len(c["source"]) <= 14 for c in cells(name))
+    assert all(len(c["source"]) < 10 for c in cells(name))
 
 
 def test_an_undeclared_parameter_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"unknown parameter of ablations\.ipynb 'studdy'"):
-        pages.execute("ablations", "x", tmp_path, {"studdy": "surfaces"})
+        pages.execute("ablations", "x", tmp_path, {"studdy": "surfaces"}, made=MADE)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path, capsys):
-    write_run(tmp_path, CAIT, "screw", 0, 0.5)
-    moved = Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record
-    moved.write_text('{"schema": 99}')  # of a newer version
-    given = {"results": str(tmp_path), "study": "table2"}
-    with pytest.raises(
-        InputError, match=f"^report x: {re.escape(str(moved))}: expected record schema"
-    ):
-        pages.execute("table_by_category", "x", tmp_path / "reports", given)
-    assert list((tmp_path / "reports").iterdir()) == []
+def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path):
+    given = {"results": str(tmp_path), "study": "table2", "dataset": 3}
     with pytest.raises(InputError, match=r"^report x: AttributeError: .*"):
-        pages.execute("table_by_category", "x", tmp_path / "reports", given | {"dataset": 3})
-    assert cli.main(["report", "table2", "--results", str(tmp_path)]) == 2  # before any kernel
-    assert capsys.readouterr().err.startswith(f"harness: {moved}: expected record schema")
+        pages.execute("table_by_category", "x", tmp_path / "reports", given, made=MADE)
+    assert list((tmp_path / "reports").iterdir()) == []
 
 
-def test_all_reports_are_written_but_those_of_a_newer_record(tmp_path, monkeypatch, capsys):
+def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path, show):
     write_run(tmp_path, CAIT, "screw", 0, 0.5)
-    Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record.write_text('{"schema": 99}')
+    write_run(tmp_path, CAIT, "screw", 1, 0.5)
+    moved = Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record
+    moved.write_text("{")
+    text = show("table_by_category", tmp_path)
+    assert f"A record is damaged and left out: {moved}: expected a run record" in text
+    assert "50.0 (1 seed)" in text
+    assert f"A record is damaged and left out: {moved}" in show("index", tmp_path)
+
+
+def test_all_reports_are_written_but_one_that_cannot_be(tmp_path, monkeypatch, capsys):
     written = []
-    monkeypatch.setattr(pages, "write_report", lambda s, *rest: written.append(s) or s)
-    monkeypatch.setattr(pages, "write_qualitative", lambda s, *rest: written.append("qualitative"))
-    monkeypatch.setattr(pages, "write_page", lambda s, *rest: written.append(s) or s)
+
+    def write(study, *rest, **more):
+        if study == "table2":
+            raise InputError("report table2: out of memory")
+        written.append(study)
+
+    monkeypatch.setattr(pages, "write_report", write)
+    monkeypatch.setattr(pages, "write_page", lambda s, *rest: written.append(s))
+    monkeypatch.setattr(pages, "write_index", lambda results: written.append("index"))
     assert cli.main(["report", "--results", str(tmp_path)]) == 2
     assert written == [
-        "surfaces", "qualitative", "methods", "table3", "table4", "parameters", "gap",
+        "surfaces", "methods", "table1", "table3", "table4", "parameters", "gap", "protocol",
+        "index",
     ]  # fmt: skip
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3  # of all records, of table1 and of table2
-    assert all(line.startswith("harness: left out: ") for line in said)
+    assert capsys.readouterr().err == "harness: left out: report table2: out of memory\n"
 
 
 def test_two_reports_at_once_each_write_a_whole_page(tmp_path, monkeypatch):
@@ -128,59 +130,52 @@ def test_two_reports_at_once_each_write_a_whole_page(tmp_path, monkeypatch):
     )
     with ThreadPoolExecutor(2) as pool:
         for page in pool.map(
-            lambda asks: pages.execute("gap", "x", tmp_path, {}, asks=asks), "ab"
+            lambda asks: pages.execute("gap", "x", tmp_path, {}, made=Made(asks)), "ab"
         ):
             assert json.loads(page.read_text())["metadata"]["harness"]["asks"] in "ab"
     assert [p.name for p in tmp_path.iterdir()] == ["x.ipynb"]
 
 
 def test_a_page_that_comes_meanwhile_is_in_the_index(tmp_path, monkeypatch):
+    reports = tmp_path / "reports"
+    reports.mkdir()
+
     def page(name):
-        (tmp_path / f"{name}.ipynb").write_text("damaged" if name == "b" else "{}")
-        (tmp_path / f"{name}.html").write_text("")
+        (reports / f"{name}.ipynb").write_text("damaged" if name == "b" else "{}")
+        (reports / f"{name}.html").write_text("")
 
     page("a")
-    original = pages.write_whole
+    seen = []
 
-    def slow(path, content):
-        if not (tmp_path / "b.html").exists():
-            page("b")  # another process's, which wrote the index with it
-        original(path, content)
+    def execute(*given, made):
+        seen.append(pages.page_names(reports))
+        page("b")  # another process's, which wrote the index with it
+        return reports / "index.html"
 
-    monkeypatch.setattr(pages, "write_whole", slow)
-    text = pages.write_index(tmp_path).read_text()
-    assert 'href="a.html"' in text
-    assert 'href="b.html"' in text
+    monkeypatch.setattr(pages, "execute", execute)
+    pages.write_index(tmp_path)
+    assert seen == [["a"], ["a", "b"]]
+    assert pages.about(reports / "b.ipynb") == pages.about(reports / "a.ipynb") == {}
 
 
 def test_an_unknown_notebook_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"expected notebooks/nothing\.ipynb beside the harness"):
-        pages.execute("nothing", "x", tmp_path, {})
+        pages.execute("nothing", "x", tmp_path, {}, made=MADE)
 
 
 @pytest.fixture
 def show(monkeypatch):
     """What a notebook displays, as text; its cells run here, without a kernel's seconds."""
-    monkeypatch.setattr(plt, "show", lambda: None)
-    with plt.rc_context():  # the notebooks set a style
-        yield lambda name, results, **given: _text(monkeypatch, name, results, given)
-    plt.close("all")
+    return lambda name, results, **given: text_of(displayed(monkeypatch, name, results, **given))
 
 
-def _text(monkeypatch, name, results, given):
-    shown = []
-    monkeypatch.setattr(IPython.display, "display", lambda *objects: shown.extend(objects))
-    first, *rest = ("".join(c["source"]) for c in cells(name))
-    names = {}
-    exec(first, names)
-    names |= {"results": str(results), **given}
-    for source in rest:
-        exec(source, names)
-    parts = []
-    for part in shown:
-        parts.append(getattr(part, "data", None) or (
-            part.to_string() if hasattr(part, "to_string") else "[figure]"))  # fmt: skip
-    return "\n".join(parts)
+def text_of(parts):
+    """The words of HTML, a cell of a table or a paragraph a line."""
+    page = "\n".join(part for cell in parts for part in cell)
+    page = re.sub(r"<svg.*?</svg>", "[figure]", page, flags=re.DOTALL)
+    page = re.sub(r"</(td|th|p|li|h.)>", "\n", page)
+    words = html.unescape(re.sub(r"<[^>]*>", "", page))
+    return "\n".join(line.strip() for line in words.splitlines() if line.strip())
 
 
 @pytest.mark.parametrize("study", ["table3", "table4"])
@@ -188,7 +183,7 @@ def test_the_other_tables_by_category(study, show, tmp_path):
     dataset = STUDIES[study].dataset
     text = show("table_by_category", tmp_path, study=study, dataset=dataset)
     first = next(iter(PUBLISHED_COUNTS[dataset]))
-    assert re.search(rf"^{first} ", text, re.MULTILINE)
+    assert re.search(rf"^{first}$", text, re.MULTILINE)
     assert "paper" in text
     pixel = text.index("pixel AUROC (%)") if study == "table3" else -1
     assert pixel < text.index("image AUROC (%)")  # what the paper prints comes first
@@ -198,11 +193,13 @@ def test_the_other_tables_by_category(study, show, tmp_path):
 def test_every_notebook_renders_on_nothing_and_says_so(name, show, tmp_path):
     text = show(name, tmp_path)
     said = {
-        "parameters": "**Answer.** No single reading gives all 5",  # needs no run
+        "parameters": "Answer. No single reading gives all 5",  # needs no run
         "gap": " not run, ",  # parameters are judged without a run
+        "protocol": "Nothing has been run yet.",
+        "index": "harness run surfaces --results",
     }
-    assert said.get(name, "**Nothing has been run**: every figure of ours is missing.") in text
-    assert "nan" not in text.lower()
+    assert said.get(name, "Nothing has been run: every figure of ours is missing.") in text
+    assert not re.search(r"\bnan\b", text.lower())
 
 
 @pytest.fixture
@@ -217,24 +214,23 @@ def recorded(tmp_path):
 
 def test_table2_on_records(show, recorded):
     text = show("table_by_category", recorded)
-    assert "46 of 405 runs are recorded" in text
+    assert "46 of 405" in text
     assert "97.3 ± 0.2" in text  # the mean of ResNet18: 97.1, 97.3, 97.5
     assert "gathierry, last epoch" in text
     assert "anomalib, best epoch on test" in text
     assert "2 undecided" in text  # screw of CaiT, image and pixel: one seed
-    assert "-47.80" in text
+    assert "−47.80" in text
 
 
 def test_table2_on_a_part_of_the_data_has_no_mean(show, recorded):
     text = show("table_by_category", recorded, categories=["bottle", "screw"])
-    row = next(line for line in text.splitlines() if line.startswith("mean"))
-    assert row.split()[1] == "–"
+    assert text.splitlines()[text.splitlines().index("mean") + 1] == "–"
 
 
 def test_table1_on_records(show, recorded):
     text = show("table1_complexity", recorded)
-    assert "97.9 | 97.30 (n=3)" in text
-    assert "4.9 | 4.657" in text
+    assert "97.9\n97.30\n" in text
+    assert "4.9\n4.657\n" in text
 
 
 def test_gap_on_records(show, recorded):
@@ -252,20 +248,17 @@ def test_changed_settings_are_said(show, tmp_path):
     assert "not comparable" in text
 
 
-def test_a_page_and_a_tables_report_by_kernel(recorded, capsys):
-    """The two that a reader opens first, executed as papermill does."""
-    page = pages.write_page("parameters", recorded)
-    html = page.read_text()
-    assert "Which reading of the paper gives its parameter counts?" in html
-    assert "The count cannot tell the couplings apart" in html
-    assert "41,337,856" in html
+def test_a_tables_report_and_the_index_by_kernel(recorded, capsys):
+    """What a reader opens first, executed as papermill does."""
     assert cli.main(["report", "table2", "--results", str(recorded)]) == 0
     page = recorded / "reports" / "table2.html"
     assert f"report: {page}" in capsys.readouterr().out
     assert STUDIES["table2"].asks in page.read_text()
+    assert f"harness report table2 --data FOLDER --results {recorded}" in page.read_text()
     index = (recorded / "reports" / "index.html").read_text()
     assert STUDIES["table2"].asks in index
-    assert pages.PAGES["parameters"] in index
+    assert '<a href="table2.html">Table 2: MVTec AD by category</a>' in index
+    assert "46 of 405 runs" in index
     assert not list((recorded / "reports").glob(".*"))
 
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from handmade import record, write_rows
 
@@ -12,9 +11,10 @@ from harness.experiment.place import Place
 from harness.experiment.record import write_failure, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-from harness.report import plots, sentences, tables
+from harness.report import photos, sentences, study_tables, tables
 from harness.report.answer import answer
 from harness.report.selection import Selection
+from harness.report.study_page import StudyPage
 from harness.studies import get_study
 
 STUDY = Study(
@@ -29,6 +29,10 @@ def selected(results, study=STUDY):
 
 def runs(results, study=STUDY):
     return tables.runs(selected(results, study))
+
+
+def warned(results, study=STUDY):
+    return "\n".join(sentences.warnings(runs(results, study), selected(results, study)))
 
 
 BASE, KERNELS, TWO = STUDY.variants
@@ -75,9 +79,8 @@ def test_oracle_is_the_best_epoch_of_each_run(tmp_path):
 
 def test_opening_names_what_is_missing_and_what_failed(results):
     write_failure(Place.of(results, TWO, "d", "b", 0), "the loss became nan")
-    text = sentences.opening(runs(results), selected(results))
-    assert "9 of 12 runs are recorded" in text
-    assert "**3 runs are missing**" in text
+    text = warned(results)
+    assert "**3 of 12 runs are missing**" in text
     assert "A run **failed**: the loss became nan" in text
 
 
@@ -91,8 +94,7 @@ def test_opening_names_what_is_missing_and_what_failed(results):
 )
 def test_opening_marks_what_is_no_plain_result(tmp_path, key, value, words):
     write_rows(tmp_path, [(BASE, "a", 0, 0.9)], change={key: value})
-    text = sentences.opening(runs(tmp_path), selected(tmp_path))
-    assert words in text
+    assert words in warned(tmp_path)
 
 
 def test_protocol_is_read_off_the_records(results):
@@ -137,22 +139,26 @@ def test_nothing_run_yet(tmp_path):
     frame = runs(tmp_path)
     assert "0/4" in tables.as_text(tables.summary(frame, STUDY), 4)
     assert answer(selected(tmp_path)) == "Not answered: the reference has not been run."
-    assert "0 of 12 runs" in sentences.opening(frame, selected(tmp_path))
+    assert "**Nothing has been run**" in warned(tmp_path)
     assert "Nothing has been run" in sentences.protocol(selected(tmp_path))
-    assert isinstance(tables.styled(tables.summary(frame, STUDY)), pd.DataFrame)
+    assert len(study_tables.variants(StudyPage("s", selected(tmp_path))).rows) == 3
 
 
 def test_report_tables_by_hand(results):
-    table = tables.summary(runs(results), STUDY)
-    row = tables.styled(table).loc["base"].to_dict()
+    page = StudyPage("s", selected(results))
+    board = study_tables.variants(page)
+    row = {c.name: v.written for c, v in zip(board.columns, board.rows[0], strict=True)}
     assert row == {
-        "runs": 4, "test images (good + bad)": "2 + 14",
-        "image AUROC": "86.0\u00a0±\u00a01.4", "pixel AUROC": "90.0\u00a0±\u00a00.0",
-        "lowest category": "81.0", "A.d. params": "0.001 M", "FPS": "50.0",
+        "variant": "base (reference)", "image AUROC": "86.0 ± 1.4", "pixel AUROC": "90.0 ± 0.0",
+        "lowest category": "81.0", "A.d. params (M)": "0.00", "latency (ms)": "20.0",
+        "FPS": "50.0", "peak memory (MB)": "0", "test images": "2 + 14", "runs": "4",
     }  # fmt: skip
-    assert tables.styled_rest(table).columns.tolist() == []
+    assert [c.written for c in board.rows[1]][:3] == ["3 × 3 and 1 × 1 kernels", "91.0 ± 0.7",
+                                                      "90.0 ± 0.0"]  # fmt: skip
+    assert [row[1].best for row in board.rows] == [False, True, True]
+    assert study_tables.rest(page) is None
     cost = tables.cost(runs(results)).loc["base"]
-    assert (cost["flow params"], cost["FPS"]) == ("1,000", "50.0")
+    assert (cost["flow params"], cost["FPS"]) == (1000, 50)
 
 
 def test_text_table_without_pixel_metrics(tmp_path):
@@ -196,7 +202,9 @@ def test_oracles_are_marked(tmp_path):
     text = tables.as_text(tables.summary(frame, study), 2)
     assert "b (oracle)" in text
     assert "a (oracle)" not in text
-    assert "test labels: b." in sentences.opening(frame, selected(tmp_path, study))
+    assert "test labels: b." in warned(tmp_path, study)
+    page = StudyPage("s", selected(tmp_path, study))
+    assert page.names["b"].marks == ("oracle",)
     said = sentences.protocol(selected(tmp_path, study))
     assert "last (10) for a; best-on-test (10) for b" in said
 
@@ -233,7 +241,8 @@ def test_a_damaged_note_or_gallery_says_so_and_no_more(results):
     place.failure.write_text("{")
     assert selection.failures() == [f"its note is damaged ({place.failure})"]
     place.gallery.write_bytes(b"PK")
-    assert plots.gallery(selection, "a", "a") is None
+    write_rows(results, [(Variant(), "a", 0, 0.9)])
+    assert photos.shots(selection, selected(results, study).records[0]) == []
 
 
 def test_names_are_shown_as_they_are(tmp_path):
@@ -243,7 +252,7 @@ def test_names_are_shown_as_they_are(tmp_path):
     write_failure(Place.of(tmp_path, TWO, "d", "`x|y`", 0), "<b>why</b>")
     selection = Selection(study, tmp_path, "d", ("`x|y`", "_z_"))
     frame = tables.runs(selection)
-    said = sentences.opening(frame, selection) + sentences.protocol(selection)
+    said = "".join(sentences.warnings(frame, selection)) + sentences.protocol(selection)
     said += sentences.no_gallery("*a|b*", "<i>")
     for raw in ("|", "`", "<", "*a", "_z"):
         assert raw not in said

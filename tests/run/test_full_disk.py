@@ -17,8 +17,9 @@ from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError, RunFailed
 from harness.experiment.place import Place
 from harness.experiment.record import read_records, write_failure, write_record
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 from harness.files import write_whole
 from harness.methods.contract import Energies
 from harness.run.energies import load_energies, writing_energies

@@ -15,8 +15,9 @@ from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
-from harness.features.cache import FeatureCache, FeatureKey
+from harness.features.cache import FeatureCache
 from harness.features.extractor import Extractor
+from harness.features.key import FeatureKey
 from harness.methods import fastflow
 from harness.methods.fastflow import FastFlow
 from harness.run import estimate, measure

@@ -402,8 +402,8 @@ def test_categories_that_the_data_lacks_are_said_and_count_as_missing(mvtec):
     run_study(plan, settings, said.append, executor=Here())
     assert said[0].endswith("= 1 runs; 0 recorded, 1 to run; not in the data: screw, wood")
     selection = Selection(study, settings.results, plan.dataset, plan.about)
-    text = sentences.opening(tables.runs(selection), selection)
-    assert "1 of 3 runs are recorded" in text
+    text = "\n".join(sentences.warnings(tables.runs(selection), selection))
+    assert "**2 of 3 runs are missing**" in text
     assert "**Nothing is recorded of** screw, wood." in text
     chosen = make_plan(study, replace(settings, categories=("cable",)))
     assert (chosen.absent, chosen.about) == ((), ("cable",))

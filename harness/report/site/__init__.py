@@ -1,0 +1,1 @@
+"""What pages are made of: parts that escape every name, tables, figures and pictures."""

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from harness.escape import in_markdown
 from harness.experiment.choices import METHODS
-from harness.experiment.values import expected, plain, show
+from harness.experiment.values import expected, show
 from harness.experiment.variant import ABOUT, DEFAULTS, FIELDS, HINTS
 
 STAGES = {"features": "features", "training": "training", "scoring": "scoring alone"}
@@ -61,7 +62,7 @@ def as_markdown() -> str:
     lines = []
     for f in field_facts():
         values = f.values.removeprefix("one of ")
-        cells = map(plain, (values, f.default, f.says, f.paper, f.stage, f.methods))
+        cells = map(in_markdown, (values, f.default, f.says, f.paper, f.stage, f.methods))
         lines.append(f"| `{f.field}` | {' | '.join(cells)} |\n")
     return HEADER + "".join(lines)
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from harness.errors import InputError
-from harness.escape import in_markdown as plain
 
 LONGEST = 60  # characters of a value that an error shows
 NUMERAL = re.compile(
@@ -15,7 +14,6 @@ NUMERAL = re.compile(
     re.IGNORECASE,
 )  # longer ones are no choice of a person, and cost time
 WORDS = {"none": None, "true": True, "false": False}
-__all__ = ["plain"]  # beside what is defined here
 
 TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.escape import in_markdown
 from harness.experiment.record import Record, read_records
-from harness.experiment.values import plain
 from harness.report.commands import command
 from harness.report.names import architecture
 from harness.report.pages import about, page_names
@@ -42,7 +42,7 @@ class Protocol:
     def opening(self) -> Html:
         """Say what is here."""
         sets = Counter(r.dataset for r in self.records)
-        said = ", ".join(f"{n} of {plain(name)}" for name, n in sets.most_common())
+        said = ", ".join(f"{n} of {in_markdown(name)}" for name, n in sets.most_common())
         lines = [
             "# How it was measured",
             "**On what, by which code, with which commands, and what these figures do not say.**",
@@ -138,10 +138,10 @@ class Protocol:
             )
         part_of = [f"{ds}/{c}" for (ds, c), d in photos.items() if d.complete is False]
         if part_of:
-            names = plain(", ".join(part_of))
+            names = in_markdown(", ".join(part_of))
             yield f"**A part of the data**: {names} have fewer images than published."
         if other := [f"{s}/{c}" for (s, c), d in photos.items() if d.published_form is False]:
-            yield f"**Another form**: {plain(', '.join(other))} are not stored as published."
+            yield f"**Another form**: {in_markdown(', '.join(other))} are not stored as published."
         if any(ds == "surfaces" for ds, _ in photos):
             yield (
                 "**Drawn defects**: the embedded surfaces are photographs on which defects are "

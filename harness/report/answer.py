@@ -6,7 +6,7 @@ from math import isnan
 
 import numpy as np
 
-from harness.experiment.values import plain
+from harness.escape import in_markdown
 from harness.report.differences import ALPHA, Difference, differences, own_photos
 from harness.report.learning import unfinished
 from harness.report.selection import Selection
@@ -48,8 +48,8 @@ def _level(selection: Selection, metric: str, level: str, reference: str) -> Ite
     label = METRICS[metric].label
     mean = means_of(selection, metric, [reference])[reference]
     yield (
-        f"**{level.capitalize()}**: the reference ({plain(reference)}) has a mean {label} of "
-        f"{mean:.1f}."
+        f"**{level.capitalize()}**: the reference ({in_markdown(reference)}) has a mean "
+        f"{label} of {mean:.1f}."
     )
     yield from _clear(found)
     chosen_by_labels = oracles(selection)
@@ -107,7 +107,7 @@ def take(selection: Selection, metric: str, means: dict[str, float], reference: 
     first = lead(selection, metric, means)
     best, near = first.best, first.near
     if first.lost:
-        said = f"Take {plain(best)} ({first.mean:.1f})"
+        said = f"Take {in_markdown(best)} ({first.mean:.1f})"
         return said + (f"; not clearly behind it: {_names(near)}." if near else ".")
     photos = own_photos(selection.dataset)
     who = "These photos cannot tell" if photos else "These runs cannot tell"
@@ -116,7 +116,7 @@ def take(selection: Selection, metric: str, means: dict[str, float], reference: 
     )
     low, high = (-bound + 0.0 for bound in reversed(rival.interval))
     ahead = round(-rival.deciding.mean, 1) + 0.0
-    names = f"the best, {plain(best)}, leads {plain(rival.variant)}"
+    names = f"the best, {in_markdown(best)}, leads {in_markdown(rival.variant)}"
     said = f"{who} which variant to take: {names} by {ahead:.1f} points"
     said += ". " if isnan(low) else f" ({low:+.1f} to {high:+.1f}). "
     return said + _what_would(selection, rival)
@@ -152,7 +152,7 @@ def _clear(found: Sequence[Difference]) -> Iterator[str]:
         if d.verdict in ("gains", "loses"):
             low, high = d.interval
             yield (
-                f"{plain(d.variant)} {d.verdict} {abs(d.deciding.mean):.1f} points "
+                f"{in_markdown(d.variant)} {d.verdict} {abs(d.deciding.mean):.1f} points "
                 f"({low:+.1f} to {high:+.1f})."
             )
     if undecided := [d.variant for d in found if d.verdict == "open"]:
@@ -164,7 +164,7 @@ def _clear(found: Sequence[Difference]) -> Iterator[str]:
 
 
 def _names(variants: Sequence[str]) -> str:
-    return plain(", ".join(variants))
+    return in_markdown(", ".join(variants))
 
 
 def means_of(selection: Selection, metric: str, names: Iterable[str]) -> dict[str, float]:

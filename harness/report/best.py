@@ -6,8 +6,8 @@ from statistics import median
 import numpy as np
 
 from harness.errors import InputError, unknown
+from harness.escape import in_markdown
 from harness.experiment.record import Record
-from harness.experiment.values import plain
 from harness.report.answer import means_of, oracles, take
 from harness.report.selection import Selection
 from harness.score.metrics import METRICS
@@ -83,7 +83,7 @@ def best(
         raise InputError(_nothing(selection, reasons))
     first = max(means, key=lambda name: means[name])
     label = METRICS[metric].label
-    said = f"{plain(first)} is the only one."
+    said = f"{in_markdown(first)} is the only one."
     if len(means) > 1:
         said = take(selection, metric, means, next(iter(means)))
     return Best(first, means[first], label, said, reasons)
@@ -104,8 +104,8 @@ def _without_labels(selection: Selection, names: list[str], reasons: dict[str, s
         )
     first = max(means, key=lambda name: means[name])
     said = (
-        f"Take {plain(first)} ({means[first]:.1f}), by defects drawn on held-out good photos: "
-        "how well that foretells real defects is not known for these photos."
+        f"Take {in_markdown(first)} ({means[first]:.1f}), by defects drawn on held-out good "
+        "photos: how well that foretells real defects is not known for these photos."
     )
     return Best(first, means[first], "validation on drawn defects", said, reasons)
 
@@ -132,7 +132,7 @@ def _why_not(records: list[Record], latency: float | None, params: float | None)
 
 
 def _nothing(selection: Selection, reasons: dict[str, str]) -> str:
-    why = "; ".join(f"{plain(name)}: {reason}" for name, reason in list(reasons.items())[:4])
+    why = "; ".join(f"{in_markdown(name)}: {reason}" for name, reason in list(reasons.items())[:4])
     return (
         f"study {selection.study.name}: expected a variant within the budget, with runs in "
         f"common; found none ({why or 'no run in common'}); raise the budget or run the rest"

@@ -1,10 +1,10 @@
 """The commands that run a study and make its page, as they are typed."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.escape import in_shell
 from harness.experiment.values import show
 from harness.studies import EMBEDDED
 
@@ -60,7 +60,7 @@ def command(
         words.append("--smoke")
     if results and results != Path("results"):
         words += ["--results", str(results)]
-    return shlex.join(words)
+    return in_shell(words)
 
 
 def _tuple(value: object) -> object:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.experiment.values import plain
+from harness.escape import in_markdown
 from harness.score.statistics import paired_estimate
 
 RISE = 0.5  # points over the last quarter of the epochs
@@ -80,10 +80,10 @@ def unfinished(curves: pd.DataFrame, metric: str, label: str) -> str:
     if not rising:
         return ""
     most = max(rising, key=lambda r: r.points)
-    names = plain(", ".join(r.variant for r in rising))
+    names = in_markdown(", ".join(r.variant for r in rising))
     return (
         f"**Training had not ended**: the {label} of {names} still rose (most: "
-        f"{plain(most.variant)}, {most.points:+.1f} points from epoch {most.since} to "
+        f"{in_markdown(most.variant)}, {most.points:+.1f} points from epoch {most.since} to "
         f"{most.until}), so this ranking may be one of speed of learning. More epochs tell: "
         f"`--epochs {2 * most.until}`."
     )

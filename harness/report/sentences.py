@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from harness.escape import in_markdown
 from harness.experiment.record import Data, Record
 from harness.experiment.study import Study
-from harness.experiment.values import plain, show
+from harness.experiment.values import show
 from harness.report.cautions import cautions
 from harness.report.selection import Selection
 from harness.studies import definition
@@ -58,25 +59,27 @@ def warnings(frame: pd.DataFrame, selection: Selection) -> Iterator[str]:
     """
     study, expected = selection.study, selection.runs
     if other := other_settings(study, selection.dataset):
-        yield f"**Not the study's own settings**: {plain(other)}."
+        yield f"**Not the study's own settings**: {in_markdown(other)}."
     if frame.empty:
         yield "**Nothing has been run**: every figure of ours is missing."
     elif len(frame) < expected:
         lacks = expected - len(frame)
         yield f"**{lacks} of {expected} runs are missing**: the means are over less."
         if none := [c for c in selection.categories if c not in set(frame["category"])]:
-            yield f"**Nothing is recorded of** {plain(', '.join(none))}."
+            yield f"**Nothing is recorded of** {in_markdown(', '.join(none))}."
     seen: dict[str, set[str]] = {}
     for record in selection.records:
         seen.setdefault(record.category, set()).add(record.data.digest)
     if mixed := [name for name, digests in seen.items() if len(digests) > 1]:
         yield (
-            f"**Other images**: runs of {plain(', '.join(mixed))} were recorded on different "
-            "images; the means do not compare. Run the whole study again."
+            f"**Other images**: runs of {in_markdown(', '.join(mixed))} were recorded on "
+            "different images; the means do not compare. Run the whole study again."
         )
-    yield from (f"A record is **damaged** and left out: {plain(why)}" for why in selection.damaged)
-    yield from (f"A run **failed**: {plain(reason)}" for reason in selection.failures())
-    yield from (f"**Note**: {plain(said)}." for said in cautions(selection))
+    yield from (
+        f"A record is **damaged** and left out: {in_markdown(why)}" for why in selection.damaged
+    )
+    yield from (f"A run **failed**: {in_markdown(reason)}" for reason in selection.failures())
+    yield from (f"**Note**: {in_markdown(said)}." for said in cautions(selection))
     yield from _doubts(frame)
 
 
@@ -90,7 +93,7 @@ def _doubts(frame: pd.DataFrame) -> Iterator[str]:
         yield "**Random backbone weights**: not a result about trained features."
     if frame["oracle"].any():
         names = frame.loc[frame["oracle"], "label"].unique()
-        said = plain("; ".join(names))
+        said = in_markdown("; ".join(names))
         yield f"**Oracle**: epochs chosen with the test labels: {said}."
 
 
@@ -124,10 +127,10 @@ def protocol(selection: Selection) -> str:
             "- Metrics: mean over categories and seeds, ± standard deviation over seeds; AUPRO up "
             f"to a false-positive rate of {first.protocol.aupro_fpr_limit}; maps and masks at "
             f"the input size (images {first.protocol.resize}, masks {masks}).",
-            f"- Epoch: {plain(_epochs(records, selection.labels))}; seeds {seeds}.",
-            f"- Data ({plain(selection.dataset)}): {plain(_data(records))}.",
-            f"- Backbones: {plain(_weights(records))}.",
-            f"- FPS: {plain(_speed(records))}.",
+            f"- Epoch: {in_markdown(_epochs(records, selection.labels))}; seeds {seeds}.",
+            f"- Data ({in_markdown(selection.dataset)}): {in_markdown(_data(records))}.",
+            f"- Backbones: {in_markdown(_weights(records))}.",
+            f"- FPS: {in_markdown(_speed(records))}.",
             f"- harness {machine.harness}, torch {machine.versions['torch']}, "
             f"timm {machine.versions['timm']}, commit {(machine.commit or 'unknown')[:12]}; "
             f"{_arithmetic(records)}.",
@@ -216,4 +219,4 @@ def no_gallery(label: str, category: str) -> str:
     '*base, grass: not run here, its images are gone or damaged, or it has no maps.*'
     """
     why = "not run here, its images are gone or damaged, or it has no maps"
-    return f"*{plain(f'{label}, {category}')}: {why}.*"
+    return f"*{in_markdown(f'{label}, {category}')}: {why}.*"

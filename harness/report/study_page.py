@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from harness.escape import in_markdown
 from harness.experiment.record import Record
-from harness.experiment.values import plain
 from harness.report import photos, plots, sentences, tables
 from harness.report.answer import answer, oracles
 from harness.report.commands import command
@@ -229,4 +229,4 @@ class StudyPage:
 
     def no_maps(self, label: str) -> Html:
         """Say that there are no pictures of a variant."""
-        return self.prose(sentences.no_gallery(plain(label), self.selection.dataset))
+        return self.prose(sentences.no_gallery(in_markdown(label), self.selection.dataset))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.experiment.values import plain
+from harness.escape import in_markdown
 from harness.report.answer import LEVELS, lead, means_of, oracles
 from harness.report.selection import Selection
 
@@ -47,7 +47,7 @@ def verdict(selection: Selection) -> Verdict:
         if not (means := means_of(selection, metric, honest)):
             continue
         first = lead(selection, metric, means)
-        shown = f"{plain(first.best)} ({first.mean:.1f}\u00a0%)"
+        shown = f"{in_markdown(first.best)} ({first.mean:.1f}\u00a0%)"
         if len(means) == 1:
             open_.append((first.best, f"{level}: {shown}"))
         elif reference in first.lost or (first.lost and not first.near):
@@ -64,4 +64,4 @@ def verdict(selection: Selection) -> Verdict:
 
 def _counted(names: list[str]) -> str:
     """One variant by its name, several by their number."""
-    return plain(names[0]) if len(names) == 1 else f"{len(names)} others"
+    return in_markdown(names[0]) if len(names) == 1 else f"{len(names)} others"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.experiment.values import plain
+from harness.escape import in_csv, in_latex, in_markdown
 from harness.report.names import Name
 from harness.report.site.markup import Html, download, part
 
@@ -136,17 +136,17 @@ class Board:
 
     def as_markdown(self) -> str:
         """Write it in Markdown."""
-        heads = [plain(c.name) for c in self.columns]
+        heads = [in_markdown(c.name) for c in self.columns]
         rule = ["---" if c.words else "---:" for c in self.columns]
-        rows = [[plain(c.written) for c in row] for row in self.rows]
+        rows = [[in_markdown(c.written) for c in row] for row in self.rows]
         return "".join(f"| {' | '.join(row)} |\n" for row in (heads, rule, *rows))
 
     def as_latex(self) -> str:
         """Write it in LaTeX, for the package booktabs."""
         form = "".join("l" if c.words else "r" for c in self.columns)
-        heads = " & ".join(_latex(c.name) for c in self.columns)
+        heads = " & ".join(in_latex(c.name) for c in self.columns)
         rows = [
-            " & ".join(rf"\textbf{{{_latex(c.written)}}}" if c.best else _latex(c.written)
+            " & ".join(rf"\textbf{{{in_latex(c.written)}}}" if c.best else in_latex(c.written)
                        for c in row) + r" \\"
             for row in self.rows
         ]  # fmt: skip
@@ -188,7 +188,7 @@ def as_csv(table: pd.DataFrame) -> str:
     >>> as_csv(pd.DataFrame({"a": ["=1+1", "b"]}))
     "a\n'=1+1\nb\n"
     """
-    return str(table.map(_no_formula).to_csv(index=False))
+    return in_csv(map(str, table.columns), table.itertuples(index=False))
 
 
 def figures(values: Sequence[float], spreads: Sequence[float] = (), *, digits: int = 1,
@@ -238,16 +238,3 @@ def _value(cell: Cell) -> object:
     if cell.variant:
         return cell.variant.full
     return cell.written if cell.value is None else cell.value
-
-
-def _no_formula(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
-
-
-def _latex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "±": r"$\pm$", "×": r"$\times$", "–": "--", "\n": " ",
-    }  # fmt: skip
-    return "".join(special.get(sign, sign) for sign in text)

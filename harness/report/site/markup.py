@@ -74,7 +74,7 @@ def prose(markdown: str, known: Mapping[str, Any] | None = None) -> Html:
     """Turn sentences in Markdown into HTML, variants by their short names.
 
     Args:
-        markdown: with names written by :func:`harness.experiment.values.plain`.
+        markdown: with names written by :func:`harness.escape.in_markdown`.
         known: label → :class:`harness.report.names.Name`.
 
     >>> prose("**a** b").text

@@ -290,6 +290,7 @@ def in_this_process(monkeypatch):
         ("threads", "| at once, processes × threads: 1 × 1 |"),
     ],
 )
+@pytest.mark.long
 def test_a_part_runs_quickly_and_is_rendered(tmp_path, in_this_process, part, row):
     assert door.main([part, "--quick", "--results", str(tmp_path)]) == 0
     page = render.render([tmp_path / "quick.json"])

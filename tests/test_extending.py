@@ -184,6 +184,7 @@ def call(there, *arguments):
     )
 
 
+@pytest.mark.long
 def test_all_of_them_work_together(there):
     done = call(
         *(there, "run", "everything.py", "--data", "photos", "--no-speed"),
@@ -200,6 +201,7 @@ def test_all_of_them_work_together(there):
     assert by_label["new method"]["additional_params"] == 0
 
 
+@pytest.mark.long
 def test_the_rest_of_the_command_follows(there):
     assert "input_gain (1.0)  factor on what goes into the flow" in call(there, "fields").stdout
     assert "read as by_name" in call(there, "doctor", "--data", "photos").stdout

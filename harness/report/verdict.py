@@ -57,7 +57,8 @@ def verdict(selection: Selection) -> Verdict:
             others = _counted(first.near)
             open_.append((first.best, f"{level}: {shown} leads, {others} not clearly behind"))
     if not told and not open_:
-        return Verdict(("No figure tells the variants apart yet.",), "", clear=False)
+        said = "The test images are all good or all defective, so no metric tells what to take."
+        return Verdict((said,), "", clear=False)
     lines = tuple(line[:1].upper() + line[1:] + "." for _, line in (*told, *open_))
     return Verdict(lines, (told or open_)[0][0], clear=bool(told))
 

@@ -34,6 +34,7 @@ ASKED = {
     "best": LOOK,
     "status": ["surfaces", "--results", "RESULTS", "--dataset", "bolts"],
     "merge": ["RESULTS", "--into", "MERGED"],
+    "compare": ["RESULTS", "MERGED", "--results", "RESULTS"],
     "report": LOOK,
     "card": ["DETECTOR"],
     "predict": ["DETECTOR", "DATA/test", "--out", "FOUND"],
@@ -72,7 +73,7 @@ def places(tmp_path_factory):
 def test_standard_output_is_one_document(command, places, capfd, monkeypatch):
     page = places["RESULTS"] / "page.html"
     for name in ("write_report", "write_qualitative"):  # a notebook takes seconds
-        monkeypatch.setattr(pages, name, lambda *given: page)
+        monkeypatch.setattr(pages, name, lambda *given, **more: page)
     monkeypatch.setattr(export, "export", lambda *given: export.Difference(0.0, 0.0, 1))
     rates = estimate.Rates(1e-10, 1e-11, "a stopwatch")
     monkeypatch.setattr(estimate, "measured_rates", lambda records, settings: rates)

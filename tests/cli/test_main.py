@@ -158,6 +158,7 @@ def test_plan_run_report_cache(data, tmp_path, capsys):
     assert "cleared 1 entries" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_report_of_nothing_says_so(data, tmp_path, capsys):
     places = ["--data", data, "--results", tmp_path / "results", *TINY]
     assert call("report", "kernels", *places) == 0
@@ -367,6 +368,7 @@ sys.exit(main(["plan", "surfaces", "--variant", "base", "--seed", "0", "--result
 
 
 @pytest.mark.parametrize("home", [{}, {"HOME": ""}], ids=["none", "empty"])
+@pytest.mark.long
 def test_a_user_without_a_home(tmp_path, home):
     kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
     (tmp_path / "tmp").mkdir()

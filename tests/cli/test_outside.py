@@ -46,6 +46,7 @@ def test_new_writes_a_study_that_runs(folder, capsys):
     assert "expected no such file yet" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_run_plan_and_report_as_for_a_built_in_one(folder, data, capsys):
     (folder / "mine.py").write_text(STUDY)
     few = [

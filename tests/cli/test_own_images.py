@@ -15,6 +15,7 @@ FEW = [
 
 
 @pytest.mark.parametrize("bad", [0, 2], ids=["good alone", "two with a defect"])
+@pytest.mark.long
 def test_ten_photos_to_a_report(tmp_path, capsys, bad):
     photos = tmp_path / "my photos"
     for i in range(10):
@@ -42,9 +43,10 @@ def test_ten_photos_to_a_report(tmp_path, capsys, bad):
     page = file.read_text()
     assert "my-photos" in page
     assert ("so no metric" in page) != bool(bad)
-    assert "data:image/png" in page  # the gallery
+    assert "data:image/webp" in page  # the gallery
 
 
+@pytest.mark.long
 def test_rules_are_variants_of_one_training(tmp_path, data, capsys):
     """Masks' rule and leaks are scoring; resize is another pass of the backbone."""
     options = ["--data", str(data), "--results", str(tmp_path / "r"), *FEW, "--category", "left"]
@@ -62,6 +64,7 @@ def test_rules_are_variants_of_one_training(tmp_path, data, capsys):
     assert sum(1 for _ in (tmp_path / "r" / "runs").rglob("seed-0.npz")) == 2
 
 
+@pytest.mark.long
 def test_photos_that_are_added_lose_nothing(tmp_path, capsys):
     """More photos: every one stays on its side, and the runs before are compared with."""
     photos = tmp_path / "plates"

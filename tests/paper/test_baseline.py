@@ -275,7 +275,7 @@ def test_accept_says_where_the_images_or_weights_are_others(results, tmp_path):
     [
         ({"metrics": {}}, r"grass/seed-1\.json: expected a result; got no image_auroc"),
         ({"smoke": True}, "expected a result; got a smoke run"),
-        ({"seed": 7}, "expected that of .*; got that of .*7"),
+        ({"seed": 7}, "expected the record of .*; got that of .*7"),
     ],
 )
 def test_accept_refuses_what_is_no_result(results, tmp_path, changes, message):

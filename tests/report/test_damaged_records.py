@@ -70,7 +70,7 @@ def read_everything(results):
     tables.as_text(tables.summary(frame, STUDY), selection.runs_of_a_variant)
     tables.epochs(selection)
     tables.by_defect(selection, frame)
-    sentences.opening(frame, selection)
+    list(sentences.warnings(frame, selection))
     images.images(selection)
     images.on_common(selection, results)
     list(cautions(selection))

@@ -78,6 +78,7 @@ def test_an_undeclared_parameter_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path):
     given = {"results": str(tmp_path), "study": "table2", "dataset": 3}
     with pytest.raises(InputError, match=r"^report x: AttributeError: .*"):

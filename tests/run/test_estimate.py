@@ -203,6 +203,7 @@ def test_an_unknown_data_set_has_near_matches(tmp_path):
         plan_without_data(get_study("table1"), settings)
 
 
+@pytest.mark.long
 def test_table1_without_data(tmp_path):
     settings = Settings(results=tmp_path, device="cpu", jobs=2)
     made = plan_without_data(get_study("table1"), settings)

@@ -108,6 +108,7 @@ def test_masks_held_as_bits_are_the_masks():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+@pytest.mark.long
 def test_memory_is_bounded():
     """A hundredth of the case that the bound is stated for; see benchmarks/bound.py."""
     done = subprocess.run(

@@ -41,6 +41,7 @@ def faults(*, keep):
     return int(pages)
 
 
+@pytest.mark.long
 def test_kept_memory_is_not_asked_for_again():
     kept = faults(keep=True)
     if sys.platform == "linux":

@@ -95,6 +95,7 @@ print(step(batch) / _training(variant, shapes, 10, batch)[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+@pytest.mark.long
 def test_a_real_step_takes_about_what_was_counted():
     done = subprocess.run(
         [sys.executable, "-c", STEP], cwd=Path(__file__).parents[2], capture_output=True,

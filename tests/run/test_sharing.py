@@ -176,6 +176,7 @@ def test_starts_at_once_do_every_training_once(study, settings, started, tmp_pat
 
 
 @pytest.mark.parametrize("fault", ["in_training", "in_features"])
+@pytest.mark.long
 def test_what_a_killed_start_held_is_taken_over_at_once(
     study, settings, started, tmp_path, fault, monkeypatch
 ):
@@ -195,6 +196,7 @@ def test_what_a_killed_start_held_is_taken_over_at_once(
     same_as_undisturbed(study, settings, tmp_path)
 
 
+@pytest.mark.long
 def test_one_that_dies_on_another_machine_is_waited_for_and_taken_over(
     study, settings, started, tmp_path, monkeypatch
 ):
@@ -211,6 +213,7 @@ def test_one_that_dies_on_another_machine_is_waited_for_and_taken_over(
     same_as_undisturbed(study, settings, tmp_path)
 
 
+@pytest.mark.long
 def test_one_that_wakes_after_it_was_taken_for_dead_drops_its_work(
     study, settings, started, tmp_path, monkeypatch
 ):

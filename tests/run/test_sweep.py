@@ -320,6 +320,7 @@ def test_ctrl_c_loses_only_what_is_running(study, settings):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.long
 def test_sigkill_in_the_middle_of_training(settings):
     command = [
         sys.executable, "-m", "harness", "run", "kernels", "--data", str(settings.data),

@@ -344,6 +344,7 @@ print(int(status.split("VmHWM:")[1].split()[0]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+@pytest.mark.long
 def test_the_largest_category_at_448_pixels_fits_in_2_gib():
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -204,6 +204,7 @@ def test_a_failing_compiler_leaves_nothing(monkeypatch, tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
+@pytest.mark.long
 def test_a_user_without_a_home_has_a_folder_for_it(monkeypatch, tmp_path, capsys):
     def unknown(who):
         raise KeyError(who)

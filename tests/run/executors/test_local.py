@@ -142,6 +142,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_a_study_in_this_folder_is_no_module_to_the_workers(tmp_path):
     """Started as the command ``harness`` is: by a script that lies elsewhere."""
     (tmp_path / "statistics.py").write_text("raise RuntimeError('a study was imported')\n")

@@ -177,6 +177,8 @@ def test_a_failed_run_is_exit_code_1(data, tmp_path, capsys, monkeypatch):
 def own_signals():
     """What is heard afterwards is what was heard before: once stopped, a command hears nothing."""
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -4,20 +4,26 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from tiny import Here
 
 from harness.errors import RunFailed
+from harness.experiment.record import read_records
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
-from harness.run import stop
+from harness.run import stop, sweep
 from harness.run.checkpoint import Checkpoint, Unusable
 from harness.run.energies import History, load_energies, writing_energies
 from harness.run.model import make_model
+from harness.run.plan import make_plan
 from harness.run.stop import Stopped
+from harness.run.sweep import run_study
 from harness.run.train import train
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
@@ -283,6 +289,7 @@ def test_without_a_checkpoint_a_training_is_what_it_was(tmp_path):
 
 START = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import test_checkpoint as ours
@@ -311,3 +318,32 @@ def test_a_killed_process_repeats_nothing_that_a_checkpoint_has(tmp_path):
     assert done[-1] == 30
     equal(whole, again)
     assert [p.name for p in path.parent.iterdir()] == ["seed-0.npz"]
+
+
+def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
+    study, settings, tmp_path, monkeypatch
+):
+    """Records are equal but for times; with fewer cores, it goes on with its own threads."""
+    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+    only = replace(study, vary=({},), seeds=(0,))
+    settings = replace(settings, categories=("left",), speed=False, keep=True)
+    found = []
+    for name, stops in (("whole", ()), ("stopped", (2, 3))):
+        there = replace(settings, results=tmp_path / name)
+        for at in stops:
+            with monkeypatch.context() as patched, pytest.raises(Stopped):
+                patched.setattr("harness.run.checkpoint.is_asked", Asking(at))
+                run_study(make_plan(only, there), there, lambda text: None)
+            stop._Asked.stop = False
+            assert not list(read_records(there.results))
+            monkeypatch.setattr(sweep, "cores", lambda: 8)
+        said = []
+        assert run_study(make_plan(only, there), there, said.append).recorded == 1
+        assert not any("not taken up" in line for line in said)
+        (record,) = (msgspec.to_builtins(r) for r in read_records(there.results))
+        assert record.pop("measured")["fit_seconds"] > 0
+        (weights,) = (there.results / "runs").rglob("*.safetensors")
+        found.append((record, weights.read_bytes()))
+        assert not list((there.results / "runs").rglob("*.checkpoint*"))
+    torch.use_deterministic_algorithms(False)
+    assert found[0] == found[1]

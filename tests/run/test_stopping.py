@@ -29,11 +29,22 @@ def command(settings, results, *more, epochs=EPOCHS):
     ]  # fmt: skip
 
 
+def hear():
+    """What a shell's background jobs ignore, and their children with them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(arguments, *, until="epoch", delay=0.0):
     """A process that has said so much, its group its own."""
     errors = subprocess.PIPE
     process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=errors, text=True, start_new_session=True
+        arguments,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear,
     )
     read = ""
     while until not in read:
@@ -165,7 +176,7 @@ def test_a_second_ctrl_c_ends_it_at_once_whenever_it_comes(delay, whole, tmp_pat
     settings, _ = whole
     process = subprocess.Popen(
         command(settings, tmp_path / "r"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=hear,
     )  # fmt: skip
     time.sleep(delay)
     others = below(process.pid)

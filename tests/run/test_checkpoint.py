@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from tiny import Here
 
 from harness.errors import RunFailed
-from harness.experiment.record import read_records
+from harness.experiment.record import Epoch, read_records
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
 from harness.run import stop, sweep
 from harness.run.checkpoint import Checkpoint, Unusable
 from harness.run.energies import History, load_energies, writing_energies
+from harness.run.evaluate import patience
 from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.stop import Stopped
@@ -163,16 +164,19 @@ def left_at(path, variant, monkeypatch, at=6, **options):
     return path.with_suffix(".checkpoint")
 
 
-def test_patience_counts_the_evaluations_before(tmp_path, monkeypatch):
+def test_patience_counts_the_evaluations_before(monkeypatch):
     """What decides is what the file holds, not what this process has seen."""
-    variant = BASE.replace(epochs=8, eval_every=1)
-    enough = lambda history: len(history.energies) == 5
-    _, whole = trained(tmp_path / "whole.npz", variant, enough=enough)
-    *_, resumed, _ = restarted(
-        tmp_path / "a" / "again.npz", variant, monkeypatch, every=6, enough=enough
+    values = {5: 0.5, 10: 0.7, 15: 0.6, 20: 0.6}
+    monkeypatch.setattr(
+        "harness.run.evaluate.evaluate_epoch",
+        lambda variant, history, epoch, labels, masks: Epoch(
+            epoch=epoch, metrics={"pixel_auroc": values[epoch]}
+        ),
     )
-    assert resumed.loss == whole.loss
-    assert list(resumed.energies) == [1, 2, 3, 4, 5]
+    variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
+    resumed = patience(variant, None, None)
+    histories = [History(energies={e: None for e in values if e <= last}) for last in (15, 20)]
+    assert [resumed(history) for history in histories] == [False, True]
 
 
 def test_at_most_so_many_minutes_are_repeated(tmp_path, monkeypatch):

@@ -171,7 +171,7 @@ def position(results):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("delay", [0.0, 0.1, 0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("delay", [0.5, 1.0, 2.0, 4.0])
 def test_a_second_ctrl_c_ends_it_at_once_whenever_it_comes(delay, whole, tmp_path):
     settings, _ = whole
     process = subprocess.Popen(

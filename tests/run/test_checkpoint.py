@@ -242,6 +242,22 @@ def test_damaged_energies_beside_a_checkpoint_are_not_taken_up(damage, tmp_path,
     assert file.is_file(), "run_job says it, and removes it"
 
 
+def test_a_disk_that_is_full_at_the_start_leaves_the_checkpoint(tmp_path, monkeypatch):
+    file = left_at(tmp_path / "seed-0.npz", BASE, monkeypatch, at=14)
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.run.energies.SavedEnergies.append", full)
+        with pytest.raises(OSError, match="No space left"):
+            trained(tmp_path / "seed-0.npz", BASE)
+    assert sorted(tmp_path.iterdir()) == before
+    assert file in before
+    trained(tmp_path / "seed-0.npz", BASE)
+
+
 def test_what_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

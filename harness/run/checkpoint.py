@@ -32,6 +32,7 @@ from harness.errors import FULL, InputError, RunFailed, unwritten
 from harness.files import UNREADABLE
 from harness.run.growing import members, take_over
 from harness.run.kept import read_tensors, write_tensors
+from harness.run.memory import out_of_memory
 from harness.run.stop import Stopped, deferred, is_asked
 from harness.run.training import Position, Training
 
@@ -121,6 +122,9 @@ class Checkpoint:
             take_over(training.history.energies, energies, self.position.members)
             training.restore(self.position, self.tensors)
         except UNREADABLE as error:
+            full = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            if full or out_of_memory(error):  # which says nothing of the checkpoint: it stays
+                raise
             raise Unusable(_one_line(error)) from error
         self.before = self.position.seconds
         self.tensors = {}

@@ -272,7 +272,8 @@ def patience(variant: Variant, labels: Labels, masks: Masks) -> Callable[[Histor
 
     def enough(history: History) -> bool:
         # One more at a time, or, of a training that was taken up, all that it had.
-        for epoch in list(history.energies)[len(evaluated) :]:
+        known = {e.epoch for e in evaluated}
+        for epoch in (e for e in history.energies if e not in known):
             evaluated.append(evaluate_epoch(variant, history, epoch, labels, masks))
         chosen = select_epoch(evaluated, variant.epoch_selection)
         return sum(e.epoch > chosen.epoch for e in evaluated) >= variant.patience

@@ -143,7 +143,7 @@ class Job:
         """Name all that decides what its training gives, to the last digit."""
         return {
             "code": f"{harness.__version__} {code_digest()}",
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "images": self.key.data_digest,
             "features": self.key.digest,
             "weights": self.weights["sha256"],

@@ -180,7 +180,9 @@ def test_a_failed_run_is_exit_code_1(data, tmp_path, capsys, monkeypatch):
 def own_signals():
     """What is heard afterwards is what was heard before: once stopped, a command hears nothing."""
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    for number in before:  # a job in the background ignores some
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -4,20 +4,28 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from tiny import Here
 
 from harness.errors import RunFailed
+from harness.experiment.record import Epoch, read_records
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
-from harness.run import stop
+from harness.run import stop, sweep
 from harness.run.checkpoint import Checkpoint, Unusable
 from harness.run.energies import History, load_energies, writing_energies
+from harness.run.evaluate import patience
 from harness.run.model import make_model
+from harness.run.plan import make_plan
 from harness.run.stop import Stopped
+from harness.run.sweep import run_study
 from harness.run.train import train
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
@@ -156,16 +164,19 @@ def left_at(path, variant, monkeypatch, at=6, **options):
     return path.with_suffix(".checkpoint")
 
 
-def test_patience_counts_the_evaluations_before(tmp_path, monkeypatch):
+def test_patience_counts_the_evaluations_before(monkeypatch):
     """What decides is what the file holds, not what this process has seen."""
-    variant = BASE.replace(epochs=8, eval_every=1)
-    enough = lambda history: len(history.energies) == 5
-    _, whole = trained(tmp_path / "whole.npz", variant, enough=enough)
-    *_, resumed, _ = restarted(
-        tmp_path / "a" / "again.npz", variant, monkeypatch, every=6, enough=enough
+    values = {5: 0.5, 10: 0.7, 15: 0.6, 20: 0.6}
+    monkeypatch.setattr(
+        "harness.run.evaluate.evaluate_epoch",
+        lambda variant, history, epoch, labels, masks: Epoch(
+            epoch=epoch, metrics={"pixel_auroc": values[epoch]}
+        ),
     )
-    assert resumed.loss == whole.loss
-    assert list(resumed.energies) == [1, 2, 3, 4, 5]
+    variant = Variant(epoch_selection="best-pixel-on-test", patience=2, eval_every=5)
+    resumed = patience(variant, None, None)
+    histories = [History(energies={e: None for e in values if e <= last}) for last in (15, 20)]
+    assert [resumed(history) for history in histories] == [False, True]
 
 
 def test_at_most_so_many_minutes_are_repeated(tmp_path, monkeypatch):
@@ -231,6 +242,22 @@ def test_damaged_energies_beside_a_checkpoint_are_not_taken_up(damage, tmp_path,
     assert file.is_file(), "run_job says it, and removes it"
 
 
+def test_a_disk_that_is_full_at_the_start_leaves_the_checkpoint(tmp_path, monkeypatch):
+    file = left_at(tmp_path / "seed-0.npz", BASE, monkeypatch, at=14)
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.run.energies.SavedEnergies.append", full)
+        with pytest.raises(OSError, match="No space left"):
+            trained(tmp_path / "seed-0.npz", BASE)
+    assert sorted(tmp_path.iterdir()) == before
+    assert file in before
+    trained(tmp_path / "seed-0.npz", BASE)
+
+
 def test_what_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -283,6 +310,7 @@ def test_without_a_checkpoint_a_training_is_what_it_was(tmp_path):
 
 START = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import test_checkpoint as ours
@@ -311,3 +339,34 @@ def test_a_killed_process_repeats_nothing_that_a_checkpoint_has(tmp_path):
     assert done[-1] == 30
     equal(whole, again)
     assert [p.name for p in path.parent.iterdir()] == ["seed-0.npz"]
+
+
+def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
+    study, settings, tmp_path, monkeypatch
+):
+    """Records are equal but for times; with fewer cores, it goes on with its own threads."""
+    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+    only = replace(study, vary=({},), seeds=(0,))
+    settings = replace(settings, categories=("left",), speed=False, keep=True)
+    found = []
+    for name, stops in (("whole", ()), ("stopped", (2, 3))):
+        there = replace(settings, results=tmp_path / name)
+        for at in stops:
+            with monkeypatch.context() as patched:
+                patched.setattr("harness.run.checkpoint.is_asked", Asking(at))
+                with pytest.raises(Stopped):
+                    run_study(make_plan(only, there), there, lambda text: None)
+            stop._Asked.stop = False
+            assert not list(read_records(there.results))
+            monkeypatch.setattr(sweep, "cores", lambda: 8)
+        said = []
+        assert run_study(make_plan(only, there), there, said.append).recorded == 1
+        assert not any("not taken up" in line for line in said)
+        (record,) = (msgspec.to_builtins(r) for r in read_records(there.results))
+        assert record.pop("measured")["fit_seconds"] > 0
+        (weights,) = (there.results / "runs").rglob("*.safetensors")
+        tensors = {k: v.numpy().tobytes() for k, v in load_file(weights).items()}
+        found.append((record, tensors))
+        assert not list((there.results / "runs").rglob("*.checkpoint*"))
+    torch.use_deterministic_algorithms(False)
+    assert found[0] == found[1]

@@ -100,7 +100,7 @@ def test_a_training_of_one_seed_is_the_same(name, deterministic):
 @pytest.mark.parametrize("name", TRAININGS)
 def test_trainings_with_other_numbers_of_threads(name, deterministic):
     one, two = (learnt(TRAININGS[name], threads=n) for n in (1, 2))
-    assert apart(one, two) < 1e-4
+    assert apart(one, two) < (1e-2 if name == "bfloat16" else 1e-4)
 
 
 @pytest.mark.skipif(compiled.library() is None, reason="needs a C++ compiler")

@@ -30,7 +30,7 @@ from harness.run.executors.contract import Event, Task
 from harness.run.job import Job, run_job
 from harness.run.memory import out_of_memory, what_fits
 from harness.run.process import give_back_memory, keep_memory
-from harness.run.stop import Stopped, stop
+from harness.run.stop import Stopped, check, stop
 
 STOPPED = "told to end by SIGTERM; the next start takes it up where it is"
 PATIENCE = 60.0  # seconds in which a worker that is told to end writes its checkpoint
@@ -268,6 +268,7 @@ def _work(connection: Connection) -> None:
             if before and before[0].variant.method != task[0].variant.method:
                 give_back_memory()
             _run(task, connection)
+            check()
             before = task
 
 

@@ -7,7 +7,6 @@ stopped; ``--anew`` starts over.
 import argparse
 import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 from faults.ground import Ground, Tally
@@ -44,7 +43,7 @@ def main():
                 fault, times = KINDS[kind]
                 tally = Tally()
                 fault(ground, tally, options.times or times)
-                counted[kind] = asdict(tally)
+                counted[kind] = tally.counts
                 write_whole(COUNTED, json.dumps(counted, indent=1) + "\n")
                 bar.advance(1)
                 print(

@@ -4,7 +4,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from faults.starts import STUDY, files, leftovers, records, start, trainings
@@ -43,8 +43,12 @@ class Tally:
     @property
     def faults(self):
         """All that should not be."""
-        counts = asdict(self)
-        return sum(v for k, v in counts.items() if k not in ("tried", "phases", "notes"))
+        return sum(v for k, v in self.counts.items() if k not in ("tried", "phases", "notes"))
+
+    @property
+    def counts(self):
+        """All of it, as JSON has it."""
+        return {**vars(self), "phases": dict(self.phases)}
 
 
 class Ground:

@@ -151,7 +151,8 @@ def reasons(table: pd.DataFrame) -> list[str]:
     counted = bool((judged & (table["metric"] == "additional_params")).any())
     said = ["Parameters are counted, not trained: they need no run."] if counted else []
     apart = table.loc[table["verdict"] == "not comparable", "why"]
-    return said + [f"Not comparable: {why} ({n})." for why, n in apart.value_counts().items()]
+    whys = dict.fromkeys(str(why).replace(": ", ", ") for why in apart)
+    return said + [f"Not comparable: {why}." for why in whys]
 
 
 def of_study(study: Study, judged: pd.DataFrame) -> pd.DataFrame:

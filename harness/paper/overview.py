@@ -191,7 +191,8 @@ class Overview:
                 }
             )  # fmt: skip
         others = [(n, asks) for n, asks in PAGES.items() if n in there]
-        return block("index_tables", tables=shown, verdicts=VERDICTS, others=others)
+        return block("index_tables", tables=shown, verdicts=VERDICTS, others=others,
+                     legend=paper_tables.LEGEND)  # fmt: skip
 
     def studies(self) -> Html:
         """Show every study that has a run with its state, its question and its answer."""
@@ -226,7 +227,7 @@ class Overview:
         return block("index_unknown", open=open_, limits=limits)
 
     def next(self) -> Html:
-        """Say what to run next, as commands to copy: the rest of what has begun, then the others."""
+        """Say what to run next, as commands to copy, first the rest of what has begun."""
         waiting = [
             {"name": e.name, "href": e.href, "asks": e.page.selection.study.asks,
              "runs": e.page.selection.runs, "run": e.page.command("run")}

@@ -125,7 +125,7 @@ class Protocol:
         if few := sum(len(seeds) < FEW_SEEDS for seeds in runs.values()):
             yield (
                 f"**Few seeds**: {few} of {len(runs)} variants on a category have fewer than "
-                f"{FEW_SEEDS}: the spread between trainings is known roughly, or, of one, not at all."
+                f"{FEW_SEEDS}: the spread between trainings is known roughly; of one, not at all."
             )
         photos = {(r.dataset, r.category): r.data for r in self.records}
         small = [c for (_, c), d in photos.items()

@@ -18,7 +18,7 @@ DIFFERENCES_NOTE = (
     "interval over seeds (t, by the spread within the categories), for these images. Light: "
     "over seeds and test images, both thought of as drawn anew. The categories are fixed. "
     "Verdicts hold after Holm's correction for the number of variants, and the intervals are not "
-    "corrected: one that excludes zero may still be *open*. A full dot: it gains or loses."
+    "corrected: one that excludes zero may still be open. A full dot: it gains or loses."
 )
 ORACLE_NOTE = (
     "*Last* is each run's last evaluated epoch. *Best on test* is its best evaluated one, chosen "

@@ -141,6 +141,20 @@ def strip(table: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
+def reasons(table: pd.DataFrame) -> list[str]:
+    """Say why figures are judged without a run, and why others do not compare, a line each.
+
+    Args:
+        table: of :func:`harness.paper.gap.gaps`.
+    """
+    judged = ~table["verdict"].isin(("not run", "not comparable"))
+    counted = bool((judged & (table["metric"] == "additional_params")).any())
+    said = ["Parameters are counted, not trained: they need no run."] if counted else []
+    apart = table.loc[table["verdict"] == "not comparable", "why"]
+    whys = dict.fromkeys(str(why).replace(": ", ", ") for why in apart)
+    return said + [f"Not comparable: {why}." for why in whys]
+
+
 def of_study(study: Study, judged: pd.DataFrame) -> pd.DataFrame:
     """Take the figures that FastFlow's paper prints of itself in the table a study mirrors."""
     own = (judged["by"] == "FastFlow") & (judged["method"] == "FastFlow")

@@ -168,9 +168,8 @@ class Overview:
         own = self._own()
         counts = own["verdict"].value_counts()
         verdicts = [(v, int(counts.get(v, 0))) for v in VERDICTS]
-        done = sum(e.done for e in self.entries)
         return block(
-            "index_opening", runs=len(self.records), studies=len(self.entries), done=done,
+            "index_opening", runs=len(self.records), studies=len(self._begun()),
             verdicts=verdicts, figures=len(own), damaged=self.damaged,
             folder=str(self.results.resolve().name),
         )  # fmt: skip
@@ -185,18 +184,19 @@ class Overview:
             shown.append(
                 {
                     "name": TITLES[name], "href": f"{name}.html" if name in there else "",
-                    "cells": boards.strip(mine), "asks": STUDIES[name].asks,
+                    "cells": boards.strip(mine), "reasons": boards.reasons(mine),
                     "counts": [(v, int(counts[v])) for v in VERDICTS if v in counts],
                     "run": command("run", name, dataset=STUDIES[name].dataset)
                     + (" --report" if name in NOTEBOOKS else ""),
                 }
             )  # fmt: skip
         others = [(n, asks) for n, asks in PAGES.items() if n in there]
-        return block("index_tables", tables=shown, verdicts=VERDICTS, others=others)
+        return block("index_tables", tables=shown, verdicts=VERDICTS, others=others,
+                     legend=paper_tables.LEGEND)  # fmt: skip
 
     def studies(self) -> Html:
-        """Show every study with its state, its question and its answer."""
-        return block("index_studies", entries=[e.shown() for e in self.entries])
+        """Show every study that has a run with its state, its question and its answer."""
+        return block("index_studies", entries=[e.shown() for e in self._begun()])
 
     def machines(self) -> Html:
         """Tabulate which runs were measured on which machine, with which code."""
@@ -227,17 +227,20 @@ class Overview:
         return block("index_unknown", open=open_, limits=limits)
 
     def next(self) -> Html:
-        """Say what to run next, as commands to copy."""
-        unfinished = [e for e in self.entries if e.page and e.done < e.page.selection.runs]
+        """Say what to run next, as commands to copy, first the rest of what has begun."""
+        waiting = [
+            {"name": e.name, "href": e.href, "asks": e.page.selection.study.asks,
+             "runs": e.page.selection.runs, "run": e.page.command("run")}
+            for e in self.entries if e.page and not e.done
+        ]  # fmt: skip
         said: list[tuple[str, str]] = []
         if not any(r.dataset == EMBEDDED for r in self.records):
             said.append((
                 "The embedded study needs no download and takes minutes:",
                 command("run", EMBEDDED, results=self._elsewhere()) + " --report",
             ))  # fmt: skip
-        for e in unfinished[:3]:
-            if e.page:
-                missing = e.page.selection.runs - e.done
+        for e in self._begun():
+            if e.page and (missing := e.page.selection.runs - e.done):
                 said.append((f"{missing} runs of {e.name} are missing:", e.page.command("run")))
         if pages := [e for e in self.entries if e.page and not e.href][:3]:
             said.append((
@@ -252,7 +255,11 @@ class Overview:
             ))  # fmt: skip
         said.append(("What each published figure stands at:",
                      command("gap", results=self._elsewhere())))  # fmt: skip
-        return block("index_next", commands=said)
+        return block("index_next", commands=said, waiting=waiting)
+
+    def _begun(self) -> list[Entry]:
+        """The studies that have a run, and those that cannot be read."""
+        return [e for e in self.entries if e.done or not e.page]
 
     def _own(self) -> pd.DataFrame:
         """The figures that FastFlow's paper prints of itself."""

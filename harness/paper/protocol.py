@@ -15,7 +15,7 @@ from harness.report.pages import about, page_names
 from harness.report.site.boards import Board, from_frame
 from harness.report.site.markup import Html, part, prose
 
-FEW_SEEDS, FEW_PHOTOS = 3, 30  # below these a report says so
+FEW_SEEDS, FEW_PHOTOS = 5, 30  # below these a report says so
 PACKAGES = ("torch", "timm", "FrEIA", "numpy", "scipy", "python")
 ALWAYS = (
     "The last epoch is the headline, unless a variant is marked: no epoch, threshold or variant "
@@ -125,7 +125,7 @@ class Protocol:
         if few := sum(len(seeds) < FEW_SEEDS for seeds in runs.values()):
             yield (
                 f"**Few seeds**: {few} of {len(runs)} variants on a category have fewer than "
-                f"{FEW_SEEDS}; one seed says nothing of the spread between trainings."
+                f"{FEW_SEEDS}: the spread between trainings is known roughly; of one, not at all."
             )
         photos = {(r.dataset, r.category): r.data for r in self.records}
         small = [c for (_, c), d in photos.items()

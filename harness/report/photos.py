@@ -23,8 +23,8 @@ THRESHOLD_NOTE = (
 )
 # What a map of a rule says, where its figures would surprise.
 SIGNS = {
-    "exp-mean": "negative by its making: −1 is as likely as can be, 0 wholly unlikely",
-    "likelihood": "negative by its making: minus the likelihood, so that 0 is wholly unlikely",
+    "exp-mean": "scores are minus a likelihood, so they are negative: −1 is normal, 0 anomalous",
+    "likelihood": "scores are minus a likelihood, so they are negative: 0 is the most anomalous",
     "nll": "a negative log-likelihood, which has no end above",
     "nll-log-det": "a negative log-likelihood, which may be below 0",
     "nll-both": "a negative log-likelihood with half of its log-determinant, which may be below 0",

@@ -219,7 +219,7 @@ def histogram(
         axis.axhline(0, color=MUTED[0], linewidth=0.7)
         if np.isfinite(threshold):
             axis.axvline(threshold, color=INK[0], linewidth=1.2, linestyle=(0, (4, 2)))
-        axis.set_ylim(-1.05 * top, 1.05 * top)
+        axis.set_ylim(-1.5 * top, 1.5 * top)  # room for what the sides are called
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
         axis.spines["bottom"].set_visible(False)

@@ -17,8 +17,8 @@ DIFFERENCES_NOTE = (
     "Points of the variant minus the reference, paired over category and seed. Dark: the 95 % "
     "interval over seeds (t, by the spread within the categories), for these images. Light: "
     "over seeds and test images, both thought of as drawn anew. The categories are fixed. "
-    "The verdicts of the answer are corrected for the number of variants (Holm); the intervals "
-    "are not."
+    "Verdicts hold after Holm's correction for the number of variants, and the intervals are not "
+    "corrected: one that excludes zero may still be open. A full dot: it gains or loses."
 )
 ORACLE_NOTE = (
     "*Last* is each run's last evaluated epoch. *Best on test* is its best evaluated one, chosen "

@@ -48,7 +48,7 @@ def variants(page: StudyPage) -> Board:
 
 CAPTION = (
     "%, mean ± standard deviation over seeds of the mean over categories; the bar is the same on "
-    "the column's own scale. Last epoch, unless a variant is marked. ▸ the highest mean, which "
+    "the column's own scale. Last epoch, unless a variant is marked. ✓ the highest mean, which "
     "need not be clearly best. Press a column's name to sort."
 )
 
@@ -128,15 +128,15 @@ def chosen_without_labels(page: StudyPage) -> list[Board]:
 
 
 def settings(page: StudyPage) -> Board:
-    """Tabulate the reference variant's fields; what is not the default is marked."""
+    """Tabulate the reference variant's fields; what is not the default is said."""
     table = tables.base_settings(page.selection.study)
     rows = [
-        [Cell(str(field)), Cell(str(row["value"]), best=bool(row["changed"]))]
+        [Cell(str(field)), Cell(str(row["value"])), Cell("changed" * bool(row["changed"]))]
         for field, row in table.iterrows()
     ]
-    columns = [Column("field", words=True), Column("value", words=True)]
+    columns = [Column(name, words=True) for name in ("field", "value", "against the default")]
     name = f"{page.selection.study.name}-settings"
-    return Board(name, "Settings of the reference", columns, rows, "▸ not the default.")
+    return Board(name, "Settings of the reference", columns, rows)
 
 
 def differences_board(page: StudyPage) -> Board:

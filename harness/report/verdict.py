@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from harness.escape import in_markdown
 from harness.report.answer import LEVELS, lead, means_of, oracles
 from harness.report.selection import Selection
+from harness.score.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def verdict(selection: Selection) -> Verdict:
         if not (means := means_of(selection, metric, honest)):
             continue
         first = lead(selection, metric, means)
-        shown = f"{in_markdown(first.best)} ({first.mean:.1f}\u00a0%)"
+        shown = f"{in_markdown(first.best)} ({METRICS[metric].label} {first.mean:.1f}\u00a0%)"
         if len(means) == 1:
             open_.append((first.best, f"{level}: {shown}"))
         elif reference in first.lost or (first.lost and not first.near):

@@ -18,7 +18,7 @@ from harness.experiment.place import Place
 from harness.experiment.record import Record, read_records, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-from harness.paper.overview import Overview
+from harness.paper.overview import Entry, Overview
 from harness.paper.protocol import Protocol
 from harness.report import photos, watching
 from harness.report.commands import command
@@ -167,10 +167,13 @@ def test_the_verdict_in_one_line(tmp_path):
     found = verdict(Selection(study, tmp_path, "surfaces", ("a", "b")))
     assert found.clear
     assert found.winner == "kernels=3,1"
-    assert found.lines[0].startswith("Image level: take kernels=3,1 (95.1\u00a0%).")
+    assert found.lines[0].startswith("Image level: take kernels=3,1 (image AUROC 95.1\u00a0%).")
     one = Study(name="o", asks="?", bases={"base": BASE}, seeds=(0,))
     alone = verdict(Selection(one, tmp_path, "surfaces", ("a", "b")))
-    assert alone.said == "Localisation: base (90.0\u00a0%). Image level: base (80.0\u00a0%)."
+    assert alone.lines == (
+        "Localisation: base (pixel AUROC 90.0\u00a0%).",
+        "Image level: base (image AUROC 80.0\u00a0%).",
+    )
 
 
 def test_two_sets_of_records_side_by_side(tmp_path, capsys):
@@ -246,11 +249,28 @@ def test_the_index_of_a_folder(tmp_path):
     assert said["report"] == f"harness report surfaces --results {tmp_path}"
     assert said["marks"] == ["random weights"]
     assert f"harness run surfaces --results {tmp_path}" in site.next().text
-    assert 'class="not-run"' in site.tables().text
+    tables = site.tables().text
+    assert 'class="not-run"' in tables
+    assert "Parameters are counted, not trained: they need no run." in tables
+    assert "Not comparable: the backbone is not known." in tables
+    assert "<li>resnet18, mean, image AUROC: published" in tables
     assert "Random weights" in site.unknown().text
     limits = Protocol(tmp_path, site.records).limitations().text
+    assert "Few seeds" in limits
     assert "Few photos" in limits
     assert "Drawn defects" in limits
+
+
+def test_what_is_not_run_stands_in_one_group_of_the_index(tmp_path):
+    write_run(tmp_path, STUDIES["surfaces"].variants[0], "grass", 0, 0.9, dataset="surfaces")
+    site = Overview.of(tmp_path)
+    page = StudyPage.of("table1", tmp_path, dataset="mvtec_ad", categories=[])
+    site.__dict__["entries"] = [*site.entries, Entry("table1", page, "table1.html")]
+    assert "table1" not in site.studies().text
+    begun, _, waiting = site.next().text.partition("Not run yet")
+    assert "26 runs of surfaces are missing" in begun
+    assert '<a href="table1.html">table1</a>' in waiting
+    assert f"harness run table1 --data FOLDER --results {tmp_path}" in waiting
 
 
 def test_records_are_mirrored_once(tmp_path, capsys):

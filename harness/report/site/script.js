@@ -31,6 +31,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   reach();
   addEventListener("resize", reach);
+  addEventListener("toggle", reach, true);
 });
 
 function sort(th) {

@@ -69,8 +69,7 @@ def places(tmp_path_factory):
     return {"DATA": data} | {word: folder / name for word, name in named.items()}
 
 
-@pytest.mark.parametrize("command", ASKED)
-def test_standard_output_is_one_document(command, places, capfd, monkeypatch):
+def test_standard_output_is_one_document(places, capfd, monkeypatch):
     page = places["RESULTS"] / "page.html"
     for name in ("write_report", "write_qualitative"):  # a notebook takes seconds
         monkeypatch.setattr(pages, name, lambda *given, **more: page)
@@ -80,6 +79,11 @@ def test_standard_output_is_one_document(command, places, capfd, monkeypatch):
     counts = {"readings": [], "variants": {}}  # what counting gives has tests of its own
     monkeypatch.setattr(parameters, "hypotheses", lambda: iter(()))
     monkeypatch.setattr(parameters, "accounting", lambda figures, variants: counts)
+    for command in ASKED:
+        check(command, places, capfd, page)
+
+
+def check(command, places, capfd, page):
     where = ["--data", "DATA", "--results", "RESULTS"]
     given = [w for word in ASKED[command] for w in {
         "STUDY": [*SMALL, *where], "LOOK": [*SHOWN, *where]

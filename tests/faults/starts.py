@@ -128,7 +128,11 @@ def leftovers(folder, results):
     kinds = (".tmp", ".checkpoint", ".part")
     below = [p for p in results.rglob("*") if p.name.endswith(kinds)]
     claims = [p for p in (results / "claims").rglob("*") if p.is_file()]
-    return below + claims + list((folder / "tmp").iterdir())
+    # Python and torch keep folders of their own in TMPDIR, which a killed process cannot remove.
+    others = ("pymp-", "torchinductor_")
+    return (
+        below + claims + [p for p in (folder / "tmp").iterdir() if not p.name.startswith(others)]
+    )
 
 
 def content(record):

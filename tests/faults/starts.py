@@ -23,7 +23,7 @@ STUDY = Study(
     vary=one_factor(kernels=((3, 3),), smoothing=(1.0,)),
 )
 """
-ENDING = 20.0  # seconds in which every process of a start has to be gone
+ENDING = 60.0  # seconds in which every process of a start has to be gone
 VARYING = ("measured", "environment")  # blocks of a record that say when and where it was made
 
 

@@ -251,7 +251,7 @@ def test_a_disk_that_is_full_at_the_start_leaves_the_checkpoint(tmp_path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr("harness.run.energies.SavedEnergies.append", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(RunFailed, match="expected room on its disk"):
             trained(tmp_path / "seed-0.npz", BASE)
     assert sorted(tmp_path.iterdir()) == before
     assert file in before

@@ -18,6 +18,7 @@ from typing import Self
 
 import msgspec
 
+from harness.errors import InputError, RunFailed, unwritten
 from harness.files import TEMPORARY, temporary
 from harness.heartbeat import Heartbeats, Holder
 
@@ -98,7 +99,8 @@ class Claims:
 
     def __exit__(self, *_: object) -> None:
         """Give back what is held."""
-        with suppress(OSError):  # what ends the start has been said, or the folder is gone
+        # What ends the start has been said, or the folder is gone.
+        with suppress(OSError, RunFailed, InputError):
             for claim in list(self._held):
                 self.release(claim)
             for mark in self.folder.glob(f"*.{self.token}.use"):
@@ -246,7 +248,10 @@ class Claims:
         written = temporary(claim.file)
         written.parent.mkdir(parents=True, exist_ok=True)
         try:
-            written.write_bytes(content)
+            try:
+                written.write_bytes(content)
+            except OSError as error:  # which names no file
+                raise unwritten(claim.file, error) from None
             try:
                 os.link(written, claim.file)
             except FileExistsError:

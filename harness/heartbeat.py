@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness.errors import InputError, RunFailed
 from harness.files import token as own_token
 from harness.files import write_whole
 
@@ -204,7 +205,8 @@ class Heartbeats:
 
     def _go_on(self) -> None:
         while not self._ended.wait(PERIOD):
-            with suppress(OSError):  # a full disk: the time of the file still tells
+            # A full disk, or no right: the time of the file still tells.
+            with suppress(OSError, RunFailed, InputError):
                 self.beat()
             with self._lock:
                 for token in self._watched:

@@ -14,6 +14,7 @@ import pytest
 
 from harness import claims, heartbeat
 from harness.claims import OLD, RESULTS, Claim, Claims
+from harness.errors import RunFailed, no_room
 from harness.files import temporary, token, written_whole
 from harness.heartbeat import LIMIT, PERIOD, Heartbeats, holders
 
@@ -250,10 +251,27 @@ def test_a_full_disk_still_shows_that_one_lives(tmp_path, monkeypatch):
     signs.beat()
     before = signs._seen(A)
     os.utime(signs.file(A), (1, 1))
-    monkeypatch.setattr(heartbeat, "write_whole", lambda *a: (_ for _ in ()).throw(OSError(28)))
-    with pytest.raises(OSError, match="28"):
+    beats = []
+
+    def full(file, content):
+        beats.append(file)
+        raise no_room(file)  # as files.write_whole says it
+
+    signs.begin()
+    monkeypatch.setattr(heartbeat, "write_whole", full)
+    with pytest.raises(RunFailed, match="the disk is full"):
         signs.beat()
     assert signs._seen(A) != before
+    signs.end()
+    monkeypatch.setattr(heartbeat, "PERIOD", 0.01)
+    thread = threading.Thread(target=signs._go_on, daemon=True)
+    signs._ended.clear()
+    thread.start()
+    while len(beats) < 4 and thread.is_alive():
+        time.sleep(0.01)
+    assert thread.is_alive()  # and goes on to show it
+    signs._ended.set()
+    thread.join()
 
 
 def test_a_sign_is_written_again_where_somebody_took_it_away(tmp_path):

@@ -62,7 +62,7 @@ def _print(status: "Status") -> None:
     for name, reason in status.failed:
         print(f"  failed: {name}: {reason}")
     for path in status.damaged:
-        print(f"  damaged: {path}; remove it and run again")
+        print(f"  damaged: {path}; `harness run` makes it anew")
     if status.best:
         name, metric, mean, runs = status.best
         print(f"  best so far: {name}: {metric} {100 * mean:.1f} %, the mean of {runs} runs")

@@ -185,6 +185,7 @@ def predict(
                         bar.advance(1)
                 except InputError as error:
                     found.append(Finding(_name(source), None, "unreadable", error=str(error)))
+                    bar.advance(1)
     except KeyboardInterrupt:
         if not any(isinstance(source, int) for source in sources):
             raise

@@ -125,13 +125,15 @@ def selections(
         categories: only these.
     """
     seen: dict[str, set[str]] = {}
+    smoke = all(v.smoke for v in study.variants)  # which a plan runs on one category
     for digest in study.labels():
         for folder in (results / "runs" / digest).glob("*/*"):
             seen.setdefault(folder.parent.name, set()).add(folder.name)
     for name in sorted(seen) if not dataset else [dataset]:
         published = tuple(PUBLISHED_COUNTS.get(name.removeprefix("disturbed-"), ()))
         named = study.categories if name == study.dataset else ()
-        found = tuple(categories) or tuple(named) or published or sorted(seen.get(name, ()))
+        all_of_it = () if smoke else tuple(named) or published
+        found = tuple(categories) or all_of_it or sorted(seen.get(name, ()))
         yield Selection(study, results, name, tuple(found))
 
 

@@ -190,7 +190,6 @@ def run_job(
         history, model, before = _trained(
             job, lambda: patience(job.variant, labels, masks), progress, say
         )
-        job.check_claim()
     fitted = time.perf_counter()
     check()
     epochs = evaluate(job.variant, history, labels, masks)
@@ -234,6 +233,7 @@ def _trained(
                 place.energies, **job.source, writing=checkpoint.grow
             ) as history:
                 model = learn(job, history, make_rule(), progress, checkpoint)
+                job.check_claim()  # before its energies are seen, and what lies beside them goes
             return history, model, checkpoint.before
         except Unusable as why:
             checkpoint.discard(str(why))

@@ -13,7 +13,7 @@ from harness.experiment.place import Place
 from harness.experiment.record import Record, read_at
 from harness.files import written_whole
 
-VARYING = ("environment", "measured")  # of a record: where, when and how fast
+VARYING = ("environment", "measured", "rescored")  # of a record: where, when and how fast
 
 
 @dataclass

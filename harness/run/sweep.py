@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness.claims import RESULTS, Claims
 from harness.data.tiles import tiled
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.record import read_at, read_record, read_records, read_sound
 from harness.experiment.settings import Settings
@@ -61,7 +61,7 @@ def run_study(
         with claims:
             _run(plan, missing, settings, say, executor, claims, outcome)
     else:
-        with suppress(OSError):  # nothing need be written
+        with suppress(OSError, RunFailed, InputError):  # nothing need be written
             claims.clean()
     say(outcome.line)
     return outcome

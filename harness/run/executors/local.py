@@ -288,7 +288,7 @@ def _run(task: Task, connection: Connection) -> None:
     except (RunFailed, InputError) as error:
         connection.send(("failed", 0, str(error), True))
     except Stopped:  # by itself, not with all others: whoever told it may read why it failed
-        connection.send(("failed", 0, STOPPED, True))
+        connection.send(("failed", 0, STOPPED, False))
         raise
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         if out_of_memory(error):

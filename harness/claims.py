@@ -19,7 +19,7 @@ from typing import Self
 import msgspec
 
 from harness.errors import InputError, RunFailed, unwritten
-from harness.files import TEMPORARY, temporary
+from harness.files import TEMPORARY, temporary, write_whole
 from harness.heartbeat import Heartbeats, Holder
 
 PAUSE = 0.5  # seconds between two looks of who waits
@@ -35,6 +35,7 @@ class _Said(msgspec.Struct):
 
     work: str
     token: str
+    looked_again: bool = False  # whether what it took over was still so once it was made
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,17 @@ class Claim:
     file: Path
     work: str
     token: str
+    looked_again: bool = False  # whether what it took over was still so once it was made
 
     def is_held(self) -> bool:
-        """Tell whether it still counts; a start that stood still may have lost it."""
+        """Tell whether it still counts; a start that stood still may have lost it.
+
+        A higher generation counts once its maker has looked again: until then it may withdraw.
+        """
         folder, (key, number, _) = self.file.parent, self.file.name.split(".")
-        return _read(self.file).token == self.token and _generations(folder, key)[-1:] == [
-            int(number)
-        ]
+        above = (n for n in _generations(folder, key) if n > int(number))
+        taken = any(_read(folder / f"{key}.{n}.claim").looked_again for n in above)
+        return _read(self.file).token == self.token and not taken
 
 
 class Claims:
@@ -128,6 +133,8 @@ class Claims:
         if above or (before and (_read(before) != was or not before.exists())):
             claim.file.unlink(missing_ok=True)
             return None
+        if before:
+            write_whole(claim.file, msgspec.json.encode(_Said(work, self.token, True)))
         self._held.append(claim)
         return claim
 

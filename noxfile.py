@@ -118,7 +118,7 @@ def audit(session: nox.Session) -> None:
     except CommandFailed:
         session.error(
             "audit: expected no known weakness; what pip-audit says above is either one, which "
-            "`nox -s update` may mend, or that it got no answer: it asks pypi.org"
+            "`nox -s update` may mend, or that it got no answer: it asks the package index"
         )
 
 

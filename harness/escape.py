@@ -6,7 +6,6 @@ are written by libraries that do the same.
 """
 
 import csv
-import html
 import io
 import re
 import shlex
@@ -33,15 +32,6 @@ def in_line(text: str) -> str:
     return ORDERS.sub(_shown, " ".join(text.splitlines()))
 
 
-def in_html(text: str) -> str:
-    r"""Write a text so that HTML shows it, in an attribute too.
-
-    >>> in_html('<img src=x onerror="alert(1)">')
-    '&lt;img src=x onerror=&quot;alert(1)&quot;&gt;'
-    """
-    return html.escape(in_line(text))
-
-
 def in_markdown(text: str) -> str:
     """Write a text so that Markdown shows it as it is, in a table too.
 
@@ -61,15 +51,6 @@ def in_latex(text: str) -> str:
     \$\textbackslash{}frac\{\$ 50\%
     """
     return "".join(LATEX.get(sign, sign) for sign in in_line(text))
-
-
-def in_drawing(text: str) -> str:
-    r"""Write a text so that matplotlib draws it, whatever its settings: no mathematics, no gaps.
-
-    >>> in_drawing(r"$\frac{$")
-    '\\$\\frac{\\$'
-    """
-    return in_line(text).replace("$", r"\$")
 
 
 def in_shell(words: Iterable[object]) -> str:

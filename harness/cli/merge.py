@@ -12,14 +12,12 @@ from harness.errors import InputError, warn
 class Merge(Json):
     """Hold which folders are joined, and where."""
 
-    folders: list[Path] = argument(
-        "folders of results, as shards left them", metavar="DIR", nargs="+", action="store"
-    )
+    folders: list[Path] = argument("folders of results", metavar="DIR", nargs="+", action="store")
     into: Path = option("--into", "default: results", Path("results"), metavar="DIR")
 
 
 def merge(options: Merge) -> int:
-    """Join folders of results, as shards on several machines leave them."""
+    """Join folders of results, as several machines leave them."""
     from harness.run.merge import merge
 
     merged = merge(options.folders, options.into)

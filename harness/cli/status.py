@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli import options
 from harness.cli.studies import asked_study
+from harness.escape import in_line
 from harness.studies import STUDIES
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def _print(status: "Status") -> None:
     )
     for run in status.running:
         epoch = f"epoch {run['epoch']}/{run['epochs']}"
-        print(f"  running: {run['run']}: {epoch}; {run['where']}, since {run['since']}")
+        print(in_line(f"  running: {run['run']}: {epoch}; {run['where']}, since {run['since']}"))
     for name, reason in status.failed:
-        print(f"  failed: {name}: {reason}")
+        print(in_line(f"  failed: {name}: {reason}"))
     for path in status.damaged:
-        print(f"  damaged: {path}; `harness run` makes it anew")
+        print(in_line(f"  damaged: {path}; `harness run` makes it anew"))
     if status.best:
         name, metric, mean, runs = status.best
         print(f"  best so far: {name}: {metric} {100 * mean:.1f} %, the mean of {runs} runs")

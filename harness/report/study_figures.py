@@ -161,6 +161,7 @@ def sample(page: StudyPage) -> Html:
     Variants whose maps are made by another rule have another scale, which is said.
     """
     left, groups, dropped = MOST_BYTES, [], []
+    mapped: set[str] = set()
     for category in page.selection.categories:
         runs = {
             label: record
@@ -172,6 +173,7 @@ def sample(page: StudyPage) -> Html:
         kept = {label: shots for label, shots in kept.items() if shots}
         if not kept:
             continue
+        mapped.update(kept)
         first = photos.same_images(list(kept.values()))
         rows = _rows(page, runs, kept, first)
         heads = [photos.plain_photo(shot) for shot in first]
@@ -182,7 +184,8 @@ def sample(page: StudyPage) -> Html:
             continue
         left -= taken
         groups.append({"category": category, "heads": heads, "rows": rows})
-    return block("sample", groups=groups, dropped=dropped)
+    without = [page.no_maps(label) for label in page.names if mapped and label not in mapped]
+    return block("sample", groups=groups, dropped=dropped, without=without)
 
 
 def _rows(

@@ -232,12 +232,22 @@ class Checkpoint:
 
     def _growing(self) -> Sequence[Path]:
         assert self.path is not None
-        return list(self.path.parent.glob(f"{self.path.name}-*.npz"))
+        return growing_beside(self.path)
 
     def _remove(self) -> None:
         assert self.path is not None
-        for file in (self.path, *self._growing()):
-            file.unlink(missing_ok=True)
+        remove(self.path)
+
+
+def growing_beside(path: Path) -> list[Path]:
+    """List the files of energies that grow, or grew, beside a checkpoint."""
+    return list(path.parent.glob(f"{path.name}-*.npz"))
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint and what lies beside it, as when the training's energies are whole."""
+    for file in (path, *growing_beside(path)):
+        file.unlink(missing_ok=True)
 
 
 class Unusable(Exception):

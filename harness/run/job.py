@@ -36,7 +36,7 @@ from harness.features.views import Shapes
 from harness.files import sign_as
 from harness.heartbeat import now
 from harness.methods.contract import Method
-from harness.run.checkpoint import MINUTES, Checkpoint, Say, Unusable, code_digest
+from harness.run.checkpoint import MINUTES, Checkpoint, Say, Unusable, code_digest, remove
 from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import AUPRO_LIMIT, PerImage, evaluate, patience, per_image, truth
 from harness.run.gallery import save_gallery
@@ -190,6 +190,8 @@ def run_job(
         history, model, before = _trained(
             job, lambda: patience(job.variant, labels, masks), progress, say
         )
+    else:  # what a start left that was killed when they had just become whole
+        remove(job.training_place.checkpoint)
     fitted = time.perf_counter()
     check()
     epochs = evaluate(job.variant, history, labels, masks)

@@ -1,4 +1,4 @@
-"""Joining folders of results, as shards on several machines leave them."""
+"""Joining folders of results, as several machines leave them."""
 
 import shutil
 from collections.abc import Iterable, Sequence

@@ -32,95 +32,93 @@ def kill(ground, tally, times):
     ground.complete(results, tally)
 
 
-def kill_worker(ground, tally, times):
+def each(once):
+    """Do a fault so often, each to a study of its own, which the next start has to complete."""
+
+    def fault(ground, tally, times):
+        for _ in range(times):
+            results = ground.fresh()
+            once(ground, tally, results)
+            ground.complete(results, tally)
+            tally.tried += 1
+
+    return fault
+
+
+@each
+def kill_worker(ground, tally, results):
     """SIGKILL of a random child process: its runs fail with a note, the next start makes them."""
-    for _ in range(times):
-        results = ground.fresh()
-        one = ground.start(results)
-        ground.moment()
-        if family := [p for p in one.family() if p != one.process.pid]:
-            send(ground.random.choice(family), signal.SIGKILL)
-            tally.phases[one.phase] += 1
-        ground.ended(one, tally, expected=(0, 1))
-        ground.complete(results, tally)
-        tally.tried += 1
+    one = ground.start(results)
+    ground.moment()
+    if family := [p for p in one.family() if p != one.process.pid]:
+        send(ground.random.choice(family), signal.SIGKILL)
+        tally.phases[one.phase] += 1
+    ground.ended(one, tally, expected=(0, 1))
 
 
 def signalled(name, *, again=False):
     """A signal that asks for an end: the exit code says which, and the next start completes."""
 
-    def fault(ground, tally, times):
-        for _ in range(times):
-            results = ground.fresh()
-            one = ground.start(results)
-            ground.moment()
-            tally.phases[one.phase] += 1
-            number = getattr(signal, name)
+    @each
+    def fault(ground, tally, results):
+        one = ground.start(results)
+        ground.moment()
+        tally.phases[one.phase] += 1
+        number = getattr(signal, name)
+        send(one.process.pid, number)
+        if again:
+            time.sleep(ground.random.uniform(0, 0.5))
             send(one.process.pid, number)
-            if again:
-                time.sleep(ground.random.uniform(0, 0.5))
-                send(one.process.pid, number)
-            ground.ended(one, tally, expected=(0, STOPPED[name], -number))
-            ground.look(results, tally)
-            ground.complete(results, tally)
-            tally.tried += 1
+        ground.ended(one, tally, expected=(0, STOPPED[name], -number))
+        ground.look(results, tally)
 
     return fault
 
 
-def stop_and_continue(ground, tally, times):
+@each
+def stop_and_continue(ground, tally, results):
     """SIGSTOP of the whole family, SIGCONT two seconds later: nothing happens."""
-    for _ in range(times):
-        results = ground.fresh()
-        one = ground.start(results)
-        ground.moment()
-        family = one.family()
-        for pid in family:
-            send(pid, signal.SIGSTOP)
-        time.sleep(2)
-        for pid in family:
-            send(pid, signal.SIGCONT)
-        ground.ended(one, tally)
-        ground.complete(results, tally)
-        tally.tried += 1
+    one = ground.start(results)
+    ground.moment()
+    family = one.family()
+    for pid in family:
+        send(pid, signal.SIGSTOP)
+    time.sleep(2)
+    for pid in family:
+        send(pid, signal.SIGCONT)
+    ground.ended(one, tally)
 
 
 def together(starts):
     """Several starts at once on one folder of results: every training is made once."""
 
-    def fault(ground, tally, times):
-        for _ in range(times):
-            results = ground.fresh()
-            begun = [ground.start(results) for _ in range(starts)]
-            trained = 0
-            for one in begun:
-                one.wait()
-                trained += said_trained(one.text)
-                ground.ended(one, tally)
-            expected = len(trainings(results))
-            tally.twice += abs(trained - expected)
-            if trained != expected:
-                tally.notes.append(f"{trained} trainings said, {expected} there")
-            ground.complete(results, tally)
-            tally.tried += 1
+    @each
+    def fault(ground, tally, results):
+        begun = [ground.start(results) for _ in range(starts)]
+        trained = 0
+        for one in begun:
+            one.wait()
+            trained += said_trained(one.text)
+            ground.ended(one, tally)
+        expected = len(trainings(results))
+        tally.twice += abs(trained - expected)
+        if trained != expected:
+            tally.notes.append(f"{trained} trainings said, {expected} there")
 
     return fault
 
 
-def one_of_two_killed(ground, tally, times):
+@each
+def one_of_two_killed(ground, tally, results):
     """Two starts, one killed at a random moment: the other takes its claims over and completes."""
-    for _ in range(times):
-        results = ground.fresh()
-        one, other = ground.start(results), ground.start(results)
-        ground.moment()
-        tally.phases[one.phase] += 1
-        send(one.process.pid, signal.SIGKILL)
-        ground.ended(one, tally, expected=(0, -9))
-        ground.ended(other, tally)
-        there = records(results)
-        tally.lost += len(ground.records.keys() - there.keys())
-        ground.complete(results, tally)
-        tally.tried += 1
+    one, other = ground.start(results), ground.start(results)
+    ground.moment()
+    tally.phases[one.phase] += 1
+    send(one.process.pid, signal.SIGKILL)
+    ground.ended(one, tally, expected=(0, -9))
+    ground.ended(other, tally)
+    there = records(results)
+    tally.lost += len(ground.records.keys() - there.keys())
 
 
 def damaged(change):
@@ -141,10 +139,6 @@ def damaged(change):
                     path.unlink()
             one = ground.start(results)
             ground.ended(one, tally, expected=(0, 2))
-            if kind == "record" and records(results).keys() != ground.records.keys():
-                tally.lost += 1
-            if kind == "record":  # it is named, and not overwritten: a person decides
-                file.unlink()
             ground.complete(results, tally)
             tally.tried += 1
 
@@ -187,32 +181,26 @@ def full_disk(ground, tally, times):
         tally.tried += 1
 
 
-def few_descriptors(ground, tally, times):
+@each
+def few_descriptors(ground, tally, results):
     """`ulimit -n 64`: it runs, or one line says what it needs."""
-    for _ in range(times):
-        results = ground.fresh()
-        one = ground.start(results, before=("prlimit", "--nofile=64:64"))
-        ground.ended(one, tally, expected=(0, 1, 2))
-        ground.complete(results, tally)
-        tally.tried += 1
+    one = ground.start(results, before=("prlimit", "--nofile=64:64"))
+    ground.ended(one, tally, expected=(0, 1, 2))
 
 
-def vanished_data(ground, tally, times):
+@each
+def vanished_data(ground, tally, results):
     """The data set disappears at a random moment, and is there again at the next start."""
     data, away = ground.folder / "data", ground.folder / "away"
-    for _ in range(times):
-        results = ground.fresh()
-        one = ground.start(results)
-        ground.moment()
-        tally.phases[one.phase] += 1
-        data.rename(away)
-        try:
-            ground.ended(one, tally, expected=(0, 1, 2))
-        finally:
-            away.rename(data)
-        ground.look(results, tally)
-        ground.complete(results, tally)
-        tally.tried += 1
+    one = ground.start(results)
+    ground.moment()
+    tally.phases[one.phase] += 1
+    data.rename(away)
+    try:
+        ground.ended(one, tally, expected=(0, 1, 2))
+    finally:
+        away.rename(data)
+    ground.look(results, tally)
 
 
 def said_trained(text):

@@ -256,6 +256,22 @@ def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
     assert set(record.metrics) == {"image_auroc", "image_ap", "image_f1max"}
 
 
+def test_what_a_kill_left_beside_whole_energies_goes(study, settings):
+    """Killed when they had just been seen, before the checkpoint was removed."""
+    only = replace(study, vary=({},), seeds=(0,))
+    there = replace(settings, categories=("left",), speed=False)
+    plan = make_plan(only, there)
+    run_study(plan, there, quiet, executor=Here())
+    place = plan.place(plan.cells[0])
+    left = [place.checkpoint, place.checkpoint.with_name(f"{place.checkpoint.name}-0a.npz")]
+    for file in left:
+        file.touch()
+    place.record.unlink()
+    outcome = run_study(make_plan(only, there), there, quiet, executor=Here())
+    assert (outcome.trained, outcome.recorded) == (0, 1)
+    assert not any(file.exists() for file in left)
+
+
 def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     study = Study(
         name="s", asks="?", bases={"base": TINY}, seeds=(0,),

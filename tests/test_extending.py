@@ -89,7 +89,7 @@ class OneByOne:
             yield Event(job, "done")
 
 
-def open_executor(parallel):
+def open_executor(settings):
     return OneByOne()
 '''
 STUDY = f"""

@@ -45,6 +45,7 @@ from harness.run.learn import learn, learn_again, same_scores
 from harness.run.machine import device_name, environment, runs_compiled
 from harness.run.measure import Cost
 from harness.run.process import be_deterministic, peak_memory, reset_peak_memory, set_arithmetic
+from harness.run.schedule import epochs_of
 from harness.run.stop import check
 from harness.score.select_epoch import ORACLES, select_epoch
 
@@ -67,6 +68,7 @@ class Job:
         tf32: whether float32 is TF32 there.
         threads: of the processor.
         parallel: runs that go side by side, this one among them.
+        memory: bytes that it takes at most, counted or measured.
         keep: whether the model's weights are kept beside the record.
         claim: of its training, held by the start that runs it; None: nobody else is about.
         checkpoint_minutes: between two checkpoints of its training; 0: only when it is stopped.
@@ -85,6 +87,7 @@ class Job:
     tf32: bool = False
     threads: int = 1
     parallel: int = 1
+    memory: int = 0
     keep: bool = False
     claim: Claim | None = None
     checkpoint_minutes: float = MINUTES
@@ -112,6 +115,21 @@ class Job:
             "weights": self.weights["sha256"],
             "arithmetic": self.key.arithmetic,
         }
+
+    @property
+    def epochs(self) -> int:
+        """Count its training's epochs; early stopping may make them fewer."""
+        return epochs_of(self.variant, len(self.shown.train))
+
+    @property
+    def epoch_work(self) -> int:
+        """Count the multiply-accumulates of an epoch."""
+        return self.cost.macs.training * len(self.shown.train)
+
+    @property
+    def training_work(self) -> int:
+        """Count the multiply-accumulates of its training: by them the longest is told."""
+        return self.epochs * self.epoch_work
 
     def is_recorded(self) -> bool:
         """Tell whether there is nothing left to do of it."""

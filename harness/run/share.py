@@ -17,7 +17,6 @@ from harness.run.executors.contract import Event, Executor, Task
 from harness.run.job import Job
 from harness.run.outcome import Outcome
 from harness.run.plan import Plan
-from harness.run.schedule import epochs_of
 
 Say = Callable[[str], object]
 
@@ -37,7 +36,8 @@ class _Held:
 class Shares:
     """Hand out tasks that no other start runs, as an executor asks for them.
 
-    Jobs that another start has recorded meanwhile, or found to fail, are not run again.
+    The longest trainings come first, so that no core waits long for the last one. Jobs that
+    another start has recorded meanwhile, or found to fail, are not run again.
 
     Args:
         claims: in the folder of results.
@@ -61,7 +61,7 @@ class Shares:
         self.held: dict[str, _Held] = {}
         self.trained = 0  # trainings, here
         self.reused = 0  # runs recorded here of a training that was there
-        for job in jobs:
+        for job in sorted(jobs, key=lambda job: job.training_work, reverse=True):
             self.left.setdefault(work_of(job), []).append(job)
         self._notes = {job.place.failure: _note(job) for t in self.left.values() for job in t}
 
@@ -122,7 +122,7 @@ class Shares:
             dataset=place.dataset,
             category=place.category,
             seed=place.seed,
-            epochs=_epochs(jobs[0]),
+            epochs=jobs[0].epochs,
             since=now(),
         )
         self.held[name] = _Held(claim, list(jobs), said)
@@ -183,7 +183,7 @@ def train_shared(
     """
     left: dict[Path, float] = {}
     for job in jobs:
-        left.setdefault(job.training_place.energies, _epochs(job) * _epoch_work(job))
+        left.setdefault(job.training_place.energies, job.training_work)
     with progress(f"training 0/{len(jobs)} runs", sum(left.values())) as bar:
         ended = _Ended(bar, left, len(jobs))
 
@@ -207,9 +207,9 @@ def train_shared(
                     continue
                 counts = shares.note(event)
                 if event.kind == "epoch":
-                    epochs = f"epoch {event.epoch}/{_epochs(event.job)}"
+                    epochs = f"epoch {event.epoch}/{event.job.epochs}"
                     bar.note(f"{_name(event.job, plan)}, {epochs}")
-                    ended.advance(event.job, _epoch_work(event.job))
+                    ended.advance(event.job, event.job.epoch_work)
                     continue
                 if counts:
                     ended.count(event.job)
@@ -256,14 +256,6 @@ def _count(event: Event, plan: Plan, outcome: Outcome) -> None:
 
 def _name(job: Job, plan: Plan) -> str:
     return f"{job.category.name}, {plan.study.named[job.variant]}, seed {job.seed}"
-
-
-def _epochs(job: Job) -> int:
-    return epochs_of(job.variant, len(job.shown.train))
-
-
-def _epoch_work(job: Job) -> int:
-    return job.cost.macs.training * len(job.shown.train)
 
 
 def name_of(holder: Holder | None) -> str:

@@ -78,8 +78,12 @@ def _run(
 ) -> None:
     settings = settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
-    settings = replace(settings, jobs=_parallel(plan, missing, settings, say))
-    executor = executor or open_executor(settings.executor, parallel=settings.jobs)
+    memory = _memory(plan, missing, settings)
+    parallel, warning = fitting_runs(settings, max(memory.values()))
+    if warning:
+        say(warning)
+    settings = replace(settings, jobs=parallel)
+    executor = executor or open_executor(settings)
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
     extractors = _load_extractors(missing, settings)
@@ -97,7 +101,9 @@ def _run(
                 claims.signs.say(doing="making features")
                 _features(plan, cells, keys, extractors, cache, settings)
                 give_back_memory()  # of speeds and features; a worker may need it
-                jobs = [_job(c, plan, extractors, keys, costs, cache, settings) for c in cells]
+                jobs = [
+                    _job(c, plan, extractors, keys, costs, memory, cache, settings) for c in cells
+                ]
                 claims.signs.say(doing="training")
                 train_shared(jobs, plan, executor, claims, outcome, say)
     outcome.passes, outcome.reused = cache.passes, cache.reused
@@ -107,14 +113,10 @@ def _run(
     )
 
 
-def _parallel(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -> int:
-    """How many runs go side by side; where they do not fit into the memory, says so."""
+def _memory(plan: Plan, cells: Sequence[Cell], settings: Settings) -> dict[str, int]:
+    """Digest → bytes of a variant's largest run, counted, or measured where it is recorded."""
     records = read_records(plan.results, damaged=lambda error: None)
-    memory = study_memory(cells, plan.sizes, records, device=settings.device, tiles=plan.tiles)
-    parallel, warning = fitting_runs(settings, max(memory.values()))
-    if warning:
-        say(warning)
-    return parallel
+    return study_memory(cells, plan.sizes, records, device=settings.device, tiles=plan.tiles)
 
 
 def _set_aside(plan: Plan, missing: Sequence[Cell], claims: Claims, say: Say) -> None:
@@ -258,6 +260,7 @@ def _job(
     extractors: Extractors,
     keys: Mapping[tuple[FeatureSpec, str], FeatureKey],
     costs: Mapping[str, Cost],
+    memory: Mapping[str, int],
     cache: FeatureCache,
     settings: Settings,
 ) -> Job:
@@ -276,6 +279,7 @@ def _job(
         tf32=settings.tf32,
         threads=max(1, cores() // settings.jobs),
         parallel=settings.jobs,
+        memory=memory[cell.variant.digest],
         keep=settings.keep,
         checkpoint_minutes=settings.checkpoint_minutes,
     )

@@ -345,7 +345,7 @@ def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
     study, settings, tmp_path, monkeypatch
 ):
     """Records are equal but for times; with fewer cores, it goes on with its own threads."""
-    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+    monkeypatch.setattr(sweep, "open_executor", lambda settings: Here())
     only = replace(study, vary=({},), seeds=(0,))
     settings = replace(settings, categories=("left",), speed=False, keep=True)
     found = []

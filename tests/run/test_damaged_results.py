@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     write_category(folder / "data" / "left", good=4, bad=2)
     (folder / "study.py").write_text(STUDY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+        patch.setattr(sweep, "open_executor", lambda settings: Here())
         assert command(folder, "run") == 0
     record = next(folder.rglob("seed-0.json"))
     shutil.copy(record, record.with_name("before-0123-seed-0.json"))
@@ -49,7 +49,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def there(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+    monkeypatch.setattr(sweep, "open_executor", lambda settings: Here())
     shutil.copytree(made, tmp_path / "there", symlinks=True)
     return tmp_path / "there"
 

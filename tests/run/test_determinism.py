@@ -112,7 +112,7 @@ def test_compiled_and_plain_steps_differ_by_rounding(deterministic, monkeypatch)
 
 
 def test_a_cold_and_a_warm_cache_give_the_same_record(study, settings, monkeypatch):
-    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+    monkeypatch.setattr(sweep, "open_executor", lambda settings: Here())
     only = replace(study, vary=({},), seeds=(0,))
     settings = replace(settings, categories=("left",), speed=False)
     found = []

@@ -236,7 +236,7 @@ def test_a_run_that_fails_elsewhere_is_not_tried_here_too(tmp_path, monkeypatch)
     """Eight starts would else train eight times what cannot be trained."""
     monkeypatch.setattr(share, "work_of", lambda one: "training")
     one = SimpleNamespace(
-        place=Place(tmp_path, "v", "d", "c", 0), is_recorded=lambda: False, variant=None
+        place=Place(tmp_path, "v", "d", "c", 0), is_recorded=lambda: False, training_work=1
     )
     write_failure(one.place, "an earlier start's")  # is tried again
     other, ended, waited = Claims(tmp_path, token="e" * 16), [], []
@@ -250,6 +250,19 @@ def test_a_run_that_fails_elsewhere_is_not_tried_here_too(tmp_path, monkeypatch)
     other.release(held)
     assert list(tasks) == []
     assert ended == ["the loss became nan (in another start)"]
+
+
+def test_the_longest_trainings_come_first(tmp_path, monkeypatch):
+    """Else the last one may keep a core busy for long while the others have nothing to do."""
+    monkeypatch.setattr(share, "work_of", lambda one: one.name)
+    jobs = [
+        SimpleNamespace(
+            name=name, training_work=work, place=Place(tmp_path, name, "d", "c", 0),
+            is_recorded=lambda: False,
+        )
+        for name, work in (("a", 3), ("b", 7), ("c", 7), ("a", 3), ("d", 9))
+    ]  # fmt: skip
+    assert list(Shares(Claims(tmp_path), jobs, print, print).left) == ["d", "b", "c", "a"]
 
 
 def test_entries_in_use_are_neither_cleared_nor_evicted(tmp_path):

@@ -54,7 +54,7 @@ def quiet(text):
 def in_process(monkeypatch):
     """Runs happen in this process, so that faults can be put into them."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(sweep, "open_executor", lambda name, parallel: Here())
+    monkeypatch.setattr(sweep, "open_executor", lambda settings: Here())
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)

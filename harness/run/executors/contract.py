@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, Protocol
 
+from harness.experiment.settings import Settings
 from harness.run.job import Job
 
 Task = Sequence[Job]  # jobs that share one training, run one after the other in one process
@@ -33,7 +34,7 @@ class Event:
 class Executor(Protocol):
     """Run tasks somewhere.
 
-    A module of this package with a function ``open_executor(parallel)`` that returns one is all
+    A module of this package with a function ``open_executor(settings)`` that returns one is all
     that a new executor takes.
     """
 
@@ -56,12 +57,12 @@ class Executor(Protocol):
         ...
 
 
-def open_executor(name: str, *, parallel: int) -> Executor:
-    """Open the executor of the module ``harness.run.executors.<name>``.
+def open_executor(settings: Settings) -> Executor:
+    """Open the executor that settings name, a module of this package.
 
     Args:
-        name: as in ``--executor``.
-        parallel: tasks at a time.
+        settings: where and how a study is run; ``jobs`` is how many tasks go at a time.
     """
-    executor: Executor = import_module(f"harness.run.executors.{name}").open_executor(parallel)
+    module = import_module(f"harness.run.executors.{settings.executor}")
+    executor: Executor = module.open_executor(settings)
     return executor

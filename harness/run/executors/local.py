@@ -26,6 +26,7 @@ from multiprocessing.process import BaseProcess
 
 from harness.claims import PAUSE
 from harness.errors import InputError, RunFailed
+from harness.experiment.settings import Settings
 from harness.run.executors.contract import Event, Task
 from harness.run.job import Job, run_job
 from harness.run.memory import out_of_memory, what_fits
@@ -104,9 +105,9 @@ class LocalPool:
         return True
 
 
-def open_executor(parallel: int) -> LocalPool:
+def open_executor(settings: Settings) -> LocalPool:
     """Open the pool; see :func:`harness.run.executors.contract.open_executor`."""
-    return LocalPool(parallel)
+    return LocalPool(settings.jobs)
 
 
 @dataclass

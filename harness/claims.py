@@ -61,6 +61,26 @@ class Claim:
         taken = any(_read(folder / f"{key}.{n}.claim").looked_again for n in above)
         return _read(self.file).token == self.token and not taken
 
+    def check(self) -> None:
+        """See that no other start took the work over, before anything of it is written.
+
+        Raises:
+            TakenOver: one did, or the claim's folder is not seen any more.
+        """
+        if not self.is_held():
+            raise TakenOver(
+                "another start took this training over, as this one stood still; what it trained "
+                "here is dropped"
+            )
+
+
+class TakenOver(RunFailed):
+    """Say that another start does what this one began; nothing that lies there is this one's.
+
+    >>> issubclass(TakenOver, RunFailed)
+    True
+    """
+
 
 class Claims:
     """Share work in a folder with other starts of the harness.

@@ -76,9 +76,10 @@ def _clear(cache: "FeatureCache", *, as_json: bool) -> int:
     """Remove what no start uses; the rest is named, with who uses it."""
     cleared: dict[str, Any] = {"entries": 0, "bytes": 0, "kept": []}
     if cache.folder.is_dir():
+        before = len(cache.entries())
+        freed = cache.make_way()
         with cache.claims as claims:
-            before = len(cache.entries())
-            cleared["bytes"] = cache.clear()
+            cleared["bytes"] = freed + cache.clear()
             kept = cache.entries()
             cleared["entries"] = before - len(kept)
             for folder, meta, _ in kept:

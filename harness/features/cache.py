@@ -31,6 +31,8 @@ from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
 from harness.files import temporary, write_whole
 
+SIGN = 2**16  # bytes of room in which signs of life and claims can be written
+
 
 @dataclass(frozen=True)
 class Features:
@@ -198,6 +200,18 @@ class FeatureCache:
                 removed.append(folder)
                 total -= size
         return removed
+
+    def make_way(self) -> int:
+        """Remove the largest entry where not even a sign of life has room, if nobody shows one.
+
+        Else a full disk could not be freed of what fills it. Returns the bytes freed.
+        """
+        if shutil.disk_usage(self.folder).free >= SIGN or self.claims.signs.tokens():
+            return 0
+        folder, size = max(self._folders(), key=lambda entry: entry[1], default=(None, 0))
+        if folder is not None:
+            _remove(folder)
+        return size
 
     def clear(self) -> int:
         """Remove every entry that nobody uses; returns the bytes freed."""

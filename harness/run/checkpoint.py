@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import harness
+from harness.claims import TakenOver
 from harness.errors import FULL, InputError, RunFailed, unwritten
 from harness.files import UNREADABLE
 from harness.run.growing import members, take_over
@@ -54,6 +55,7 @@ class Checkpoint:
         identity: what the training is of, word by word; one of another is not taken up.
         minutes: between two of them; 0: only where the training is asked to end.
         say: is told in one line what could not be taken up or written.
+        check: raises TakenOver where another start has the training, and with it the checkpoint.
         before: seconds that the training took before it was taken up.
 
     >>> Checkpoint().position is None
@@ -64,6 +66,7 @@ class Checkpoint:
     identity: Mapping[str, str] = field(default_factory=dict)
     minutes: float = MINUTES
     say: Say = lambda text: None
+    check: Callable[[], object] = lambda: None
     before: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -141,6 +144,8 @@ class Checkpoint:
         try:
             with deferred():
                 yield
+        except TakenOver:  # what lies there is the other's
+            raise
         except RunFailed:
             self.hopeless = True
             raise
@@ -174,6 +179,7 @@ class Checkpoint:
     def _write(self, training: Training) -> None:
         """Write it; what hinders that is said once, and ends no training."""
         assert self.path is not None
+        self.check()
         history, epoch = training.history, training.epoch
         try:
             history.energies.settle()

@@ -15,7 +15,6 @@ import harness
 from harness.claims import Claim
 from harness.data.contract import Category
 from harness.data.tiles import tiled
-from harness.errors import RunFailed
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
 from harness.experiment.record import (
@@ -139,13 +138,10 @@ class Job:
         """See that no other start took its training over, before anything of it is written.
 
         Raises:
-            RunFailed: one did: this one stood still for so long that it was taken for dead.
+            TakenOver: one did: this one stood still for so long that it was taken for dead.
         """
-        if self.claim is not None and not self.claim.is_held():
-            raise RunFailed(
-                "another start took this training over, as this one stood still; what it trained "
-                "here is dropped"
-            )
+        if self.claim is not None:
+            self.claim.check()
 
     def energies(self) -> History | None:
         """Open its training's energies; None where there are none that fit."""
@@ -246,7 +242,9 @@ def _trained(
     """Train, from where a checkpoint is; what it leaves, and the seconds before this start."""
     place = job.training_place
     while True:
-        checkpoint = Checkpoint(place.checkpoint, job.identity, job.checkpoint_minutes, say)
+        checkpoint = Checkpoint(
+            place.checkpoint, job.identity, job.checkpoint_minutes, say, job.check_claim
+        )
         torch.set_num_threads(checkpoint.threads or job.threads)
         try:
             with writing_energies(

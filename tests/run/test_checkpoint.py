@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import Here
 
+from harness.claims import TakenOver
 from harness.errors import RunFailed
 from harness.experiment.record import Epoch, read_records
 from harness.experiment.variant import Variant
@@ -80,7 +81,9 @@ def nobody_asks():
     stop._Asked.deferred = 0
 
 
-def trained(path, variant, *, minutes=0.0, enough=lambda history: False, said=None, **options):
+def trained(
+    path, variant, *, minutes=0.0, enough=lambda history: False, said=None, check=None, **options
+):
     """One start of a training; what is left, read from its file."""
     shapes = ((9, 4, 1),) if variant.method == "differnet" else SHAPES
     good, test = features(10, 0, shapes), features(5, 1, shapes)
@@ -93,7 +96,7 @@ def trained(path, variant, *, minutes=0.0, enough=lambda history: False, said=No
     }  # fmt: skip
     point = Checkpoint(
         path.with_suffix(".checkpoint"), {"code": "1"}, minutes,
-        (lambda text: None) if said is None else said.append,
+        (lambda text: None) if said is None else said.append, check or (lambda: None),
     )  # fmt: skip
     with writing_energies(path, **SOURCE, writing=point.grow) as history:
         model = make_model(variant, shapes, 0)
@@ -192,6 +195,21 @@ def test_at_most_so_many_minutes_are_repeated(tmp_path, monkeypatch):
         clock[0] = 60.0 * minute
         point.look(None)
     assert written == [300.0, 600.0, 900.0]
+
+
+def test_a_checkpoint_that_another_start_has_taken_over_is_not_written(tmp_path, monkeypatch):
+    """A start that was stopped for so long that it was taken for dead wakes up: it leaves all."""
+    file = left_at(tmp_path / "a.npz", BASE, monkeypatch)
+    there = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def taken_over():
+        raise TakenOver("another has it")
+
+    monkeypatch.setattr("harness.run.checkpoint.is_asked", Asking(3))
+    with pytest.raises(TakenOver):
+        trained(tmp_path / "a.npz", BASE, check=taken_over)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name in there} == there
+    assert file.name in there
 
 
 @pytest.mark.parametrize("word", ["code", "images", "weights", "machine"])

@@ -13,6 +13,7 @@ import torch
 from handmade import record
 from tiny import TINY, Here
 
+from harness.cli.main import main
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError, RunFailed
 from harness.experiment.place import Place
@@ -202,3 +203,23 @@ def test_a_data_root_that_vanishes_is_a_line_for_each_run(study, settings, capsy
     settings.data.with_name("elsewhere").rename(settings.data)
     again = run_study(make_plan(only, there), there, lambda text: None, executor=Here())
     assert (again.recorded, again.failed) == (2, [])
+
+
+def test_a_full_disk_is_freed_of_the_features_that_fill_it(disk, capsys):
+    """A sign of life has no room there; where another start shows one, nothing is removed."""
+    cache = FeatureCache(disk / "results" / "cache" / "features")
+    for name, size in (("a" * 16, 3 * 2**20), ("b" * 16, 2**20)):
+        (cache.folder / name).mkdir(parents=True)
+        (cache.folder / name / "train-0.npy").write_bytes(bytes(size))
+    sign = cache.claims.signs.file("0123456789abcdef")
+    sign.parent.mkdir()
+    sign.write_text("{}")
+    clear = ["cache", "--clear", "--results", str(disk / "results")]
+    with filled(disk, left=0):
+        assert main(clear) == 1
+        assert "of room on its disk" in capsys.readouterr().err
+        assert len(list(cache.folder.glob("*/train-0.npy"))) == 2
+        sign.unlink()
+        assert main(clear) == 0
+    assert list(cache.folder.glob("*/train-0.npy")) == []
+    assert "4.0 MiB" in capsys.readouterr().out

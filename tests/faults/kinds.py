@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from faults.ground import every_file
 from faults.starts import records, send, trainings
@@ -203,6 +204,29 @@ def vanished_data(ground, tally, results):
     ground.look(results, tally)
 
 
+def clock_jumps(ground, tally, times):
+    """The clock of one of two starts jumps by over a year, forward or back, as they run."""
+    library = next(Path("/usr/lib").rglob("libfaketimeMT.so.1"), None)
+    if library is None:
+        tally.notes.append("not tried: it needs libfaketime, as Debian's package faketime has it")
+        return
+    for i in range(times):
+        results, clock = ground.fresh(), ground.folder / "clock"
+        clock.write_text("+0d\n")
+        jumping = {
+            "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1", "NO_FAKE_STAT": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }  # fmt: skip
+        one, other = ground.start(results, environ=jumping), ground.start(results)
+        ground.moment()
+        tally.phases[one.phase] += 1
+        clock.write_text(f"{'+-'[i % 2]}400d\n")
+        ground.ended(one, tally)
+        ground.ended(other, tally)
+        ground.complete(results, tally)
+        tally.tried += 1
+
+
 def said_trained(text):
     """How many trainings a start says that it made, in its last line."""
     words = text.replace(",", " ").split()
@@ -226,4 +250,5 @@ KINDS = {
     "a full disk": (full_disk, 16),
     "64 open files at most": (few_descriptors, 2),
     "the data set vanishes": (vanished_data, 6),
+    "a clock that jumps": (clock_jumps, 6),
 }

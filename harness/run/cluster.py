@@ -14,14 +14,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, RunFailed
 from harness.experiment.settings import Settings
-from harness.run.machine import cores
+from harness.run.machine import cores, settle
 
 ANSWER = 10.0  # seconds in which a cluster's address has to answer
 STORE = 128 * 2**20  # bytes of Ray's store of objects where a cluster is started here
@@ -115,6 +115,63 @@ def connected(settings: Settings) -> Any:  # noqa: ANN401 - Ray is untyped
             for number, handler in heard.items():  # Ray has put its own in their place
                 signal.signal(number, handler)
     return ray
+
+
+def device_there(
+    ray: Any,  # noqa: ANN401
+    settings: Settings,
+    nodes: Sequence[Mapping[str, float]],
+) -> Settings:
+    """Resolve the settings' device on a node.
+
+    Args:
+        ray: the module, connected.
+        settings: ``auto`` is an accelerator where a node has one.
+        nodes: as of :func:`share_of`.
+
+    Raises:
+        InputError: there is no such device there.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if any(n.get("GPU", 0) >= 1 for n in nodes) else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise InputError(
+            "--device: expected auto, cpu or cuda with --executor ray, which chooses among a "
+            f"node's; got {device}"
+        )
+    try:
+        share_of(nodes, jobs=settings.jobs, device=device)
+    except RunFailed as error:
+        raise InputError(str(error)) from None
+    settings = replace(settings, device=device)
+    if device == "cpu":
+        return settle(settings)
+    ask = ray.remote(_usable).options(num_cpus=1, num_gpus=1, max_retries=3)
+    if fault := ray.get(ask.remote(settings)):
+        raise InputError(f"{fault} (said by a node of the cluster)")
+    return settings
+
+
+def _usable(settings: Settings) -> str:
+    """What is wrong with the settings' device on this node; nothing: all is well."""
+    try:
+        settle(settings)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def why(error: Exception) -> str:
+    r"""Say in a line why a task of Ray's failed: of its many lines, the last.
+
+    >>> why(RuntimeError("Traceback:\n ...\nKeyError: 'a'"))
+    "KeyError: 'a'"
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "No module named 'harness'" in str(error):
+        return "a node has no fastflow-harness; install the same version on every node"
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 def _see_that_it_answers(address: str) -> None:

@@ -299,7 +299,7 @@ def _make_features(features: FeatureCache, jobs: Sequence[Job], weights: Path | 
             raise RunFailed(
                 f"expected the driver's weights of {spec.backbone} (SHA-256 "
                 f"{job.weights['sha256'][:12]}…, from {job.weights['source']}); got others "
-                f"({found[:12]}…); copy them to every node, or let --weights be a folder that all see"
+                f"({found[:12]}…); copy them to every node, or put them where all nodes see them"
             )
         ensure_all(features, key, kinds, extractor, shown, device=job.device)
     features.evict()

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.claims import PAUSE
-from harness.errors import InputError, RunFailed, unwritten
+from harness.errors import InputError, RunFailed
 from harness.experiment.settings import Settings
-from harness.files import temporary, written_whole
 from harness.run import checkpoint, node
-from harness.run.cluster import Share, connected, share_of
+from harness.run.arriving import Arriving
+from harness.run.cluster import Share, connected, device_there, share_of, why
 from harness.run.executors.contract import Event, Task
 from harness.run.job import Job
-from harness.run.machine import has_tf32, torch_device
 from harness.run.memory import PROCESS
 
 ELSEWHERE = True
@@ -39,21 +38,22 @@ LOOK = 5.0  # seconds between two looks at which nodes there are
 
 @dataclass(eq=False)
 class _Run:
-    """A task that a node has, or will have: its jobs that have not ended, by their numbers."""
+    """A task that a node has, or will have."""
 
-    left: dict[int, Job]
+    left: list[Job]  # that have not ended
+    given: list[Job] = field(default_factory=list)  # to the node, which speaks of them by number
     at: str = ""  # which node, once it is known
     host: str = ""
     lost: int = 0
     trained: bool = False  # whether the node is told that the driver has its energies
     wants: bool = False  # whether it is to be given out anew with them
     energies: bytes = b""
-    epochs: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    parts: dict[Path, Path] = field(default_factory=dict)  # files that are not whole yet
+    epochs: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by variant
+    files: Arriving = field(default_factory=Arriving)
 
-    @property
-    def first(self) -> Job:
-        return next(iter(self.left.values()))
+
+Told = Any  # a generator of Ray's, which is untyped, of the news of a task
+Running = dict[Told, _Run]
 
 
 class RayPool:
@@ -74,30 +74,8 @@ class RayPool:
 
     def settle(self, settings: Settings) -> Settings:
         """See :class:`Elsewhere`: a node says whether it has the device."""
-        names = self.ray.cluster_resources()
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if names.get("GPU", 0) >= 1 else "cpu"
-        if device not in ("cpu", "cuda"):
-            raise InputError(
-                f"--device: expected auto, cpu or cuda with --executor ray, which chooses among a "
-                f"node's; got {device}"
-            )
-        settings = replace(settings, device=device)
-        try:
-            share_of(self._nodes(), jobs=settings.jobs, device=device)
-        except RunFailed as error:
-            raise InputError(str(error)) from None
-        if device == "cuda":
-            ask = self.ray.remote(_settled).options(num_cpus=1, num_gpus=1, max_retries=RETRIES)
-            device, tf32 = self.ray.get(ask.remote(settings))
-            if not device or tf32 < settings.tf32:
-                raise InputError(
-                    f"--device {settings.device}{' --tf32' if settings.tf32 else ''}: expected "
-                    "nodes whose GPU torch can use so; the one that was asked cannot"
-                )
-        self.settings = settings
-        return settings
+        self.settings = device_there(self.ray, settings, self._nodes())
+        return self.settings
 
     @property
     def where(self) -> str:
@@ -110,7 +88,7 @@ class RayPool:
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """See :class:`Executor`."""
         source, again = iter(tasks), list[_Run]()
-        running: dict[Any, _Run] = {}
+        running: Running = {}
         try:
             while True:
                 more = self._hand_out(again, source, running)
@@ -120,8 +98,7 @@ class RayPool:
                     time.sleep(PAUSE)
                     continue
                 asks = more and len(running) < self._share.runs
-                ready, _ = self.ray.wait(list(running), timeout=PAUSE if asks else LOOK)
-                for told in ready:
+                for told in self._ready(running, PAUSE if asks else LOOK):
                     yield from self._news(told, running, again)
         except (KeyboardInterrupt, GeneratorExit):
             self._stop(running)
@@ -130,7 +107,7 @@ class RayPool:
             self._end(running)
 
     def _hand_out(
-        self, again: list[_Run], source: Iterator[Task | None], running: dict[Any, _Run]
+        self, again: list[_Run], source: Iterator[Task | None], running: Running
     ) -> bool:
         """Submit tasks as long as there is room; false: there are none left, not even later.
 
@@ -145,15 +122,16 @@ class RayPool:
                     if at:
                         self.freed.append(at)
                     return task is None
-                run = _Run(dict(enumerate(task)), trained=task[0].is_trained())
+                run = _Run(list(task), trained=task[0].is_trained())
             running[self._submit(run, at)] = run
         return True
 
-    def _submit(self, run: _Run, at: str) -> Any:  # noqa: ANN401 - Ray is untyped
+    def _submit(self, run: _Run, at: str) -> Told:
         """Give a task to Ray; to this node where its features are there."""
-        job, settings = run.first, self.settings
+        run.given, run.at = list(run.left), ""
+        job, settings = run.left[0], self.settings
         order = node.Order(
-            jobs=[self._described(job) for job in run.left.values()],
+            jobs=[self._described(job) for job in run.given],
             weights=settings.weights.absolute() if settings.weights else None,
             cache_limit=settings.cache_limit,
             driver=f"{socket.gethostname()} {job.results.absolute()}",
@@ -162,7 +140,7 @@ class RayPool:
             energies=run.energies,
         )
         need = PROCESS + (job.memory if job.device == "cpu" else PROCESS)
-        scheduling = import_module("ray.util.scheduling_strategies")
+        strategies = self.ray.util.scheduling_strategies
         there = job.key.digest in self.near.get(at, ())
         task = self.ray.remote(_on_node).options(
             num_returns="streaming",
@@ -171,7 +149,7 @@ class RayPool:
             memory=min(need, self._share.memory) or None,
             max_retries=0,  # which would repeat news; a lost one is given out anew below
             name=f"{job.category.name} {job.place.digest} seed {job.seed}",
-            scheduling_strategy=scheduling.NodeAffinitySchedulingStrategy(at, soft=True)
+            scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(at, soft=True)
             if there
             else "SPREAD",
             _generator_backpressure_num_objects=NEWS,
@@ -190,7 +168,18 @@ class RayPool:
             parallel=self._share.runs,
         )
 
-    def _news(self, told: Any, running: dict[Any, _Run], again: list[_Run]) -> Iterator[Event]:  # noqa: ANN401
+    def _ready(self, running: Running, seconds: float) -> list[Told]:
+        """A task that has something to say, if one has so soon."""
+        try:
+            ready: list[Told] = self.ray.wait(list(running), timeout=seconds)[0]
+        except self.ray.exceptions.RayError as error:
+            raise RunFailed(
+                f"the Ray cluster answers no more ({why(error)}); start again when it does: what "
+                "is recorded stays"
+            ) from None
+        return ready
+
+    def _news(self, told: Told, running: Running, again: list[_Run]) -> Iterator[Event]:
         """What a task says next, or that it has ended, in whichever way."""
         run, errors = running[told], self.ray.exceptions
         try:
@@ -205,7 +194,7 @@ class RayPool:
             return
         except errors.RayTaskError as error:
             self._forget(told, running)
-            yield from _failed(run, _why(error), str(error))
+            yield from _failed(run, why(error), str(error))
             return
         except errors.OutOfMemoryError:
             self._forget(told, running)
@@ -226,34 +215,31 @@ class RayPool:
 
     def _follow(self, run: _Run, news: node.News) -> Iterator[Event]:
         """What a node tells of a task, as events."""
-        job = run.left.get(news.job, run.first) if run.left else None
+        job = run.given[news.job]
         if news.kind == "here":
             self.near[run.at].add(news.text)
             self.passes, self.reused = self.passes + news.passes, self.reused + news.reused
         elif news.kind == "refused":
             yield from _failed(run, news.text)
-        elif news.kind == "wants" and job:
+        elif news.kind == "wants":
             run.wants, run.energies = True, job.training_place.energies.read_bytes()
-        elif news.kind == "file" and job:
+        elif news.kind == "file":
             _take(run, job, news)
-        elif news.kind == "epoch" and job:
-            if news.epoch > run.epochs[news.job]:  # not told before by a worker that was lost
-                run.epochs[news.job] = news.epoch
+        elif news.kind == "epoch":
+            if news.epoch > run.epochs[job.place.digest]:  # not told by a worker that was lost
+                run.epochs[job.place.digest] = news.epoch
                 yield Event(job, "epoch", news.epoch)
-        elif news.kind == "said" and job:
+        elif news.kind == "said":
             yield Event(job, "said", reason=news.text)
-        elif job:
-            del run.left[news.job]
-            kind = "done" if news.kind == "done" else "failed"
-            self.ran[f"{run.host} ({run.at[:6]})"] += kind == "done"
+        else:
+            run.left.remove(job)
+            done = news.kind == "done"
+            self.ran[f"{run.host} ({run.at[:6]})"] += done
+            kind = "done" if done else "failed"
             yield Event(job, kind, news.epoch, news.text, news.traceback)
 
     def _lost(
-        self,
-        told: Any,
-        running: dict[Any, _Run],
-        again: list[_Run],
-        error: Exception,  # noqa: ANN401
+        self, told: Told, running: Running, again: list[_Run], error: Exception
     ) -> Iterator[Event]:
         """A worker or a node is gone: another takes the task, a few times."""
         run = self._forget(told, running)
@@ -263,20 +249,18 @@ class RayPool:
         if run.lost > RETRIES:
             yield from _failed(run, f"{where}, {run.lost} times in all; out of memory?")
         elif run.left:
-            yield Event(run.first, "said", reason=f"{where}; it is given to another")
-            run.trained, run.energies = run.first.is_trained(), b""
+            yield Event(run.left[0], "said", reason=f"{where}; it is given to another")
+            run.trained, run.energies = run.left[0].is_trained(), b""
             again.append(run)
 
-    def _forget(self, told: Any, running: dict[Any, _Run]) -> _Run:  # noqa: ANN401
+    def _forget(self, told: Told, running: Running) -> _Run:
         run = running.pop(told)
         if run.at:
             self.freed.append(run.at)
-        for part in run.parts.values():
-            part.unlink(missing_ok=True)
-        run.parts.clear()
+        run.files.drop()
         return run
 
-    def _stop(self, running: dict[Any, _Run]) -> None:
+    def _stop(self, running: Running) -> None:
         """Tell all workers to end, and wait until those in a run have written where they are."""
         if running:
             with suppress(OSError):  # of a terminal that is gone
@@ -289,14 +273,13 @@ class RayPool:
             self.ray.cancel(told, force=False)
         until = time.monotonic() + PATIENCE
         while running and (left := until - time.monotonic()) > 0:
-            ready, _ = self.ray.wait(list(running), timeout=left)
-            for told in ready:
+            for told in self._ready(running, left):
                 try:
                     self.ray.get(next(told))
                 except (StopIteration, self.ray.exceptions.RayError):
                     self._forget(told, running)
 
-    def _end(self, running: dict[Any, _Run]) -> None:
+    def _end(self, running: Running) -> None:
         for told in list(running):
             with suppress(self.ray.exceptions.RayError):
                 self.ray.cancel(told, force=True)
@@ -329,15 +312,6 @@ def _on_node(expected: Mapping[str, str], order: bytes) -> Iterator[Any]:
     yield from node.work(expected, order)
 
 
-def _settled(settings: Settings) -> tuple[str, bool]:
-    """The device of a node, nothing if it has no such, and whether it has TF32."""
-    try:
-        device = torch_device(settings.device)
-    except InputError:
-        return "", False
-    return device, has_tf32(device)
-
-
 def _next(source: Iterator[Task | None], near: set[str]) -> Task | None:
     """The next task, of near features if there are any; an empty one: no more."""
     if near and isinstance(source, Generator):
@@ -351,20 +325,12 @@ def _next(source: Iterator[Task | None], near: set[str]) -> Task | None:
 
 def _failed(run: _Run, reason: str, traceback: str = "") -> Iterator[Event]:
     """All that is left of a task has failed."""
-    left, run.left = run.left, {}
-    yield from (Event(j, "failed", reason=reason, traceback=traceback) for j in left.values())
-
-
-def _why(error: Exception) -> str:
-    """What went wrong in a worker, in a line: of Ray's many, the last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if "No module named 'harness'" in str(error):
-        return "a node has no fastflow-harness; install the same version on every node"
-    return lines[-1][:300] if lines else type(error).__name__
+    left, run.left = run.left, []
+    yield from (Event(j, "failed", reason=reason, traceback=traceback) for j in left)
 
 
 def _take(run: _Run, job: Job, news: node.News) -> None:
-    """Write a piece of what a run leaves; it is seen when it is whole.
+    """Write a piece of what a run leaves; an empty one says that the file is whole.
 
     Raises:
         RunFailed: no room, or another start took the training over.
@@ -372,20 +338,10 @@ def _take(run: _Run, job: Job, news: node.News) -> None:
     """
     place = job.training_place if news.text == "energies" else job.place
     path: Path = getattr(place, news.text)
-    if path not in run.parts:
-        run.parts[path] = temporary(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-    part = run.parts[path]
     if news.content:
-        try:
-            with part.open("ab") as file:
-                file.write(news.content)
-        except OSError as error:
-            raise unwritten(path, error) from None
+        run.files.add(path, news.content)
         return
     job.check_claim()
-    with written_whole(path) as whole:
-        part.replace(whole)
-    del run.parts[path]
+    run.files.finish(path)
     if news.text == "energies":
         checkpoint.remove(place.checkpoint)

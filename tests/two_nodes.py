@@ -40,7 +40,7 @@ def blind(address, folder):
         *("--num-cpus=1", "--object-store-memory=80000000", "--block", "--disable-usage-stats"),
         *given,
     ]
-    log = open("blind.log", "w")  # noqa: PTH123, SIM115 - as long as the node lives
+    log = open("blind.log", "w")  # noqa: PTH123 - as long as the node lives
     return subprocess.Popen(command, stdout=log, stderr=log)
 
 

@@ -10,7 +10,6 @@ import pytest
 from tiny import TINY, Here
 
 from harness.cli.main import main
-from harness.claims import Claims
 from harness.errors import InputError, RunFailed
 from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
@@ -249,7 +248,6 @@ def test_a_training_that_another_start_took_over_is_not_written(
 
 def test_the_next_task_is_one_whose_features_are_near():
     def job(category, work):
-        place = SimpleNamespace(failure=SimpleNamespace(stat=lambda: None), energies=category)
         return SimpleNamespace(key=SimpleNamespace(digest=category), training_work=work)
 
     class Mine(Shares):

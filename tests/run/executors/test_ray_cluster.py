@@ -15,7 +15,7 @@ from tiny import write_category
 pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.cluster
 TESTS = Path(__file__).parents[2]
-MANY = STUDY.replace("epochs=8", "epochs=400")  # long enough to be disturbed
+MANY = STUDY.replace("epochs=8", "epochs=100")  # long enough to be disturbed
 
 
 class Nodes:

@@ -31,7 +31,7 @@ from harness.features.defective import all_there, ensure_all
 from harness.features.extractor import Extractor
 from harness.files import temporary, write_whole
 from harness.run.checkpoint import code_digest
-from harness.run.executors.contract import Event, open_executor
+from harness.run.executors.contract import Event, Executor, open_executor
 from harness.run.job import Job
 from harness.run.machine import arithmetic, cores
 from harness.run.plan import defective_wanted
@@ -130,8 +130,7 @@ def _work(order: Order) -> Iterator[News]:
     shared = first.claim is not None and first.claim.is_held()
     own = None if shared else own_folder(order.driver)
     features = FeatureCache(own / "features" if own else first.cache, order.cache_limit)
-    executor = open_executor(Settings(executor="local", jobs=2))
-    executor.prepare()  # beside the features
+    _workers(first).prepare()  # beside the features
     with features.claims, features.claims.using([first.key.digest]):
         category = photos_here(first, own)
         jobs = [replace(j, category=category, cache=features.folder) for j in order.jobs]
@@ -145,11 +144,7 @@ def _work(order: Order) -> Iterator[News]:
 
 
 def _told(jobs: Sequence[Job]) -> Iterator[News]:
-    """Run the jobs in a process of their own, as any task of this machine.
-
-    The executor is asked for two at a time and given one: so it asks again twice a second, and a
-    request to end, which reaches this process between two steps of Python, is heard.
-    """
+    """Run the jobs in a process of their own, as any task of this machine."""
     ended = 0
 
     def tasks() -> Iterator[Sequence[Job] | None]:
@@ -157,13 +152,22 @@ def _told(jobs: Sequence[Job]) -> Iterator[News]:
         while ended < len(jobs):
             yield None
 
-    events = open_executor(Settings(executor="local", jobs=2)).run(tasks())
+    events = _workers(jobs[0]).run(tasks())
     with closing(events) as told:  # type: ignore[type-var] # a generator
         event: Event
         for event in told:
             ended += event.kind in ("done", "failed")
             number = next(i for i, job in enumerate(jobs) if job == event.job)
             yield News(event.kind, number, event.epoch, event.reason, event.traceback)
+
+
+def _workers(job: Job) -> Executor:
+    """Worker processes of this machine; kept from task to task is the server that starts them.
+
+    Two may be at work, and there is one task: so another is asked for twice a second, and a
+    request to end, which reaches this process between two steps of Python, is heard.
+    """
+    return open_executor(Settings(executor="local", jobs=2, device=job.device))
 
 
 def _apart(jobs: Sequence[Job], order: Order) -> Iterator[News]:

@@ -9,7 +9,9 @@ import sys
 from contextlib import closing
 from socket import socket
 
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_metrics_collection="0")
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0", RAY_enable_metrics_collection="0", RAY_worker_niceness="0"
+)
 NAMES = (
     *("metrics_agent_port", "metrics_export_port"),
     *("dashboard_agent_listen_port", "runtime_env_agent_port"),

@@ -97,6 +97,7 @@ def connected(settings: Settings) -> Any:  # noqa: ANN401 - Ray is untyped
         _see_that_it_answers(address)
         given: dict[str, Any] = {"address": address}
     else:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as other workers of this machine
         given = {"address": "local", "num_cpus": max(cores(), settings.jobs), **_own_session(ray)}
     heard = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     _silence(ray)

@@ -211,5 +211,5 @@ def _own_session(ray: Any) -> dict[str, Any]:  # noqa: ANN401
 def _silence(ray: Any) -> None:  # noqa: ANN401
     """Keep Ray from printing pages about each worker that dies: the harness says it in a line."""
     worker = sys.modules.get(f"{ray.__name__}._private.worker")
-    if worker is not None and hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda *_, **__: None  # no option does it
+    if hasattr(worker, "print_to_stdstream"):
+        vars(worker)["print_to_stdstream"] = lambda *_, **__: None  # no option does it

@@ -233,10 +233,11 @@ class RayPool:
             yield Event(job, "said", reason=news.text)
         else:
             run.left.remove(job)
-            done = news.kind == "done"
-            self.ran[f"{run.host} ({run.at[:6]})"] += done
-            kind = "done" if done else "failed"
-            yield Event(job, kind, news.epoch, news.text, news.traceback)
+            if news.kind == "done":
+                self.ran[f"{run.host} ({run.at[:6]})"] += 1
+                yield Event(job, "done")
+            else:
+                yield Event(job, "failed", reason=news.text, traceback=news.traceback)
 
     def _lost(
         self, told: Told, running: Running, again: list[_Run], error: Exception

@@ -6,7 +6,9 @@ Ports are given, as a node on a busy machine would otherwise wait too briefly fo
 import os
 import subprocess
 import sys
+import time
 from contextlib import closing
+from pathlib import Path
 from socket import socket
 
 os.environ.update(
@@ -42,8 +44,12 @@ def blind(address, folder):
         *("--num-cpus=1", "--object-store-memory=80000000", "--block", "--disable-usage-stats"),
         *given,
     ]
-    log = open("blind.log", "w")  # noqa: PTH123 - as long as the node lives
-    return subprocess.Popen(command, stdout=log, stderr=log)
+    said = Path("blind.txt")
+    with said.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    while "Ray runtime started" not in said.read_text() and process.poll() is None:
+        time.sleep(0.2)
+    return process
 
 
 def main():

@@ -129,7 +129,6 @@ def test_a_node_that_does_not_see_the_folder_sends_what_runs_leave(nodes, ground
     nodes.do("kill")
     nodes.do(f"blind {ground / 'apart'}")
     try:
-        time.sleep(15)
         begun = on(nodes, ground, "apart", "--keep")
         assert begun.wait() == 0, begun.text
         assert len(ran(begun)) == 2

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from faults.starts import STUDY, leftovers, records, send, start, trainings
+from faults.starts import STUDY, leftovers, pids, records, send, start, trainings
 from tiny import write_category
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -73,6 +74,25 @@ def wait_for(begun, words, seconds=240.0):
         time.sleep(0.05)
 
 
+def end_of(folder, seconds=30.0):
+    """Wait until no process is left that a task of the cluster runs in, or started."""
+    mark, until = str(folder).encode(), time.monotonic() + seconds
+    names = (b"ray::bottle", b"ray::cable", b"ray::carpet")
+
+    def working():
+        for pid in pids():
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                about = Path(f"/proc/{pid}/environ").read_bytes()
+                if words.startswith(names) or (b"forkserver" in words and mark in about):
+                    return True
+        return False
+
+    while working():
+        assert time.monotonic() < until, "tasks of a dead driver go on"
+        time.sleep(0.2)
+
+
 def ran(begun):
     """Node → runs recorded there."""
     line = next(s for s in begun.text.splitlines() if s.startswith("runs by node: "))
@@ -109,6 +129,7 @@ def test_a_driver_that_is_killed_comes_back_and_trains_nothing_twice(nodes, grou
     wait_for(begun, r"training [2-9]/9 .*epoch")
     begun.process.kill()
     begun.wait()
+    end_of(nodes.folder)
     before = trainings(ground / "back")
     again = on(nodes, ground, "back")
     assert again.wait() == 0, again.text

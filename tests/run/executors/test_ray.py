@@ -10,6 +10,7 @@ import pytest
 from tiny import TINY, Here
 
 from harness.cli.main import main
+from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError, RunFailed
 from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
@@ -324,3 +325,23 @@ def test_somebody_elses_folder_is_not_used(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(node.os, "getuid", lambda: 4242)
     with pytest.raises(InputError, match="expected a folder of this user"):
         node.own_folder("driver")
+
+
+def test_the_set_that_comes_along_is_drawn_on_a_node_that_lacks_it(data, tmp_path, monkeypatch):
+    category = MvtecAd(data, name="tiny", drawn="tiny 1").load("left")
+    key = SimpleNamespace(data_digest=category.digest)
+    job = SimpleNamespace(category=pickle.loads(pickle.dumps(category)), key=key)
+    drawn = data.rename(tmp_path / "own")
+    asked = []
+
+    def draw(name, *, folder, cache):
+        asked.append((name, cache))
+        return SimpleNamespace(root=drawn)
+
+    monkeypatch.setattr(node, "open_dataset", draw)
+    here = node.photos_here(job, tmp_path)
+    assert asked == [("surfaces", tmp_path)]
+    assert here.names == category.names
+    assert all(s.path.is_relative_to(drawn) and s.image() for s in (*here.train, *here.test))
+    assert all(m.is_file() for s in here.test for m in s.masks)
+    assert here.digest == category.digest

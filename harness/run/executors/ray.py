@@ -206,7 +206,7 @@ class RayPool:
         if isinstance(said, node.News):
             try:
                 yield from self._follow(run, said)
-            except (RunFailed, InputError) as error:  # a full disk, a claim that is lost
+            except (RunFailed, InputError, OSError) as error:  # a full disk, a claim that is lost
                 self.ray.cancel(told, force=True)
                 self._forget(told, running)
                 yield from _failed(run, str(error))

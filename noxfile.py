@@ -59,7 +59,8 @@ def parity(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
-    options = ("-n", "auto", "-m", "not long and not site", "--cov", "--cov-report=term")
+    chosen = "not long and not site and not cluster"
+    options = ("-n", "auto", "-m", chosen, "--cov", "--cov-report=term")
     session.run("pytest", *options, *session.posargs)
 
 
@@ -68,6 +69,14 @@ def long(session: nox.Session) -> None:
     """Run the tests that take minutes, in the environment of `tests`: -- [pytest options]."""
     install(session)
     session.run("pytest", "-n", "auto", "-m", "long", *session.posargs)
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Run the tests that start a Ray cluster, with the extra ray: -- [pytest options]."""
+    install(session)
+    session.install("ray")  # what it needs beside is pinned, or else its own
+    session.run("pytest", "-m", "cluster", "tests/run/executors/test_ray.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -220,6 +220,7 @@ KEEP = "keep the model's weights beside each record, for `harness train`"
 NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
 CHECKPOINT = "between checkpoints of a training (default 5); 0: only when it is stopped"
 EXECUTOR = "who runs them (default: worker processes of this machine)"
+RAY = "a Ray cluster, for --executor ray (default: RAY_ADDRESS, else one is started here)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +231,7 @@ class Machine:
     tf32: bool = option("--tf32", TF32, group=HOW)
     jobs: int = option("--jobs", JOBS, 0, metavar="N", group=HOW)
     executor: str = option("--executor", EXECUTOR, "local", choices=executors(), group=HOW)
+    ray_address: str = option("--ray-address", RAY, "", metavar="HOST:PORT", group=HOW)
     no_speed: bool = option("--no-speed", NO_SPEED, group=HOW)
     keep: bool = option("--keep", KEEP, group=HOW)
     cache_limit: float = option(

@@ -48,6 +48,8 @@ class Settings:
         speed: whether the variants' latency and FPS are measured.
         keep: whether the models' weights are kept.
         executor: who runs the trainings, a module of :mod:`harness.run.executors`.
+        ray_address: of a Ray cluster, HOST:PORT; empty: as ``RAY_ADDRESS`` says, else one is
+            started on this machine.
         checkpoint_minutes: between two checkpoints of a training; 0: only when it is stopped.
 
     >>> Settings(results=Path("there")).cache.as_posix()
@@ -67,6 +69,7 @@ class Settings:
     speed: bool = True
     keep: bool = False
     executor: str = "local"
+    ray_address: str = ""
     checkpoint_minutes: float = 5.0
 
     @property

@@ -8,7 +8,7 @@ stays what it is.
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,6 +73,40 @@ def open_defective(cache: FeatureCache, key: FeatureKey, kind: str) -> Defective
     check_files(entry, sums)
     features = open_split(entry, kind) if sums else []  # an older version's have none
     return DefectiveCopies(features, masks) if features and version == VERSION else None
+
+
+def ensure_all(
+    cache: FeatureCache,
+    key: FeatureKey,
+    kinds: Iterable[str],
+    extractor: Extractor,
+    category: Category,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int], object] = lambda images: None,
+) -> None:
+    """Make an entry and the defective copies that are wanted of it, unless they are there.
+
+    Args:
+        cache: where the entry goes; whoever makes it holds the claim on that.
+        key: what it is of.
+        kinds: values of ``validation`` that make copies.
+        extractor: the recipe with its backbone.
+        category: whose images pass: photos, or their tiles.
+        device: where the backbone runs, in the key's arithmetic.
+        progress: called with the number of images just done.
+    """
+    cache.ensure(key, extractor, category, device=device, progress=progress)
+    for kind in kinds:
+        ensure_defective(cache, key, kind, extractor, category, device=device, progress=progress)
+
+
+def all_there(cache: FeatureCache, key: FeatureKey, kinds: Iterable[str]) -> bool:
+    """Tell whether an entry is cached, sound, and with the defective copies that are wanted."""
+    entry = sound(partial(cache.open, key))
+    return entry is not None and all(
+        sound(partial(open_defective, cache, key, kind)) is not None for kind in kinds
+    )
 
 
 def ensure_defective(

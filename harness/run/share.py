@@ -1,7 +1,7 @@
 """Trainings shared with other starts of the harness: each is run by whoever claims it first."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,22 +65,28 @@ class Shares:
             self.left.setdefault(work_of(job), []).append(job)
         self._notes = {job.place.failure: _note(job) for t in self.left.values() for job in t}
 
-    def tasks(self) -> Iterator[Task | None]:
-        """Yield tasks, claimed; None where an executor has to ask again in a moment."""
+    def tasks(self) -> Generator[Task | None, Collection[str] | None]:
+        """Yield tasks, claimed; None where an executor has to ask again in a moment.
+
+        Sent digests of features, it prefers the longest training that needs one of these.
+        """
+        near: Collection[str] | None = None
         while self.left or self.held:
             taken = self.claims.taken() if self.left else set()
-            name = next((n for n in self.left if n not in taken), None)
+            free = [n for n in self.left if n not in taken]
+            close = (n for n in free if near and self.left[n][0].key.digest in near)
+            name = next(close, free[0] if free else None)
             if name is not None and self._is_ended(name):
                 continue
             claim = None if name is None else self.claims.take(name)
             if name is None or claim is None:  # another start holds it, or was faster
                 if not self.held:
                     self.waiting(list(self.left))
-                yield None
+                near = yield None
             elif self._is_ended(name):  # before the claim was won
                 self.claims.release(claim)
             else:
-                yield self._start(name, claim)
+                near = yield self._start(name, claim)
 
     def note(self, event: Event) -> bool:
         """Follow what happens to a job; false for a failure that is none: the claim was lost."""

@@ -12,15 +12,15 @@ from harness.experiment.record import read_at, read_record, read_records, read_s
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, entry_bytes, making
-from harness.features.defective import ensure_defective
+from harness.features.defective import ensure_all
 from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.heartbeat import Holder
 from harness.progress import progress
-from harness.run.executors.contract import Executor, open_executor
+from harness.run.executors.contract import Executor, executor_elsewhere, open_executor
 from harness.run.job import Job
 from harness.run.kept import is_kept
-from harness.run.machine import arithmetic, cores, settle
+from harness.run.machine import arithmetic, cores, settle, torch_device
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import check_batches
@@ -76,14 +76,12 @@ def _run(
     claims: Claims,
     outcome: Outcome,
 ) -> None:
-    settings = settle(settings)
+    there = executor_elsewhere(settings)
+    settings = there.settle(settings) if there else settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
     memory = _memory(plan, missing, settings)
-    parallel, warning = fitting_runs(settings, max(memory.values()))
-    if warning:
-        say(warning)
-    settings = replace(settings, jobs=parallel)
-    executor = executor or open_executor(settings)
+    settings = _without_speed(settings, say) if there else _fitting_jobs(settings, memory, say)
+    executor = executor or there or open_executor(settings)
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
     extractors = _load_extractors(missing, settings)
@@ -98,19 +96,42 @@ def _run(
             cells = [c for c in missing if c.category in names]
             keys = _keys(plan, cells, extractors, settings)
             with cache.claims.using({k.digest for k in keys.values()}):
-                claims.signs.say(doing="making features")
-                _features(plan, cells, keys, extractors, cache, settings)
+                if there is None:
+                    claims.signs.say(doing="making features")
+                    _features(plan, cells, keys, extractors, cache, settings)
                 give_back_memory()  # of speeds and features; a worker may need it
                 jobs = [
                     _job(c, plan, extractors, keys, costs, memory, cache, settings) for c in cells
                 ]
                 claims.signs.say(doing="training")
                 train_shared(jobs, plan, executor, claims, outcome, say)
-    outcome.passes, outcome.reused = cache.passes, cache.reused
+    if there:
+        say(there.where)
+    made = there or cache
+    outcome.passes, outcome.reused = made.passes, made.reused
     say(
-        f"backbone passes: {cache.passes} images passed, each once per backbone; "
-        f"{cache.reused} taken from the cache; {outcome.recorded} runs shared them"
+        f"backbone passes: {made.passes} images passed, each once per backbone; "
+        f"{made.reused} taken from the cache; {outcome.recorded} runs shared them"
     )
+
+
+def _fitting_jobs(settings: Settings, memory: Mapping[str, int], say: Say) -> Settings:
+    """Settle how many runs go side by side on this machine."""
+    parallel, warning = fitting_runs(settings, max(memory.values()))
+    if warning:
+        say(warning)
+    return replace(settings, jobs=parallel)
+
+
+def _without_speed(settings: Settings, say: Say) -> Settings:
+    """Leave speeds unmeasured where this machine has no such device as those that run."""
+    try:
+        torch_device(settings.device)
+    except InputError:
+        if settings.speed:
+            say(f"speeds are not measured: this machine has no {settings.device}, its nodes do")
+        return replace(settings, speed=False)
+    return settings
 
 
 def _memory(plan: Plan, cells: Sequence[Cell], settings: Settings) -> dict[str, int]:
@@ -244,13 +265,11 @@ def _features(
                 bar.note(f"{name} × {spec.backbone}")
                 key, device = keys[spec, name], settings.device
                 shown = tiled(plan.categories[name], spec)
-                cache.ensure(key, extractors[spec], shown, device=device, progress=bar.advance)
-                for kind in wanted[spec, name]:
-                    ensure_defective(
-                        *(cache, key, kind, extractors[spec], shown),
-                        device=device,
-                        progress=bar.advance,
-                    )
+                ensure_all(
+                    *(cache, key, wanted[spec, name], extractors[spec], shown),
+                    device=device,
+                    progress=bar.advance,
+                )
     cache.evict()
 
 
@@ -277,7 +296,7 @@ def _job(
         results=settings.results,
         device=settings.device,
         tf32=settings.tf32,
-        threads=max(1, cores() // settings.jobs),
+        threads=max(1, cores() // max(1, settings.jobs)),
         parallel=settings.jobs,
         memory=memory[cell.variant.digest],
         keep=settings.keep,

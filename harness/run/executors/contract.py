@@ -47,6 +47,8 @@ class Executor(Protocol):
 
         A task is asked for when somebody is free to run it, and is this start's from then on. In
         place of one comes None while other starts hold all that is left: ask again in a moment.
+        Where the tasks are a generator, whoever asks may send it the digests of features that are
+        near: of these comes the next task, if there is one.
 
         A job that fails takes those after it with it where their training failed, and only
         there: where the energies are saved (:meth:`Job.is_trained`), they are still run.
@@ -55,6 +57,42 @@ class Executor(Protocol):
         which the next start takes up; records are written whole or not at all.
         """
         ...
+
+
+class Elsewhere(Executor, Protocol):
+    """Run tasks on other machines: their devices, their number, and features made there.
+
+    Its module has ``ELSEWHERE = True``.
+
+    Attributes:
+        passes: images that passed a backbone there.
+        reused: images whose features were there.
+    """
+
+    passes: int
+    reused: int
+
+    @property
+    def where(self) -> str:
+        """Say which runs were recorded where."""
+        ...
+
+    def settle(self, settings: Settings) -> Settings:
+        """Resolve the settings' device where the runs will be.
+
+        Raises:
+            InputError: there is no such device there, or nobody answers.
+        """
+        ...
+
+
+def executor_elsewhere(settings: Settings) -> Elsewhere | None:
+    """Open the executor that settings name if it runs on other machines; None: it does not."""
+    module = import_module(f"harness.run.executors.{settings.executor}")
+    there: Elsewhere | None = (
+        module.open_executor(settings) if getattr(module, "ELSEWHERE", False) else None
+    )
+    return there
 
 
 def open_executor(settings: Settings) -> Executor:

@@ -1,0 +1,348 @@
+"""Runs on a Ray cluster, a task of Ray's for each training; docs/ray.md says how to start one.
+
+The driver, which is the start of the harness, keeps claims, counts and progress. Through Ray go
+descriptions of runs and what runs leave, never features. A task of Ray's does as
+:mod:`harness.run.node` says and yields what happens; an error of a run is an event like any other,
+so what Ray itself raises means that a worker or a node was lost.
+"""
+
+import inspect
+import pickle
+import socket
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from harness.claims import PAUSE
+from harness.errors import InputError, RunFailed
+from harness.experiment.settings import Settings
+from harness.run import checkpoint, node
+from harness.run.arriving import Arriving
+from harness.run.cluster import Share, connected, device_there, share_of, why
+from harness.run.executors.contract import Event, Task
+from harness.run.job import Job
+from harness.run.memory import PROCESS
+
+ELSEWHERE = True
+RETRIES = 3  # times that a task is given to another worker where one was lost
+PATIENCE = 60.0  # seconds in which a worker that is told to end writes its checkpoint
+NEWS = 4  # pieces of news of a task that Ray keeps until the driver has read them
+LOOK = 5.0  # seconds between two looks at which nodes there are
+
+
+@dataclass(eq=False)
+class _Run:
+    """A task that a node has, or will have."""
+
+    left: list[Job]  # that have not ended
+    given: list[Job] = field(default_factory=list)  # to the node, which speaks of them by number
+    at: str = ""  # which node, once it is known
+    host: str = ""
+    lost: int = 0
+    trained: bool = False  # whether the node is told that the driver has its energies
+    wants: bool = False  # whether it is to be given out anew with them
+    energies: bytes = b""
+    epochs: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by variant
+    files: Arriving = field(default_factory=Arriving)
+
+
+Told = Any  # a generator of Ray's, which is untyped, of the news of a task
+Running = dict[Told, _Run]
+
+
+class RayPool:
+    """Run tasks on the nodes of a Ray cluster.
+
+    Args:
+        settings: ``ray_address`` is the cluster's, ``jobs`` how many runs go at a time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ray = connected(settings)
+        self.near: dict[str, set[str]] = defaultdict(set)  # node → features that are there
+        self.freed: list[str] = []  # nodes whose run has ended, and that have no other yet
+        self.passes = self.reused = 0
+        self.ran: Counter[str] = Counter()
+        self._looked, self._share = 0.0, Share(1, 0.0, 1, 0)
+
+    def settle(self, settings: Settings) -> Settings:
+        """See :class:`Elsewhere`: a node says whether it has the device."""
+        self.settings = device_there(self.ray, settings, self._nodes())
+        return self.settings
+
+    @property
+    def where(self) -> str:
+        """See :class:`Elsewhere`."""
+        return "runs by node: " + ", ".join(f"{at} {n}" for at, n in sorted(self.ran.items()))
+
+    def prepare(self) -> None:
+        """See :class:`Executor`: the cluster is there already."""
+
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
+        """See :class:`Executor`."""
+        source, again = iter(tasks), list[_Run]()
+        running: Running = {}
+        try:
+            while True:
+                more = self._hand_out(again, source, running)
+                if not running and not more:
+                    return
+                if not running:
+                    time.sleep(PAUSE)
+                    continue
+                asks = more and len(running) < self._share.runs
+                for told in self._ready(running, PAUSE if asks else LOOK):
+                    yield from self._news(told, running, again)
+        except (KeyboardInterrupt, GeneratorExit):
+            self._stop(running)
+            raise
+        finally:
+            self._end(running)
+
+    def _hand_out(
+        self, again: list[_Run], source: Iterator[Task | None], running: Running
+    ) -> bool:
+        """Submit tasks as long as there is room; false: there are none left, not even later.
+
+        None is submitted ahead: a claimed task that waits is one that no other start can take.
+        """
+        self._look()
+        while len(running) < self._share.runs:
+            run, at = again.pop() if again else None, self.freed.pop() if self.freed else ""
+            if run is None:
+                task = _next(source, self.near.get(at, set()))
+                if not task:
+                    if at:
+                        self.freed.append(at)
+                    return task is None
+                run = _Run(list(task), trained=task[0].is_trained())
+            running[self._submit(run, at)] = run
+        return True
+
+    def _submit(self, run: _Run, at: str) -> Told:
+        """Give a task to Ray; to this node where its features are there."""
+        run.given, run.at = list(run.left), ""
+        job, settings = run.left[0], self.settings
+        order = node.Order(
+            jobs=[self._described(job) for job in run.given],
+            weights=settings.weights.absolute() if settings.weights else None,
+            cache_limit=settings.cache_limit,
+            driver=f"{socket.gethostname()} {job.results.absolute()}",
+            folder=Path.cwd(),
+            trained=run.trained,
+            energies=run.energies,
+        )
+        need = PROCESS + (job.memory if job.device == "cpu" else PROCESS)
+        strategies = self.ray.util.scheduling_strategies
+        there = job.key.digest in self.near.get(at, ())
+        task = self.ray.remote(_on_node).options(
+            num_returns="streaming",
+            num_cpus=self._share.threads,
+            num_gpus=self._share.gpus,
+            memory=min(need, self._share.memory) or None,
+            max_retries=0,  # which would repeat news; a lost one is given out anew below
+            name=f"{job.category.name} {job.place.digest} seed {job.seed}",
+            scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(at, soft=True)
+            if there
+            else "SPREAD",
+            _generator_backpressure_num_objects=NEWS,
+        )
+        return task.remote(node.versions(), pickle.dumps(order))
+
+    def _described(self, job: Job) -> Job:
+        """A job as a node is told of it: by absolute paths, with its share of the cluster."""
+        claim = job.claim and replace(job.claim, file=job.claim.file.absolute())
+        return replace(
+            job,
+            results=job.results.absolute(),
+            cache=job.cache.absolute(),
+            claim=claim,
+            threads=self._share.threads,
+            parallel=self._share.runs,
+        )
+
+    def _ready(self, running: Running, seconds: float) -> list[Told]:
+        """A task that has something to say, if one has so soon."""
+        try:
+            ready: list[Told] = self.ray.wait(list(running), timeout=seconds)[0]
+        except self.ray.exceptions.RayError as error:
+            raise RunFailed(
+                f"the Ray cluster answers no more ({why(error)}); start again when it does: what "
+                "is recorded stays"
+            ) from None
+        return ready
+
+    def _news(self, told: Told, running: Running, again: list[_Run]) -> Iterator[Event]:
+        """What a task says next, or that it has ended, in whichever way."""
+        run, errors = running[told], self.ray.exceptions
+        try:
+            said = self.ray.get(next(told))
+        except StopIteration:
+            self._forget(told, running)
+            if run.wants:
+                run.wants = False
+                again.append(run)
+            else:
+                yield from _failed(run, "its worker ended without a word")
+            return
+        except errors.RayTaskError as error:
+            self._forget(told, running)
+            yield from _failed(run, why(error), str(error))
+            return
+        except errors.OutOfMemoryError:
+            self._forget(told, running)
+            yield from _failed(run, f"node {run.host} ran out of memory; try fewer --jobs")
+            return
+        except errors.RayError as error:
+            yield from self._lost(told, running, again, error)
+            return
+        if isinstance(said, node.News):
+            try:
+                yield from self._follow(run, said)
+            except (RunFailed, InputError, OSError) as error:  # a full disk, a claim that is lost
+                self.ray.cancel(told, force=True)
+                self._forget(told, running)
+                yield from _failed(run, str(error))
+        else:
+            run.at, run.host = said
+
+    def _follow(self, run: _Run, news: node.News) -> Iterator[Event]:
+        """What a node tells of a task, as events."""
+        job = run.given[news.job]
+        if news.kind == "here":
+            self.near[run.at].add(news.text)
+            self.passes, self.reused = self.passes + news.passes, self.reused + news.reused
+        elif news.kind == "refused":
+            yield from _failed(run, news.text)
+        elif news.kind == "wants":
+            run.wants, run.energies = True, job.training_place.energies.read_bytes()
+        elif news.kind == "file":
+            _take(run, job, news)
+        elif news.kind == "epoch":
+            if news.epoch > run.epochs[job.place.digest]:  # not told by a worker that was lost
+                run.epochs[job.place.digest] = news.epoch
+                yield Event(job, "epoch", news.epoch)
+        elif news.kind == "said":
+            yield Event(job, "said", reason=news.text)
+        else:
+            run.left.remove(job)
+            if news.kind == "done":
+                self.ran[f"{run.host} ({run.at[:6]})"] += 1
+                yield Event(job, "done")
+            else:
+                yield Event(job, "failed", reason=news.text, traceback=news.traceback)
+
+    def _lost(
+        self, told: Told, running: Running, again: list[_Run], error: Exception
+    ) -> Iterator[Event]:
+        """A worker or a node is gone: another takes the task, a few times."""
+        run = self._forget(told, running)
+        self.near.pop(run.at, None)
+        run.lost += 1
+        where = f"its worker on node {run.host or '?'} was lost ({type(error).__name__})"
+        if run.lost > RETRIES:
+            yield from _failed(run, f"{where}, {run.lost} times in all; out of memory?")
+        elif run.left:
+            yield Event(run.left[0], "said", reason=f"{where}; it is given to another")
+            run.trained, run.energies = run.left[0].is_trained(), b""
+            again.append(run)
+
+    def _forget(self, told: Told, running: Running) -> _Run:
+        run = running.pop(told)
+        if run.at:
+            self.freed.append(run.at)
+        run.files.drop()
+        return run
+
+    def _stop(self, running: Running) -> None:
+        """Tell all workers to end, and wait until those in a run have written where they are."""
+        if running:
+            with suppress(OSError):  # of a terminal that is gone
+                print(
+                    f"harness: stopping {len(running)} tasks of Ray, which the next start takes "
+                    "up; Ctrl-C again ends at once",
+                    file=sys.stderr,
+                )
+        for told in running:
+            self.ray.cancel(told, force=False)
+        until = time.monotonic() + PATIENCE
+        while running and (left := until - time.monotonic()) > 0:
+            for told in self._ready(running, left):
+                try:
+                    self.ray.get(next(told))
+                except (StopIteration, self.ray.exceptions.RayError):
+                    self._forget(told, running)
+
+    def _end(self, running: Running) -> None:
+        for told in list(running):
+            with suppress(self.ray.exceptions.RayError):
+                self.ray.cancel(told, force=True)
+            self._forget(told, running)
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [n["Resources"] for n in self.ray.nodes() if n["Alive"]]
+
+    def _look(self) -> None:
+        """See now and then what the cluster has; nodes come and go."""
+        if self._looked and time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        jobs, device = self.settings.jobs, self.settings.device
+        with suppress(RunFailed):  # none now: what is submitted waits for one
+            self._share = share_of(self._nodes(), jobs=jobs, device=device)
+
+
+def open_executor(settings: Settings) -> RayPool:
+    """Open the pool; see :func:`harness.run.executors.contract.open_executor`."""
+    return RayPool(settings)
+
+
+def _on_node(expected: Mapping[str, str], order: bytes) -> Iterator[Any]:
+    """A task of Ray's: first which node it is on, then the news."""
+    context = import_module("ray").get_runtime_context()
+    # Else every process that is started from here would run Ray's own main file first.
+    vars(sys.modules["__main__"]).pop("__file__", None)
+    yield context.get_node_id(), socket.gethostname()
+    yield from node.work(expected, order)
+
+
+def _next(source: Iterator[Task | None], near: set[str]) -> Task | None:
+    """The next task, of near features if there are any; an empty one: no more."""
+    if near and isinstance(source, Generator):
+        if inspect.getgeneratorstate(source) != inspect.GEN_CREATED:
+            with suppress(StopIteration):
+                task: Task | None = source.send(near)
+                return task
+            return ()
+    return next(source, ())
+
+
+def _failed(run: _Run, reason: str, traceback: str = "") -> Iterator[Event]:
+    """All that is left of a task has failed."""
+    left, run.left = run.left, []
+    yield from (Event(j, "failed", reason=reason, traceback=traceback) for j in left)
+
+
+def _take(run: _Run, job: Job, news: node.News) -> None:
+    """Write a piece of what a run leaves; an empty one says that the file is whole.
+
+    Raises:
+        RunFailed: no room, or another start took the training over.
+        InputError: it cannot be written for another reason.
+    """
+    place = job.training_place if news.text == "energies" else job.place
+    path: Path = getattr(place, news.text)
+    if news.content:
+        run.files.add(path, news.content)
+        return
+    job.check_claim()
+    run.files.finish(path)
+    if news.text == "energies":
+        checkpoint.remove(place.checkpoint)

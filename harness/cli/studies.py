@@ -257,6 +257,7 @@ def settings_of(options: options.Plan) -> Settings:
         cache_limit=int(options.cache_limit * GIB),
         speed=not options.no_speed,
         executor=options.executor,
+        grow=options.grow,
         keep=options.keep,
         checkpoint_minutes=options.checkpoint_minutes,
     )

@@ -41,13 +41,14 @@ class Settings:
         dataset: in place of the study's own; empty: the study's.
         weights: a folder of weights files, asked before any other source.
         categories: those to run; empty: the study's.
-        device: ``auto``, ``cpu`` or another of torch's.
+        device: ``auto``, ``cpu`` or another of torch's; or several GPUs, as in ``cuda:0,cuda:1``.
         tf32: whether float32 may be TF32, on a device that has it.
         jobs: runs at a time; 0: as many as the machine takes.
         cache_limit: bytes of the feature cache.
         speed: whether the variants' latency and FPS are measured.
         keep: whether the models' weights are kept.
         executor: who runs the trainings, a module of :mod:`harness.run.executors`.
+        grow: whether trainings take the cores of those that ended; their last digits vary then.
         checkpoint_minutes: between two checkpoints of a training; 0: only when it is stopped.
 
     >>> Settings(results=Path("there")).cache.as_posix()
@@ -67,7 +68,13 @@ class Settings:
     speed: bool = True
     keep: bool = False
     executor: str = "local"
+    grow: bool = False
     checkpoint_minutes: float = 5.0
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Name the devices one by one; features are made and speeds measured on the first."""
+        return tuple(self.device.split(","))
 
     @property
     def cache(self) -> Path:

@@ -22,10 +22,11 @@ from harness.run.job import Job
 from harness.run.kept import is_kept
 from harness.run.machine import arithmetic, cores, settle
 from harness.run.measure import KEPT, Cost, measure, measure_speeds
-from harness.run.memory import fitting_runs, study_memory
+from harness.run.memory import fitting_runs
 from harness.run.model import check_batches
 from harness.run.outcome import Outcome
 from harness.run.plan import Plan, defective_wanted, images_to_pass
+from harness.run.probe import plan_memory
 from harness.run.process import give_back_memory, set_arithmetic
 from harness.run.share import name_of, train_shared
 
@@ -78,12 +79,13 @@ def _run(
 ) -> None:
     settings = settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
-    memory = _memory(plan, missing, settings)
-    parallel, warning = fitting_runs(settings, max(memory.values()))
-    if warning:
-        say(warning)
+    memory = _memory(plan, missing, settings, say)
+    parallel, remark = fitting_runs(settings, max(memory.values()))
+    if remark:
+        say(remark)
     settings = replace(settings, jobs=parallel)
     executor = executor or open_executor(settings)
+    settings = replace(settings, device=settings.devices[0])  # of features, speeds and costs
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
     extractors = _load_extractors(missing, settings)
@@ -113,10 +115,13 @@ def _run(
     )
 
 
-def _memory(plan: Plan, cells: Sequence[Cell], settings: Settings) -> dict[str, int]:
-    """Digest → bytes of a variant's largest run, counted, or measured where it is recorded."""
+def _memory(plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say) -> dict[str, int]:
+    """Digest → bytes of a variant's largest run, counted, or measured: of the GPU where it is."""
     records = read_records(plan.results, damaged=lambda error: None)
-    return study_memory(cells, plan.sizes, records, device=settings.device, tiles=plan.tiles)
+    memory, said = plan_memory(plan, cells, records, settings)
+    if said:
+        say(said)
+    return memory
 
 
 def _set_aside(plan: Plan, missing: Sequence[Cell], claims: Claims, say: Say) -> None:

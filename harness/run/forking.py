@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -99,7 +99,7 @@ def die_with_parent() -> None:
 
 
 def apart(function: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401
-    """Call a function in a process of its own, and give what it returns; None: it died.
+    """Call a function in a process of its own, and give what it returns; None: it failed, or died.
 
     Args:
         function: of a module, so that it can be named to the process.
@@ -120,4 +120,5 @@ def apart(function: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401
 
 def _call(connection: Connection, function: Callable[..., Any], *given: Any) -> None:  # noqa: ANN401
     die_with_parent()
-    connection.send(function(*given))
+    with suppress(Exception):
+        connection.send(function(*given))

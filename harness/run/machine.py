@@ -60,14 +60,11 @@ def settle(settings: Settings) -> Settings:
             one is no GPU or named twice.
     """
     devices = [torch_device(name.strip()) for name in settings.devices]
-    if len(devices) > 1:
-        each = [torch.device(d) for d in devices]
-        gpus = [d.index for d in each if d.type == "cuda" and d.index is not None]
-        if len(set(gpus)) < len(devices):
-            raise InputError(
-                "--device: expected one device, or several GPUs, each once, by their numbers, as "
-                f"in cuda:0,cuda:1; got {settings.device}"
-            )
+    if 1 < len(devices) != len({d for d in devices if d.startswith("cuda:")}):
+        raise InputError(
+            "--device: expected one device, or several GPUs, each once, by their numbers, as in "
+            f"cuda:0,cuda:1; got {settings.device}"
+        )
     for device in devices:
         if settings.tf32 and not has_tf32(device):
             raise InputError(

@@ -149,8 +149,8 @@ def try_steps(wanted: Sequence[Wanted], device: str, tf32: bool) -> tuple[int, l
     steps = []
     for variant, images in wanted:
         gc.collect()
-        reset_peak_memory(device)
         try:
+            reset_peak_memory(device)
             steps.append(_step(variant, images, device))
         except Exception:  # it would fail in its run too, and is named there
             steps.append(0)

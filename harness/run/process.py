@@ -94,13 +94,14 @@ def draws_apart(module: nn.Module, *, seed: int, device: str) -> Iterator[None]:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Count :func:`peak_memory` from now on; of CUDA's devices, this one is the current one then.
+    """Count :func:`peak_memory` from now on, of a GPU that is the current one from now on.
 
     On the processor, what the allocator keeps of a worker's earlier runs counts again.
     """
     if device.startswith("cuda"):
         torch.cuda.init()  # a device by its number does not do it here
-        torch.cuda.set_device(device)  # or what names none would take memory of the first
+        if torch.device(device).index is not None:  # else what names none would be on the first
+            torch.cuda.set_device(device)
         torch.cuda.empty_cache()  # of the run before; the one beside may need it
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):

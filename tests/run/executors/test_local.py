@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import pytest
+from hungry import Hungry
 
 from harness.run.executors import local
 from harness.run.executors.local import LocalPool
@@ -257,6 +258,34 @@ def test_idle_cores_are_granted_when_nothing_is_left_to_start(lines, monkeypatch
     numbers = [[n for n in given(line) if isinstance(n, int)] for line in lines]
     grows = grow and device == "cpu"
     assert numbers == ([[2], [], [2, 4]] if grows else [[], [], []])
+
+
+# --- real workers --------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["error", "killed"])
+def test_of_two_that_do_not_fit_side_by_side_both_are_done(how, tmp_path):
+    tasks = [[Hungry(name, tmp_path, how, others=1)] for name in "ab"]
+    events = [(e.job.name, e.kind, e.reason) for e in LocalPool(2).run(tasks)]
+    ends = [(name, kind) for name, kind, _ in events if kind != "epoch"]
+    tried = [name for name, kind in ends if kind == "said"]
+    assert 1 <= len(tried) == len(set(tried))
+    assert sorted(name for name, kind in ends if kind == "done") == ["a", "b"]
+    assert ends[-1] == (tried[-1], "done")
+    said = {reason for _, kind, reason in events if kind == "said"}
+    assert said == {AGAIN if how == "killed" else f"out of memory; {local.AGAIN}"}
+
+
+@pytest.mark.long
+def test_what_does_not_fit_alone_either_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_fits", lambda job, short: f"try less of {short}")
+    tasks = [[Hungry(name, tmp_path, how, others=1)] for name, how in (("a", "always"), ("b", ""))]
+    events = list(LocalPool(2).run(tasks))
+    assert [(e.job.name, e.reason) for e in events if e.kind == "failed"] == [
+        ("a", "out of memory; try less of cpu")
+    ]
+    assert [e.job.name for e in events if e.kind == "done"] == ["b"]
 
 
 START = """

@@ -1,7 +1,7 @@
-"""A pretended ``cuda`` device on any machine: what a GPU refuses is refused, what it says is true.
+"""Two pretended GPUs on any machine: what a GPU refuses is refused, what it says is true.
 
-Its tensors tell Python that they are on ``cuda:0`` and hold their values on the processor, so that
-whole runs can be compared with the processor's, bit for bit. Refused is what a GPU refuses:
+Their tensors tell Python that they are on ``cuda:0`` or ``cuda:1`` and hold their values on the
+processor, so that whole runs can be compared with its own, bit for bit. Refused is what a GPU refuses:
 operands on different devices, a generator of another device, NumPy's view, the pointer that
 compiled code takes, and what varies where deterministic algorithms are asked for. What stays
 unseen: a GPU's arithmetic and memory, and what waits for what.
@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-NAME = "A pretended GPU"
+NAME, GPUS = "A pretended GPU", 2
+FREE, ALL = 60 * 2**30, 80 * 2**30  # bytes of each
 aten = torch.ops.aten
 DEFECTIVE_COPIES = (aten.copy_.default, aten._to_copy.default)
 INDEXED = (  # a GPU takes an index from the processor
@@ -36,20 +37,20 @@ NEEDS_MEMORY = ("numpy", "__array__", "data_ptr")
 
 
 class OnCuda(torch.Tensor):
-    """Says that it is on ``cuda:0``; ``held`` has the values. To autograd it is any tensor."""
+    """Says that it is on ``at``; ``held`` has the values. To autograd it is any tensor."""
 
     @staticmethod
-    def __new__(cls, held):
+    def __new__(cls, held, at=CUDA):
         return torch.Tensor._make_wrapper_subclass(
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(),
             dtype=held.dtype, layout=held.layout, device=CPU,
         )  # fmt: skip
 
-    def __init__(self, held):
-        self.held = held
+    def __init__(self, held, at=CUDA):
+        self.held, self.at = held, at
 
     __torch_function__ = torch._C._disabled_torch_function_impl
-    device = property(lambda self: CUDA)
+    device = property(lambda self: self.at)
     is_cuda, is_cpu = property(lambda self: True), property(lambda self: False)
 
     @classmethod
@@ -63,7 +64,7 @@ class OnCuda(torch.Tensor):
         return format(self.held, spec)
 
     def __deepcopy__(self, memo):
-        copied = OnCuda(self.held.clone())
+        copied = OnCuda(self.held.clone(), self.at)
         if isinstance(self, torch.nn.Parameter):
             copied = torch.nn.Parameter(copied, self.requires_grad)
         return memo.setdefault(id(self), copied)
@@ -83,16 +84,19 @@ class _Functions(TorchFunctionMode):
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if args and isinstance(args[0], OnCuda):
             if name in NEEDS_MEMORY:
-                raise TypeError(f"can't convert {CUDA} device type tensor to numpy ({name})")
+                raise TypeError(f"can't convert {args[0].at} device type tensor to numpy ({name})")
             if name == "cpu" or (
                 name == "to" and CPU in map(_place, (*args[1:], *kwargs.values()))
             ):
                 return args[0].held.clone().to(*[a for a in args[1:] if _place(a) is None])
         if name == "to" and len(args) > 1 and isinstance(args[1], OnCuda):
-            args = (args[0], CUDA, args[1].dtype, *args[2:])
-        args, kwargs = _each(lambda x: CUDA if _place(x) == CUDA else x, (args, kwargs))
-        if name in ("tensor", "as_tensor") and kwargs.get("device") == CUDA:
-            return func(*args, **kwargs | {"device": CPU}).to(CUDA)
+            args = (args[0], args[1].at, args[1].dtype, *args[2:])
+        args, kwargs = _each(
+            lambda x: x if _place(x) in (None, CPU) else _place(x), (args, kwargs)
+        )
+        there = _place(kwargs.get("device"))
+        if name in ("tensor", "as_tensor") and _is_gpu(there):
+            return func(*args, **kwargs | {"device": CPU}).to(there)
         return func(*args, **kwargs)
 
 
@@ -108,9 +112,15 @@ def _each(function, x):
 def _place(x):
     """The device that an argument names; None: it is no device."""
     if isinstance(x, torch.device):
+        if x.type == "cuda" and (x.index or 0) >= GPUS:
+            raise RuntimeError("CUDA error: invalid device ordinal")
         return CUDA if x.type == "cuda" and x.index is None else x
     words = isinstance(x, str) and x.partition(":")[0] in ("cpu", "cuda")
     return _place(torch.device(x)) if words else None
+
+
+def _is_gpu(place):
+    return place is not None and place.type == "cuda"
 
 
 def _dispatched(func, args, kwargs):
@@ -119,9 +129,12 @@ def _dispatched(func, args, kwargs):
     there = [x for x in given if isinstance(x, OnCuda)]
     asked = kwargs.get("device")
     # Torch fills in the device that it knows; who asks for the processor does not come here.
-    ends_there = bool(there) or (asked is not None and torch.device(asked).type == "cuda")
+    at = None if asked is None else _place(torch.device(asked))
+    at = there[0].at if there and not _is_gpu(at) else at
+    ends_there = _is_gpu(at)
     if func is aten.copy_.default:
         ends_there = isinstance(args[0], OnCuda)
+        at = args[0].at if ends_there else None
     if there:
         _one_device(func, args, given)
         _decided(func)
@@ -136,7 +149,7 @@ def _dispatched(func, args, kwargs):
     def told(x):
         if not (ends_there and isinstance(x, torch.Tensor)):
             return x
-        return own[id(x)] if id(x) in own else OnCuda(x)
+        return own[id(x)] if id(x) in own else OnCuda(x, at)
 
     return _each(told, found)
 
@@ -147,12 +160,14 @@ def _one_device(func, args, given):
     if func in INDEXED and isinstance(args[0], OnCuda):
         index = {id(x) for x in args[1]}
         given = [x for x in given if id(x) not in index]
-    for x in given:
-        if not isinstance(x, OnCuda) and x.dim():  # a number may be anywhere
-            raise RuntimeError(
-                f"{func}: Expected all tensors to be on the same device, but found at least two "
-                f"devices, {CUDA} and {x.device}!"
-            )
+    places = {x.at for x in given if isinstance(x, OnCuda)}
+    # A number of the processor's may be anywhere.
+    places |= {CPU for x in given if not isinstance(x, OnCuda) and x.dim()}
+    if len(places) > 1:
+        raise RuntimeError(
+            f"{func}: Expected all tensors to be on the same device, but found at least two "
+            f"devices, {' and '.join(map(str, places))}!"
+        )
 
 
 class _NoGrad:
@@ -180,9 +195,14 @@ def _decided(func):
         raise RuntimeError(f"{name} does not have a deterministic implementation")
 
 
+def _set_device(device):
+    if torch.device(device).index is None:
+        raise ValueError(f"Expected a torch.device with a specified index, but got: {device}")
+
+
 @contextmanager
 def pretended_cuda() -> Iterator[None]:
-    """Inside, there is a GPU, as far as can be."""
+    """Inside, there are two GPUs, as far as can be."""
     future, cpu_autocast = torch.__future__, torch.autocast
 
     def autocast(kind, *given, **named):
@@ -195,7 +215,9 @@ def pretended_cuda() -> Iterator[None]:
             "_lazy_init": lambda: None, "is_available": lambda: True, "init": lambda: None,
             "synchronize": lambda device=None: None, "empty_cache": lambda: None,
             "reset_peak_memory_stats": lambda device=None: None,
-            "max_memory_allocated": lambda device=None: 0,
+            "max_memory_reserved": lambda device=None: 3 * 2**30,
+            "memory_reserved": lambda device=None: 0, "set_device": _set_device,
+            "mem_get_info": lambda device=None: (FREE, ALL),
             "get_device_name": lambda device=None: NAME,
             "get_device_capability": lambda device=None: (8, 0),
             "get_rng_state": lambda device=None: drawn[0],

@@ -214,7 +214,9 @@ class Settings(Cells):
     smoke: bool = option("--smoke", SMOKE, group=WHICH)
 
 
-JOBS = "runs at a time; default: one a core, at most 8; one on a GPU"
+DEVICE = "auto (default), cpu, cuda, cuda:1, or several GPUs: cuda:0,cuda:1"
+JOBS = "runs at a time; default: one a core, at most 8; on each GPU as many as fit, at most 4"
+GROW = "let runs take the cores of those that ended; their last digits vary (docs/determinism.md)"
 TF32 = "on an NVIDIA GPU, faster and coarser than float32 (10 bits for 23); the records say so"
 KEEP = "keep the model's weights beside each record, for `harness train`"
 NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
@@ -227,9 +229,10 @@ RAY = "a Ray cluster, for --executor ray (default: RAY_ADDRESS, else one is star
 class Machine:
     """Hold how runs are run."""
 
-    device: str = option("--device", "auto (default), cpu, cuda, cuda:1", "auto", group=HOW)
+    device: str = option("--device", DEVICE, "auto", group=HOW)
     tf32: bool = option("--tf32", TF32, group=HOW)
     jobs: int = option("--jobs", JOBS, 0, metavar="N", group=HOW)
+    grow: bool = option("--grow", GROW, group=HOW)
     executor: str = option("--executor", EXECUTOR, "local", choices=executors(), group=HOW)
     ray_address: str = option("--ray-address", RAY, "", metavar="HOST:PORT", group=HOW)
     no_speed: bool = option("--no-speed", NO_SPEED, group=HOW)

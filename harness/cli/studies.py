@@ -258,6 +258,7 @@ def settings_of(options: options.Plan) -> Settings:
         speed=not options.no_speed,
         executor=options.executor,
         ray_address=options.ray_address,
+        grow=options.grow,
         keep=options.keep,
         checkpoint_minutes=options.checkpoint_minutes,
     )

@@ -65,6 +65,11 @@ class Speed(Block, kw_only=True):
     session: str = ""  # what was measured in turns with it has the same; empty in old records
 
 
+Grown = tuple[
+    int, int, int
+]  # from which epoch on, behind how many of its batches, how many threads
+
+
 class Environment(Block, kw_only=True, omit_defaults=False):
     """Say what a run ran on."""
 
@@ -75,9 +80,10 @@ class Environment(Block, kw_only=True, omit_defaults=False):
     versions: dict[str, str]
     device: str
     device_name: str
-    threads: int
+    threads: int  # the most there were
     compiled: bool | None  # whether flow steps ran compiled; None: an old record
     arithmetic: str = ""  # of float32, as in "cuda tf32"; empty: an old record
+    grown: list[Grown] = []  # how its training's threads grew; empty: they were always as many
 
 
 class Measured(Block, kw_only=True, omit_defaults=False):

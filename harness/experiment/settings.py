@@ -41,7 +41,7 @@ class Settings:
         dataset: in place of the study's own; empty: the study's.
         weights: a folder of weights files, asked before any other source.
         categories: those to run; empty: the study's.
-        device: ``auto``, ``cpu`` or another of torch's.
+        device: ``auto``, ``cpu`` or another of torch's; or several GPUs, as in ``cuda:0,cuda:1``.
         tf32: whether float32 may be TF32, on a device that has it.
         jobs: runs at a time; 0: as many as the machine takes.
         cache_limit: bytes of the feature cache.
@@ -50,6 +50,7 @@ class Settings:
         executor: who runs the trainings, a module of :mod:`harness.run.executors`.
         ray_address: of a Ray cluster, HOST:PORT; empty: as ``RAY_ADDRESS`` says, else one is
             started on this machine.
+        grow: whether trainings take the cores of those that ended; their last digits vary then.
         checkpoint_minutes: between two checkpoints of a training; 0: only when it is stopped.
 
     >>> Settings(results=Path("there")).cache.as_posix()
@@ -70,7 +71,13 @@ class Settings:
     keep: bool = False
     executor: str = "local"
     ray_address: str = ""
+    grow: bool = False
     checkpoint_minutes: float = 5.0
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Name the devices one by one; features are made and speeds measured on the first."""
+        return tuple(self.device.split(","))
 
     @property
     def cache(self) -> Path:

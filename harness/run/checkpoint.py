@@ -56,6 +56,7 @@ class Checkpoint:
         minutes: between two of them; 0: only where the training is asked to end.
         say: is told in one line what could not be taken up or written.
         check: raises TakenOver where another start has the training, and with it the checkpoint.
+        granted: says how many threads the training may have, where it stands; 0: as before.
         before: seconds that the training took before it was taken up.
 
     >>> Checkpoint().position is None
@@ -67,6 +68,7 @@ class Checkpoint:
     minutes: float = MINUTES
     say: Say = lambda text: None
     check: Callable[[], object] = lambda: None
+    granted: Callable[[Training], int] = lambda training: 0
     before: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -151,11 +153,16 @@ class Checkpoint:
             raise
 
     def look(self, training: Training) -> None:
-        """Write the checkpoint if it is time, between two batches.
+        """Write the checkpoint if it is time, between two batches; take threads that are granted.
 
         Raises:
             Stopped: this process was asked to end; it is written before.
         """
+        if (threads := self.granted(training)) > (had := torch.get_num_threads()):
+            grown = training.history.grown
+            grown += [] if grown else [(1, 0, had)]
+            grown.append((training.epoch, training.batches, threads))
+            torch.set_num_threads(threads)
         if self.path is None:
             return
         if is_asked():
@@ -193,6 +200,7 @@ class Checkpoint:
                 loss=history.loss[: epoch - 1],
                 holdout={e: loss for e, loss in history.holdout.items() if e < epoch},
                 bank_bytes=history.bank_bytes,
+                grown=list(history.grown),
                 steps=training.average.steps,
                 turns=training.turns.steps,
                 rates=[group["lr"] for group in training.optimiser.param_groups],

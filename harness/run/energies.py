@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from harness.data.frame import Box, Boxes
 from harness.data.tiles import Photos
+from harness.experiment.measured import Grown
 from harness.files import UNREADABLE, written_whole
 from harness.methods.contract import Energies
 from harness.score.reference import Reference, TapReference
@@ -270,6 +271,7 @@ class History:
         holdout: mean loss of the held-out good images at every evaluated epoch.
         energies: epoch → what the method says of the test images.
         bank_bytes: kept of the training images, beside parameters.
+        grown: how the training's threads grew, from what they were on; empty: they did not.
 
     >>> History(loss=[3.0, 2.5]).loss[-1]
     2.5
@@ -279,6 +281,7 @@ class History:
     holdout: dict[int, float] = field(default_factory=dict)
     energies: SavedEnergies = field(default_factory=SavedEnergies)
     bank_bytes: int = 0
+    grown: list[Grown] = field(default_factory=list)
 
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
@@ -311,6 +314,7 @@ def writing_energies(
                 "loss": history.loss,
                 "holdout": history.holdout,
                 "bank_bytes": history.bank_bytes,
+                **({"grown": history.grown} if history.grown else {}),
             }
             history.energies.write("about", np.array(json.dumps(about)))
         finally:
@@ -340,10 +344,11 @@ def load_energies(
         _ = energies.photos  # it can be read
         loss = [float(value) for value in about["loss"]]
         holdout = {int(k): float(v) for k, v in about["holdout"].items()}
+        grown = [(int(e), int(b), int(n)) for e, b, n in about.get("grown", ())]
         if max(energies) != (len(loss) or 1):  # the last epoch is evaluated, whatever ends it
             return None
         if any(p and list(p) != list(energies) for p in map(energies.part, PARTS)):
             return None
     except UNREADABLE:
         return None
-    return History(loss, holdout, energies, int(about.get("bank_bytes", 0)))
+    return History(loss, holdout, energies, int(about.get("bank_bytes", 0)), grown)

@@ -27,9 +27,10 @@ from harness.run.machine import (
     torch_device,
 )
 from harness.run.measure import flow_macs, measure, synchronise
-from harness.run.memory import fitting_runs, study_memory
+from harness.run.memory import fitting_runs
 from harness.run.model import check_batches, make_model
 from harness.run.plan import Plan, images_to_pass
+from harness.run.probe import plan_memory
 from harness.run.process import set_arithmetic
 from harness.run.schedule import epochs_of, evaluations_of
 
@@ -70,7 +71,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     for cell in missing:
         check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     records = list(read_records(settings.results, damaged=warn))
-    memory = study_memory(missing, plan.sizes, records, device=settings.device, tiles=plan.tiles)
+    memory, _ = plan_memory(plan, missing, records, settings, probing=False)
     parallel, warning = fitting_runs(settings, max(memory.values(), default=0))
     kept = max((plan.images_of(c.variant, c.category)[0] for c in missing), default=0)
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
@@ -113,7 +114,7 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
 
 def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
     """Take the rates of this device's records; without any, those of a probe of seconds."""
-    device = torch_device(settings.device)
+    device = torch_device(settings.devices[0])
     set_arithmetic(tf32=settings.tf32)
     name, computed = device_name(device), arithmetic(device)
     train, infer = [], []

@@ -162,7 +162,7 @@ class Job:
             "features": self.key.digest,
             "weights": self.weights["sha256"],
             "arithmetic": f"{self.key.arithmetic}, tf32 {self.tf32}",
-            "machine": f"{self.device} {device_name(self.device)}",
+            "machine": f"{torch.device(self.device).type} {device_name(self.device)}",
             "compiled passes": str(runs_compiled(self.device)),
             "fields": self.variant.training.digest,
         }
@@ -176,6 +176,7 @@ def run_job(
     job: Job,
     progress: Callable[[int, float], object] = lambda epoch, loss: None,
     say: Say = lambda text: None,
+    granted: Callable[[], int] = lambda: 0,
 ) -> None:
     """Train (or take up an equal training's energies), score, and write the record.
 
@@ -183,6 +184,8 @@ def run_job(
         job: what to run.
         progress: called after every epoch with its number and loss.
         say: is told of a checkpoint that cannot be taken up or written.
+        granted: is asked between two batches how many threads the training may have from now on;
+            0: as many as it has.
 
     Raises:
         RunFailed: the run cannot give a record; the reason is one line.
@@ -202,7 +205,7 @@ def run_job(
         if there.exists():
             say(f"{there}: expected energies of this run; they are made anew")
         history, model, before = _trained(
-            job, lambda: patience(job.variant, labels, masks), progress, say
+            job, lambda: patience(job.variant, labels, masks), progress, say, granted
         )
     else:  # what a start left that was killed when they had just become whole
         remove(job.training_place.checkpoint)
@@ -238,12 +241,14 @@ def _trained(
     make_rule: Callable[[], Callable[[History], bool]],
     progress: Callable[[int, float], object],
     say: Say,
+    granted: Callable[[], int],
 ) -> tuple[History, Method, float]:
     """Train, from where a checkpoint is; what it leaves, and the seconds before this start."""
     place = job.training_place
     while True:
         checkpoint = Checkpoint(
-            place.checkpoint, job.identity, job.checkpoint_minutes, say, job.check_claim
+            *(place.checkpoint, job.identity, job.checkpoint_minutes, say, job.check_claim),
+            granted=lambda _: granted(),
         )
         torch.set_num_threads(checkpoint.threads or job.threads)
         try:
@@ -287,7 +292,7 @@ def _record(
         macs=job.cost.macs,
         images=listed(category, images),
         saturated=images.saturated,
-        environment=environment(job.device, torch.get_num_threads()),
+        environment=environment(job.device, torch.get_num_threads(), history.grown),
         measured=measured,
     )
 

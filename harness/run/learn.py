@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from harness.data.contract import Sample
 from harness.data.frame import Boxes, boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES
@@ -58,11 +60,15 @@ def learn(
 def learn_again(job: "Job", history: History, epoch: int) -> Method:
     """Train the model once more, up to an epoch that was evaluated; its energies must be the same.
 
+    Threads grow where they grew.
+
     Raises:
         RunFailed: they are not, bit for bit: another machine, device or number of threads.
     """
-    again = History()
-    model = learn(job, again, lambda now: max(now.energies) >= epoch)
+    again, grown = History(), {(e, batches): threads for e, batches, threads in history.grown}
+    torch.set_num_threads(grown.get((1, 0), torch.get_num_threads()))
+    growing = Checkpoint(granted=lambda now: grown.get((now.epoch, now.batches), 0))
+    model = learn(job, again, lambda now: max(now.energies) >= epoch, checkpoint=growing)
     for one, other in zip(
         again.energies.chunks(epoch), history.energies.chunks(epoch), strict=True
     ):

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,7 @@ import torch
 
 import harness
 from harness.errors import InputError
-from harness.experiment.measured import Environment
+from harness.experiment.measured import Environment, Grown
 from harness.experiment.settings import Settings
 from harness.methods.flow import compiled
 
@@ -52,18 +53,25 @@ def torch_device(name: str) -> str:
 
 
 def settle(settings: Settings) -> Settings:
-    """Resolve the settings' device, and see that it has the arithmetic that they ask for.
+    """Resolve the settings' devices, and see that they have the arithmetic that is asked for.
 
     Raises:
-        InputError: there is no such device here, or TF32 is asked of one without it.
+        InputError: there is no such device here, or TF32 is asked of one without it; of several,
+            one is no GPU or named twice.
     """
-    device = torch_device(settings.device)
-    if settings.tf32 and not has_tf32(device):
+    devices = [torch_device(name.strip()) for name in settings.devices]
+    if 1 < len(devices) != len({d for d in devices if d.startswith("cuda:")}):
         raise InputError(
-            f"--tf32: expected an NVIDIA GPU of compute capability 8.0 or more; got {device} "
-            f"({device_name(device)}); leave --tf32 out"
+            "--device: expected one device, or several GPUs, each once, by their numbers, as in "
+            f"cuda:0,cuda:1; got {settings.device}"
         )
-    return replace(settings, device=device)
+    for device in devices:
+        if settings.tf32 and not has_tf32(device):
+            raise InputError(
+                f"--tf32: expected an NVIDIA GPU of compute capability 8.0 or more; got {device} "
+                f"({device_name(device)}); leave --tf32 out"
+            )
+    return replace(settings, device=",".join(devices))
 
 
 def has_tf32(device: str) -> bool:
@@ -84,8 +92,9 @@ def arithmetic(device: str) -> str:
 
 
 def runs_at_a_time(settings: Settings) -> int:
-    """Count the runs that go side by side: one a core, at most 8; one on an accelerator."""
-    return settings.jobs or (min(cores(), 8) if torch_device(settings.device) == "cpu" else 1)
+    """Count the runs that go side by side: one a core, at most 8; one on each accelerator."""
+    first, *more = settings.devices
+    return settings.jobs or (min(cores(), 8) if torch_device(first) == "cpu" else 1 + len(more))
 
 
 def available_memory() -> int:
@@ -105,8 +114,14 @@ def available_memory() -> int:
     return min(found)
 
 
-def environment(device: str, threads: int) -> Environment:
-    """Describe what a run runs on: versions, device, commit."""
+def environment(device: str, threads: int, grown: Sequence[Grown] = ()) -> Environment:
+    """Describe what a run runs on: versions, device, commit.
+
+    Args:
+        device: as in torch.
+        threads: of the processor.
+        grown: when they became how many, where they did.
+    """
     return Environment(
         harness=harness.__version__,
         commit=git_commit(),
@@ -115,7 +130,8 @@ def environment(device: str, threads: int) -> Environment:
         versions={name: version(name) for name in LIBRARIES},
         device=device,
         device_name=device_name(device),
-        threads=threads,
+        threads=max([threads, *(step[-1] for step in grown)]),
+        grown=list(grown),
         compiled=runs_compiled(device),
         arithmetic=arithmetic(device),
     )

@@ -6,6 +6,7 @@ what scoring holds at its bound. Where a record says what the same training took
 
 import math
 from collections.abc import Iterable, Mapping
+from errno import ENOMEM
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,8 @@ from harness.score import ranking, rule
 PROCESS = 440 * 2**20  # anonymous memory of a worker that has imported all and done nothing
 DEFECTIVE = 0.03  # share of the test images' pixels that scoring is reckoned with
 FLOAT = 4
+SIDE_BY_SIDE = 4  # runs on a GPU at most, unless more are asked for: they share what computes
+MARGIN = 0.1  # share of a GPU's free memory that is left alone: it is in pieces, and others ask
 
 
 def run_memory(variant: Variant, train: int, test: int) -> dict[str, int]:
@@ -97,11 +100,7 @@ def study_memory(
         device: where it is run.
         tiles: of recipes that cut the photos; see :class:`harness.run.plan.Plan`.
     """
-    measured: dict[tuple[str, str], int] = {}
-    for r in records:
-        if (peak := r.measured.peak_memory_bytes) and r.environment.device == device:
-            key = (r.training_digest, r.category)
-            measured[key] = max(peak, measured.get(key, 0))
+    measured = recorded_peaks(r for r in records if r.environment.device == device)
     found: dict[str, int] = {}
     for variant, category in dict.fromkeys((c.variant, c.category) for c in cells):
         known = measured.get((variant.training.digest, category))
@@ -111,30 +110,67 @@ def study_memory(
     return found
 
 
+def fit_memory(variant: Variant, shapes: Shapes, images: int) -> int:
+    """Count the bytes of a memory bank and of fitting it on so many images."""
+    return sum(_training(variant, shapes, images, 0))
+
+
+def recorded_peaks(records: Iterable[Record]) -> dict[tuple[str, str], int]:
+    """Give the most bytes that runs of a training on a category took, by its digest and name."""
+    peaks: dict[tuple[str, str], int] = {}
+    for r in records:
+        if peak := r.measured.peak_memory_bytes:
+            key = (r.training_digest, r.category)
+            peaks[key] = max(peak, peaks.get(key, 0))
+    return peaks
+
+
 def fitting_runs(settings: Settings, need: int) -> tuple[int, str]:
-    """Count the runs that go side by side, and say where the memory does not hold what is asked.
+    """Count the runs that go side by side, and say what there is to say about their memory.
 
     Args:
         settings: ``jobs`` runs where it is given; else no more than fit into the memory that is
-            available now. An accelerator's runs are not held in it.
+            available now: of each GPU, where there are any, whose runs are not held in this
+            machine's.
         need: bytes of the largest run.
 
     Returns:
-        How many, and a warning or nothing.
+        How many over all devices, and a warning or how many go side by side on a GPU, or nothing.
     """
-    asked, free = runs_at_a_time(settings), available_memory()
-    fit = max(1, free // max(1, need))
-    if asked <= fit or torch_device(settings.device) != "cpu":
+    devices, asked = settings.devices, runs_at_a_time(settings)
+    on_gpus = devices[0].startswith("cuda")
+    if not on_gpus and torch_device(devices[0]) != "cpu":
         return asked, ""
-    if not settings.jobs:
-        return fit, ""
-    return asked, (
-        f"warning: --jobs {asked} takes up to {asked * need / 2**30:.1f} GiB of memory, and "
-        f"{free / 2**30:.1f} GiB are available; {fit} fit"
+    free = min(map(free_memory, devices))
+    fit = max(1, free // max(1, need)) * len(devices)
+    where = f" of {settings.device}" if on_gpus else ""
+    if settings.jobs and asked > fit:
+        most = math.ceil(asked / len(devices)) * need
+        return asked, (
+            f"warning: --jobs {asked} takes up to {most / 2**30:.1f} GiB of memory{where}, and "
+            f"{free / 2**30:.1f} GiB are available; {fit} fit"
+        )
+    if settings.jobs or not on_gpus:
+        return min(asked, fit), ""
+    runs = min(fit, SIDE_BY_SIDE * len(devices))
+    if runs == len(devices):
+        return runs, ""
+    return runs, (
+        f"{runs} runs at a time on {settings.device}: one takes up to {need / 2**30:.1f} GiB, "
+        f"{free / 2**30:.1f} GiB are free" + " on each" * (len(devices) > 1)
     )
 
 
-def what_fits(variant: Variant, train: int, test: int, parallel: int) -> str:
+def free_memory(device: str) -> int:
+    """Count the bytes that may be taken now; of a GPU's, a share is left alone."""
+    if not device.startswith("cuda"):
+        return available_memory()
+    return int((1 - MARGIN) * torch.cuda.mem_get_info(device)[0])
+
+
+def what_fits(
+    variant: Variant, train: int, test: int, parallel: int, *, device: str = "cpu", need: int = 0
+) -> str:
     """Say how much memory a run takes that did not get it, how much is left, and what to try.
 
     Args:
@@ -142,13 +178,17 @@ def what_fits(variant: Variant, train: int, test: int, parallel: int) -> str:
         train: training images.
         test: test images.
         parallel: runs that went side by side.
+        device: whose memory it is.
+        need: bytes that it takes; 0: as counted.
     """
-    need, free = run_memory(variant, train, test)["all"], available_memory()
+    need = need or run_memory(variant, train, test)["all"]
+    free = free_memory(device)
     fit = min(parallel - 1, free // need)
     smaller = "a smaller batch_size or image_size"
+    of = "" if device == "cpu" else f" of {device}"
     return (
-        f"a run takes about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are available now; try "
-        + (f"--jobs {fit}" if fit > 0 else smaller)
+        f"a run takes about {need / 2**30:.1f} GiB{of}, {free / 2**30:.1f} GiB are available now; "
+        "try " + (f"--jobs {fit}" if fit > 0 else smaller)
     )
 
 
@@ -159,7 +199,9 @@ def out_of_memory(error: Exception) -> bool:
     (True, False)
     """
     known = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, known) or "can't allocate memory" in str(error)
+    if isinstance(error, known) or getattr(error, "errno", None) == ENOMEM:
+        return True
+    return "can't allocate memory" in str(error) or "bad_alloc" in str(error)
 
 
 @cache

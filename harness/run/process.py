@@ -94,12 +94,14 @@ def draws_apart(module: nn.Module, *, seed: int, device: str) -> Iterator[None]:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Count :func:`peak_memory` from now on.
+    """Count :func:`peak_memory` from now on, of a GPU that is the current one from now on.
 
     On the processor, what the allocator keeps of a worker's earlier runs counts again.
     """
     if device.startswith("cuda"):
         torch.cuda.init()  # a device by its number does not do it here
+        if torch.device(device).index is not None:  # else what names none would be on the first
+            torch.cuda.set_device(device)
         torch.cuda.empty_cache()  # of the run before; the one beside may need it
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
@@ -109,7 +111,7 @@ def reset_peak_memory(device: str) -> None:
 def peak_memory(device: str) -> int:
     """Count the most bytes held: of the accelerator where there is one, else of this process."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(x.split()[1] for x in lines if x.startswith("VmHWM"))) * 1024

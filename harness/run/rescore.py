@@ -164,6 +164,7 @@ def _as_if_run(cell: Cell, sibling: Record, history: History) -> Record:
         environment=msgspec.structs.replace(
             environment("cpu", torch.get_num_threads()),
             arithmetic=sibling.environment.arithmetic,  # of the energies, which are the sibling's
+            grown=sibling.environment.grown,
         ),
         measured=measured,
     )

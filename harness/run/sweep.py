@@ -26,6 +26,7 @@ from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import check_batches
 from harness.run.outcome import Outcome
 from harness.run.plan import Plan, defective_wanted, images_to_pass
+from harness.run.probe import plan_memory
 from harness.run.process import give_back_memory, set_arithmetic
 from harness.run.share import name_of, train_shared
 
@@ -79,9 +80,10 @@ def _run(
     there = executor_elsewhere(settings)
     settings = there.settle(settings) if there else settle(settings)
     set_arithmetic(tf32=settings.tf32)  # of features and speeds, which are made here
-    memory = _memory(plan, missing, settings)
+    memory = _memory(plan, missing, settings, say, elsewhere=there is not None)
     settings = _without_speed(settings, say) if there else _fitting_jobs(settings, memory, say)
     executor = executor or there or open_executor(settings)
+    settings = replace(settings, device=settings.devices[0])  # of features, speeds and costs
     if not settings.speed:  # else a speed would be measured beside it
         executor.prepare()
     extractors = _load_extractors(missing, settings)
@@ -117,9 +119,9 @@ def _run(
 
 def _fitting_jobs(settings: Settings, memory: Mapping[str, int], say: Say) -> Settings:
     """Settle how many runs go side by side on this machine."""
-    parallel, warning = fitting_runs(settings, max(memory.values()))
-    if warning:
-        say(warning)
+    parallel, remark = fitting_runs(settings, max(memory.values()))
+    if remark:
+        say(remark)
     return replace(settings, jobs=parallel)
 
 
@@ -134,10 +136,17 @@ def _without_speed(settings: Settings, say: Say) -> Settings:
     return settings
 
 
-def _memory(plan: Plan, cells: Sequence[Cell], settings: Settings) -> dict[str, int]:
-    """Digest → bytes of a variant's largest run, counted, or measured where it is recorded."""
+def _memory(
+    plan: Plan, cells: Sequence[Cell], settings: Settings, say: Say, *, elsewhere: bool
+) -> dict[str, int]:
+    """Digest → bytes of a variant's largest run, counted, or measured: of the GPU where it is."""
     records = read_records(plan.results, damaged=lambda error: None)
-    return study_memory(cells, plan.sizes, records, device=settings.device, tiles=plan.tiles)
+    if elsewhere:  # where this machine cannot try anything
+        return study_memory(cells, plan.sizes, records, device=settings.device, tiles=plan.tiles)
+    memory, said = plan_memory(plan, cells, records, settings)
+    if said:
+        say(said)
+    return memory
 
 
 def _set_aside(plan: Plan, missing: Sequence[Cell], claims: Claims, say: Say) -> None:

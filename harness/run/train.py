@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.data.frame import Boxes
 from harness.data.tiles import Photos
@@ -109,7 +110,7 @@ def _train(
     generator = torch.Generator().manual_seed(seed)
     kept, watch.held = split(len(tiles) or len(good[0]), variant.holdout, generator, tiles)
     watch.kept, used = kept, _used(len(kept), variant)
-    optimiser, schedule, turns = _ready(model, good, kept, used, variant, device)
+    optimiser, schedule, turns = ready(model, good, kept, used, variant, device)
     average = WeightAverage(model, optimiser, variant.ema)
     noise = FeatureNoise(variant.feature_noise, seed)
     training = Training(model, optimiser, schedule, turns, average, noise, history, device)
@@ -176,16 +177,7 @@ def _epoch(
     checkpoint.look(training)
     left = order[training.batches * size :]
     for rows, features in batches(good, left, size=size, device=training.device):
-        values = []
-        for loss in losses_of(model, training.noise(features), variant):
-            if not math.isfinite(value := loss.item()):
-                raise ArithmeticError(value)
-            optimiser.zero_grad()
-            loss.backward()
-            if variant.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
-            optimiser.step()
-            values.append(value)
+        values = step(model, optimiser, training.noise(features), variant)
         training.schedule.step()
         training.total += fmean(values) * len(rows)
         training.batches += 1
@@ -193,7 +185,28 @@ def _epoch(
     return training.total / len(order)
 
 
-def _ready(
+def step(
+    model: Method, optimiser: torch.optim.Optimizer, features: list[Tensor], variant: Variant
+) -> list[float]:
+    """Take a batch's optimiser steps, one a loss; the losses.
+
+    Raises:
+        ArithmeticError: a loss is not finite; its text is the value.
+    """
+    values = []
+    for loss in losses_of(model, features, variant):
+        if not math.isfinite(value := loss.item()):
+            raise ArithmeticError(value)
+        optimiser.zero_grad()
+        loss.backward()
+        if variant.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), variant.gradient_clip)
+        optimiser.step()
+        values.append(value)
+    return values
+
+
+def ready(
     model: Method, good: Arrays, kept: NDArray[np.int64], used: int, variant: Variant, device: str
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, Turns]:
     """Initialise the model from data; give the optimiser, its schedule and its groups' turns."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from harness.experiment.measured import Grown
 from harness.methods.contract import Method
 from harness.run.averaging import WeightAverage
 from harness.run.energies import History
@@ -35,6 +36,7 @@ class Position(Said, kw_only=True):
     loss: list[float]
     holdout: dict[int, float]
     bank_bytes: int
+    grown: list[Grown] = []
     steps: int  # of the weights' average
     turns: int
     rates: list[float]  # of the optimiser's groups
@@ -107,6 +109,7 @@ class Training:
         self.history.loss[:] = position.loss
         self.history.holdout.update(position.holdout)
         self.history.bank_bytes = position.bank_bytes
+        self.history.grown[:] = position.grown
         self.epoch, self.batches, self.total = position.epoch, position.batches, position.total
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from harness.cli import surroundings
 from harness.errors import InputError
 from harness.methods.flow import compiled
 from harness.report.kernel import own_kernel
-from harness.run.executors import local
+from harness.run import forking
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
@@ -156,12 +156,12 @@ def test_a_cache_that_cannot_be_written_is_named(compile_anew, tmp_path):
 @pytest.fixture
 def long_folder(tmp_path, monkeypatch):
     """A folder for temporary files whose path is too long for a socket's."""
-    folder = tmp_path / ("x" * local.LONGEST)
+    folder = tmp_path / ("x" * forking.LONGEST)
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setenv("TMPDIR", str(folder))
     made = []
-    monkeypatch.setattr(local.util, "get_temp_dir", lambda: made.append(tempfile.mkdtemp()))
+    monkeypatch.setattr(forking.util, "get_temp_dir", lambda: made.append(tempfile.mkdtemp()))
     yield folder, made
     for path in made:
         Path(path).rmdir()
@@ -169,16 +169,16 @@ def long_folder(tmp_path, monkeypatch):
 
 def test_sockets_are_kept_in_a_short_folder(long_folder):
     usual, made = long_folder
-    local._make_room_for_sockets()
-    assert len(made[0]) < local.LONGEST
+    forking._make_room_for_sockets()
+    assert len(made[0]) < forking.LONGEST
     assert tempfile.gettempdir() == str(usual)  # all else stays where it was asked for
 
 
 def test_no_folder_for_sockets_names_tmpdir(long_folder, monkeypatch):
-    monkeypatch.setattr(local, "SHORT", ())
+    monkeypatch.setattr(forking, "SHORT", ())
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     with pytest.raises(InputError, match=r"^TMPDIR: expected .* at most 71 bytes.*xxx'$"):
-        local._make_room_for_sockets()
+        forking._make_room_for_sockets()
 
 
 def test_the_kernel_is_this_python_with_nothing_of_the_user(tmp_path, monkeypatch):

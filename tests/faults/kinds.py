@@ -48,7 +48,7 @@ def each(once):
 
 @each
 def kill_worker(ground, tally, results):
-    """SIGKILL of a random child process: its runs fail with a note, the next start makes them."""
+    """SIGKILL of a random child process: its run is tried once more, by this start or the next."""
     one = ground.start(results)
     ground.moment()
     if family := [p for p in one.family() if p != one.process.pid]:

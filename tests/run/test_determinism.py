@@ -23,6 +23,8 @@ from harness.features.extractor import Extractor
 from harness.features.passing import extract, splits_of
 from harness.methods.flow import compiled
 from harness.run import sweep
+from harness.run.checkpoint import Checkpoint
+from harness.run.energies import History
 from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.process import be_deterministic
@@ -51,16 +53,20 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-def learnt(variant, *, threads=1):
-    """The energies of a training on drawn features."""
+def learnt(variant, *, threads=1, grown=(), history=None):
+    """The energies of a training on drawn features; threads grow as a history says."""
     torch.set_num_threads(threads)
+    steps = {(epoch, batches): then for epoch, batches, then in grown}
+    growing = Checkpoint(granted=lambda now: steps.get((now.epoch, now.batches), 0))
     shapes = ((48, 8, 1),) if variant.method == "differnet" else SHAPES
     rng = np.random.default_rng(0)
     good, test = (
         [rng.normal(size=(n, *shape)).astype(np.float32) for shape in shapes] for n in (8, 4)
     )
     model = make_model(variant, shapes, 0)
-    history = train(model, good, test, variant=variant, seed=0)
+    history = train(
+        model, good, test, variant=variant, seed=0, checkpoint=growing, history=history
+    )
     energies = history.energies[max(history.energies)]
     return [e.numpy() for e, _ in energies.taps] or [energies.images.numpy()]
 
@@ -101,6 +107,17 @@ def test_a_training_of_one_seed_is_the_same(name, deterministic):
 def test_trainings_with_other_numbers_of_threads(name, deterministic):
     one, two = (learnt(TRAININGS[name], threads=n) for n in (1, 2))
     assert apart(one, two) < (1e-2 if name == "bfloat16" else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["fastflow", "bfloat16"])
+def test_trainings_whose_threads_grow(name, deterministic):
+    variant, history = TRAININGS[name], History()
+    one = learnt(variant)
+    grown = learnt(variant, grown=[(1, 1, 2)], history=history)
+    assert history.grown == [(1, 0, 1), (1, 1, 2)]
+    assert torch.get_num_threads() == 2
+    assert apart(one, grown) < (1e-2 if name == "bfloat16" else 1e-4)
+    assert apart(grown, learnt(variant, grown=history.grown)) == 0
 
 
 @pytest.mark.skipif(compiled.library() is None, reason="needs a C++ compiler")

@@ -1,17 +1,23 @@
 """Every path that a GPU takes, on a pretended one: what it says is what the processor says."""
 
+import multiprocessing as mp
+import os
 from dataclasses import replace
+from multiprocessing.connection import Connection
 
+import msgspec
 import numpy as np
 import pytest
 import torch
-from pretended import NAME, pretended_cuda
+from handmade import changed, record
+from pretended import ALL, FREE, NAME, pretended_cuda
 from tiny import TINY, Here
 
+from harness.errors import InputError
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.detect.inference import fused
 from harness.experiment.choices import METHODS
-from harness.experiment.record import read_records
+from harness.experiment.record import Record, read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
@@ -20,16 +26,20 @@ from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.methods import fastflow
 from harness.methods.fastflow import FastFlow
-from harness.run import estimate, measure
+from harness.run import estimate, job, measure, probe
+from harness.run.executors import local
 from harness.run.machine import settle, torch_device
 from harness.run.measure import measure_speeds
+from harness.run.memory import fitting_runs
 from harness.run.model import make_model
 from harness.run.plan import make_plan
+from harness.run.probe import gpu_memory, try_steps
 from harness.run.process import arithmetic_inside, be_deterministic, draws_apart
 from harness.run.sweep import run_study
 from harness.run.train import train
 from harness.run.watch import energies_of
 
+GIB = 2**30
 SHAPES = ((6, 4, 4), (8, 2, 2))
 VIEWS = ((6, 8, 1), (8, 8, 1))
 FLOW = {"flow_steps": 2, "epochs": 2, "batch_size": 4, "eval_every": 1, "holdout": 0.3}
@@ -119,6 +129,13 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
             there.cumsum(0)
         assert (there * torch.tensor(2.0)).tolist() == [2.0] * 3  # a number may be anywhere
         assert there[torch.tensor([0])].device.type == "cuda"  # and so may an index
+        other = there.to("cuda:1")
+        assert (other.device, (other * 2).device) == (torch.device("cuda:1"),) * 2
+        assert (other.to(there.device).device, other.cpu().tolist()) == (there.device, [1.0] * 3)
+        with pytest.raises(RuntimeError, match="same device"):
+            other + there
+        with pytest.raises(RuntimeError, match="ordinal"):
+            there.to("cuda:2")
 
 
 # --- methods -------------------------------------------------------------------------------------
@@ -263,6 +280,7 @@ def test_a_whole_study(settings, tf32):
         given_back = Counted()
         patch.setattr(torch.cuda, "is_initialized", lambda: True)
         patch.setattr(torch.cuda, "empty_cache", given_back)
+        patch.setattr(probe, "apart", lambda function, *given: function(*given))
         executor = Waiting(given_back)
         outcome = run_study(make_plan(study, there), there, lambda text: None, executor=executor)
     assert executor.before  # the workers find no memory held of what was done here
@@ -281,3 +299,159 @@ def test_a_whole_study(settings, tf32):
 def entries(settings: Settings):
     found = FeatureCache(settings.cache / "features").entries()
     return [(folder, about["key"], size) for folder, about, size in found]
+
+
+# --- several GPUs --------------------------------------------------------------------------------
+
+BOTH = Settings(device="cuda:0,cuda:1")
+
+
+@pytest.mark.parametrize(
+    "named", ["cuda:0,cuda:0", "cpu,cuda:0", "cuda,cuda:1", "cpu,cpu", "cuda:0,auto", "cuda:0,"]
+)
+def test_several_devices_are_gpus_each_once(named):
+    with pretended_cuda(), pytest.raises(InputError, match=r"^--device: expected [^\n]+; got"):
+        settle(Settings(device=named))
+
+
+def test_several_gpus_are_settled_one_by_one():
+    with pretended_cuda():
+        assert settle(Settings(device="cuda:1, cuda:0")).devices == ("cuda:1", "cuda:0")
+        with pytest.raises(InputError, match="got cuda:2 .*ordinal"):
+            settle(Settings(device="cuda:0,cuda:2"))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "need", "runs", "said"),
+    [
+        (0, 10, 8, "8 runs at a time on cuda:0,cuda:1: one takes up to 10.0 GiB, 54.0 GiB are"),
+        (0, 20, 4, "4 runs at a time on cuda:0,cuda:1: one takes up to 20.0 GiB"),
+        (0, 30, 2, ""),
+        (0, 80, 2, ""),
+        (3, 20, 3, ""),
+        (5, 20, 5, "warning: --jobs 5 takes up to 60.0 GiB of memory of cuda:0,cuda:1, and 54.0"),
+    ],
+)
+def test_as_many_runs_on_each_gpu_as_fit(jobs, need, runs, said):
+    with pretended_cuda():
+        found, text = fitting_runs(replace(BOTH, jobs=jobs), need * GIB)
+    assert (found, text[: len(said)], bool(text)) == (runs, said, bool(said))
+
+
+@pytest.mark.parametrize("name", ["fastflow", "cflow", "patchcore", "spade"])
+def test_a_step_is_tried_on_its_own_gpu(name):
+    fields = ("backbone", "image_size", "taps", "weights")
+    variant = BY_METHOD[name].replace(**{f: getattr(TINY, f) for f in fields})
+    asked = []
+    with pretended_cuda(), pytest.MonkeyPatch.context() as patch:
+        peak = torch.cuda.max_memory_reserved
+        patch.setattr(
+            torch.cuda, "max_memory_reserved", lambda device: asked.append(device) or peak()
+        )
+        left, (took,) = try_steps([(variant, 40)], "cuda:1", False)
+    assert (left, asked) == (FREE, ["cuda:1"])
+    assert took == 3 * GIB if METHODS[name].trained else took > 3 * GIB  # scaled to 40 images
+
+
+def test_what_a_run_takes_is_tried_once_and_kept(tmp_path, monkeypatch):
+    settings, tried = replace(BOTH, results=tmp_path), []
+
+    def apart(function, wanted, *given):
+        tried.append([(v.method, images) for v, images in wanted])
+        return FREE - GIB, [5 * GIB if v.method == "fastflow" else 0 for v, _ in wanted]
+
+    monkeypatch.setattr(probe, "apart", apart)
+    flow, padim = TINY, TINY.replace(method="padim", channels=5)
+    runs = [(flow, "a", 30), (flow.replace(smoothing=9.0), "a", 30), (padim, "a", 30)]
+    with pretended_cuda():
+        found, said = gpu_memory(runs, [], settings)
+        assert found == {runs[0][0].digest: 6 * GIB, runs[1][0].digest: 6 * GIB, padim.digest: ALL}
+        assert said == (
+            "cuda:0: one training step of 2 variants tried for its memory; 1 failed, and count "
+            "as all of it"
+        )
+        assert tried == [[("fastflow", 8), ("padim", 30)]]
+        assert gpu_memory(runs[:2], [], settings)[1] == ""
+        again, _ = gpu_memory(runs, [], settings, probing=False)
+        assert again == found
+        made = msgspec.convert(
+            changed(
+                record(padim, "a", 0, 0.9),
+                measured={"peak_memory_bytes": 9 * GIB},
+                environment={
+                    "device": "cuda:1",
+                    "device_name": NAME,
+                    "arithmetic": "cuda float32",
+                },
+            ),
+            Record,
+        )
+        assert gpu_memory(runs[2:], [made], settings)[0] == {padim.digest: 10 * GIB}
+        assert len(tried) == 1
+        for damage in ("{", '{"schema": 2}', '{"steps": {"a": "b"}}'):
+            (settings.cache / "gpu-memory.json").write_text(damage)
+            assert gpu_memory(runs[:1], [], settings)[0] == {flow.digest: 6 * GIB}
+        assert len(tried) == 4
+
+
+def test_a_probe_that_dies_leaves_one_run_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "apart", lambda *given: None)
+    with pretended_cuda():
+        found, said = gpu_memory([(TINY, "a", 8)], [], replace(BOTH, results=tmp_path))
+        assert fitting_runs(BOTH, max(found.values())) == (2, "")
+    assert "its process died" in said
+
+
+class Line(Connection):
+    """To a worker that is this process: it runs a task as soon as it is given one."""
+
+    def __init__(self):
+        ours, self.its = mp.Pipe()
+        super().__init__(os.dup(ours.fileno()))
+
+    def send(self, task):
+        local._run(task, self.its)
+
+
+class Process:
+    def kill(self):
+        pass
+
+    join = kill
+
+
+def test_a_study_on_two_gpus_is_that_on_one(settings, tmp_path, monkeypatch):
+    def start(workers):
+        workers[line := Line()] = local._Worker(Process())
+        return line
+
+    monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(probe, "apart", lambda function, *given: function(*given))
+    identities = []
+    learn = job.learn
+    monkeypatch.setattr(
+        job, "learn", lambda one, *given: identities.append(one.identity) or learn(one, *given)
+    )
+    base = TINY.replace(epochs=1, eval_every=1)
+    study = Study(name="two", asks="Do they run?", bases={"flow": base}, seeds=(0, 1))
+    found, said = [], []
+    for device in ("cuda:1", "cuda:0,cuda:1"):
+        there = replace(
+            settings, categories=("left",), device=device, jobs=0, speed=False,
+            results=tmp_path / str(len(device)),
+        )  # fmt: skip
+        with pretended_cuda():
+            outcome = run_study(make_plan(study, there), there, said.append)
+        assert (outcome.failed, outcome.recorded) == ([], 2)
+        found.append(sorted(read_records(there.results), key=lambda r: r.seed))
+    one, both = found
+    assert {r.environment.device for r in one} == {"cuda:1"}
+    assert {r.environment.device for r in both} == {"cuda:0", "cuda:1"}
+    assert {r.environment.device_name for r in both} == {NAME}
+    assert [(r.loss, r.metrics, r.images.score) for r in one] == [
+        (r.loss, r.metrics, r.images.score) for r in both
+    ]
+    assert identities[:2] == identities[2:]  # a checkpoint of one GPU is taken up on the other
+    assert any(
+        s.startswith("8 runs at a time on cuda:0,cuda:1: one takes up to 3.0") for s in said
+    )

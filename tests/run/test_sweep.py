@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 
 import msgspec
@@ -30,9 +31,10 @@ from harness.methods.contract import Energies
 from harness.report import sentences, tables
 from harness.report.selection import Selection
 from harness.run import job, learn, sweep
-from harness.run.energies import History, SavedEnergies
+from harness.run.energies import History, SavedEnergies, load_energies
 from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
+from harness.run.executors.contract import Event
 from harness.run.executors.local import LocalPool
 from harness.run.machine import torch_device
 from harness.run.model import make_model
@@ -333,6 +335,68 @@ def test_ctrl_c_loses_only_what_is_running(study, settings):
     outcome = run_study(make_plan(study, settings), settings, quiet)
     assert outcome.recorded == 12 - done
     assert outcome.passes == 0
+
+
+class Broken(Exception):
+    """Ends a training in the middle."""
+
+
+class Growing(Here):
+    """Grants a second thread at the third look of a training, and breaks it off at an epoch."""
+
+    def __init__(self, *, grants, breaks=0):
+        self.grants, self.breaks = grants, breaks
+
+    def run(self, tasks):
+        for (one,) in tasks:
+            looks = count()
+
+            def progress(epoch, loss):
+                if epoch == self.breaks:
+                    raise Broken
+
+            def granted(looks=looks):
+                return 2 * (next(looks) == 2 and self.grants)
+
+            try:
+                job.run_job(one, progress, print, granted)
+            except Broken:
+                yield Event(one, "failed", reason="broken off")
+            else:
+                yield Event(one, "done")
+
+
+def test_a_training_that_grew_is_taken_up_and_trained_again_as_it_grew(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep, "cores", lambda: 2)
+    base = TINY.replace(epochs=4, eval_every=1, epoch_selection="best-pixel-on-test")
+    study = Study(name="one", asks="Does it grow?", bases={"flow": base}, seeds=(0,))
+    found = []
+    for name, executors in {
+        "whole": [Growing(grants=True)],
+        "broken": [Growing(grants=True, breaks=3), Growing(grants=False)],
+        "kept": [Growing(grants=True), Growing(grants=False)],
+    }.items():
+        there = replace(
+            settings, results=tmp_path / name, categories=("left",), speed=False,
+            checkpoint_minutes=1e-9,
+        )  # fmt: skip
+        for i, executor in enumerate(executors):
+            there = replace(there, keep=name == "kept" and i > 0)
+            outcome = run_study(make_plan(study, there), there, quiet, executor=executor)
+        assert outcome.failed == []
+        (record,) = read_records(there.results)
+        found.append((record.environment, record.loss, record.images, record.epochs))
+        history = load_energies(
+            make_plan(study, there).place(make_plan(study, there).cells[0]).energies,
+            data=record.data.digest, weights=record.weights.sha256, arithmetic="cpu float32",
+        )  # fmt: skip
+        assert history.grown == record.environment.grown == [(1, 0, 1), (2, 0, 2)]
+    assert found[0] == found[1] == found[2]
+    assert found[0][0].threads == 2
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")

@@ -1,73 +1,82 @@
 """Runs in worker processes of this machine, several at a time.
 
-A worker that is killed (out of memory) takes nothing but its own run with it, and those that
-wait for the same training. Workers are kept:
+A worker that is killed takes nothing but its own run with it, and those that wait for the same
+training. A run that finds no memory, or is killed (which is how the kernel says that there is
+none), is tried once more when nothing else runs beside it. Workers are kept:
 the first steps in a fresh process pay for its memory and for compiled convolutions.
 
 Signals are this process's to hear: workers are deaf to those of a terminal, and are told to end by
 SIGTERM, on which a training writes its checkpoint first.
 """
 
-import multiprocessing as mp
-import os
 import signal
 import sys
-import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+
+import torch
 
 from harness.claims import PAUSE
 from harness.errors import InputError, RunFailed
 from harness.experiment.settings import Settings
 from harness.run.executors.contract import Event, Task
+from harness.run.forking import context, die_with_parent
 from harness.run.job import Job, run_job
+from harness.run.machine import cores
 from harness.run.memory import out_of_memory, what_fits
 from harness.run.process import give_back_memory, keep_memory
 from harness.run.stop import Stopped, check, stop
 
 STOPPED = "told to end by SIGTERM; the next start takes it up where it is"
+AGAIN = "it is tried once more, when nothing else runs beside it"
 PATIENCE = 60.0  # seconds in which a worker that is told to end writes its checkpoint
-# What a terminal or a scheduler may tell every process of a group.
-TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LONGEST = 103 - len("/pymp-12345678/listener-12345678")  # 103 bytes: macOS; Linux has 107
-SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # where sockets may be beside TMPDIR
 
 
 class LocalPool:
     """Run tasks in worker processes of this machine, ``parallel`` at a time.
 
+    Args:
+        parallel: tasks at a time, over all devices.
+        devices: to which they are dealt evenly; none: every job runs where it says itself.
+        grow: whether trainings take the cores of those that ended, once none is left to start.
+
     >>> list(LocalPool(parallel=2).run([]))
     []
     """
 
-    def __init__(self, parallel: int) -> None:
-        self.parallel = parallel
+    def __init__(
+        self, parallel: int, devices: Sequence[str] = ("",), *, grow: bool = False
+    ) -> None:
+        self.parallel, self.grow = parallel, grow
+        self.lanes = Counter(devices[i % len(devices)] for i in range(parallel))
 
     def prepare(self) -> None:
         """See :class:`Executor`: the server that starts workers imports torch meanwhile."""
-        _context()
+        context()
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """See :class:`Executor`."""
-        source, waiting = iter(tasks), list[Task]()
+        source, waiting, again = iter(tasks), list[Task](), list[Task]()
         workers: dict[Connection, _Worker] = {}
         try:
             while True:
                 more = self._hand_out(waiting, source, workers)
+                if not waiting:
+                    self._alone(again, workers)
                 busy = [c for c, w in workers.items() if w.jobs]
                 if not busy and not more:
                     return
+                if self.grow and not more:
+                    _grow([(c, workers[c]) for c in busy])
                 for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
-                    yield from _news(ready, workers, waiting)
+                    yield from _news(ready, workers, waiting, again)
         except (KeyboardInterrupt, GeneratorExit):
             _stop(workers)
             raise
@@ -83,127 +92,132 @@ class LocalPool:
         source: Iterator[Task | None],
         workers: dict[Connection, "_Worker"],
     ) -> bool:
-        """Give every idle worker a task, and start workers as long as there are more.
+        """Give every free lane a task, and start workers as long as there are more.
 
         False: there are none left, not even later.
         """
-        idle = [c for c, w in workers.items() if not w.jobs]
-        while idle or len(workers) < self.parallel:
+        while device := self._free(workers):
             task = waiting.pop() if waiting else next(source, ())
             if not task:
                 return task is None
-            waited = bool(idle)
-            connection = idle.pop() if waited else _start(workers)
-            try:
-                connection.send(task)
-            except OSError:
-                if waited:  # it died meanwhile: another one takes the task
-                    _end(workers.pop(connection))
-                    waiting.append(task)
-                    continue
-            workers[connection].jobs = list(task)
+            _give(task, *device, workers)
         return True
+
+    def _free(self, workers: dict[Connection, "_Worker"]) -> list[str]:
+        """The device on which the fewest run, of those with a free lane; or none."""
+        busy = Counter(w.device for w in workers.values() if w.jobs)
+        closed = {w.device for w in workers.values() if w.alone}
+        free = [d for d, lanes in self.lanes.items() if busy[d] < lanes and d not in closed]
+        return sorted(free, key=busy.__getitem__)[:1]
+
+    def _alone(self, again: list[Task], workers: dict[Connection, "_Worker"]) -> None:
+        """Give every device on which nothing runs one of the tasks that are tried once more.
+
+        Workers that idle there hold the memory of what they ran, and are ended.
+        """
+        busy = {w.device for w in workers.values() if w.jobs}
+        for device in self.lanes:
+            if again and device not in busy:
+                for idle in [c for c, w in workers.items() if w.device == device]:
+                    _end(workers.pop(idle))
+                _give(again.pop(0), device, workers, alone=True)
 
 
 def open_executor(settings: Settings) -> LocalPool:
     """Open the pool; see :func:`harness.run.executors.contract.open_executor`."""
-    return LocalPool(settings.jobs)
+    return LocalPool(settings.jobs, settings.devices, grow=settings.grow)
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
+    device: str = ""
     jobs: list[Job] = field(default_factory=list)  # of its task, those not ended
+    alone: bool = False  # whether its task is tried once more, with nothing beside it
+    threads: int = 0  # that were granted beyond the task's own
+
+
+def _give(
+    task: Task, device: str, workers: dict[Connection, _Worker], *, alone: bool = False
+) -> None:
+    """Let an idle worker of this device run the task, or a new one; events name it as it is."""
+    own = {"device": device} if device else {}
+    sent = [replace(job, **own) for job in task] if own else task
+    idle = [c for c, w in workers.items() if w.device == device and not w.jobs]
+    while True:
+        waited = bool(idle)
+        connection = idle.pop() if waited else _start(workers)
+        try:
+            connection.send(sent)
+        except OSError:
+            if waited:  # it died meanwhile: another one takes the task
+                _end(workers.pop(connection))
+                continue
+        break
+    worker = workers[connection]
+    worker.device, worker.jobs, worker.alone, worker.threads = device, list(task), alone, 0
+
+
+def _grow(busy: list[tuple[Connection, _Worker]]) -> None:
+    """Grant the cores that idle to what still runs on the processor, none fewer than before."""
+    had = {c: max(w.threads, w.jobs[0].threads) for c, w in busy if _is_on_processor(w)}
+    for i, connection in enumerate(sorted(had, key=had.__getitem__, reverse=True)):
+        threads = (cores() + len(had) - 1 - i) // len(had)
+        if threads > had[connection]:
+            dict(busy)[connection].threads = threads
+            with suppress(OSError):  # it died: its end is news
+                connection.send(threads)
+
+
+def _is_on_processor(worker: _Worker) -> bool:
+    return (worker.device or worker.jobs[0].device) == "cpu"
 
 
 def _news(
-    connection: Connection, workers: dict[Connection, _Worker], waiting: list[Task]
+    connection: Connection,
+    workers: dict[Connection, _Worker],
+    waiting: list[Task],
+    again: list[Task],
 ) -> Iterator[Event]:
     """What a worker says, and the end of one that is gone or not to be trusted any more.
 
-    After a failure the rest of its task waits for a worker again, unless its training failed:
-    then the rest fails too. Every failure ends a job, so this comes to an end.
+    Where memory ran out, its task is tried once more, alone. After another failure the rest of
+    it waits for a worker again, unless its training failed: then the rest fails too. Every
+    failure ends a job, so this comes to an end.
     """
     worker = workers[connection]
-    event, sound = _receive(connection, worker)
+    event, short, sound = _receive(connection, worker)
+    if short and not worker.alone:
+        _end(workers.pop(connection))
+        yield replace(event, kind="said", reason=f"{event.reason}; {AGAIN}")
+        again.append(worker.jobs)
+        return
+    if short:
+        event = replace(event, reason=f"{event.reason}; {_fits(event.job, short)}")
     if not sound:
         _end(workers.pop(connection))
     if event.kind in ("done", "failed"):
         worker.jobs.remove(event.job)
+        worker.alone = worker.alone and bool(worker.jobs)
     yield event
     if event.kind == "failed":
-        rest, worker.jobs = worker.jobs, []
+        rest, worker.jobs, worker.alone = worker.jobs, [], False
         if rest and event.job.is_trained():
             waiting.append(rest)
         else:
             yield from (replace(event, job=job) for job in rest)
 
 
-def _context() -> ForkServerContext:
-    """How workers are started: from a server that has imported torch once, for all of them."""
-    forking = mp.get_context("forkserver")
-    forking.set_forkserver_preload(["harness.run.job", "torch._dynamo"])  # optimisers import that
-    _start_server()
-    return forking
-
-
-def _start_server() -> None:
-    """Start it, a ``python -c``, so that it takes no module from the current folder.
-
-    There a person's study may have the name of one, as ``statistics.py``.
-    """
-    _make_room_for_sockets()
-    before = os.environ.get("PYTHONSAFEPATH", "")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        with _deaf():
-            forkserver.ensure_running()
-    finally:
-        os.environ["PYTHONSAFEPATH"] = before  # empty: as not given
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Let what is started inside hear none of the signals that a whole group of processes is told.
-
-    This process hears afterwards what comes meanwhile.
-    """
-    resource_tracker.ensure_running()  # which would open its ears again in passing
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _make_room_for_sockets() -> None:
-    """Let multiprocessing keep its sockets in a short folder where TMPDIR is a long one.
-
-    A socket's path has at most some hundred bytes, and TMPDIR on a cluster may have as many.
-    """
-    try:
-        usual = tempfile.gettempdir()
-        if len(os.fsencode(usual)) <= LONGEST:
-            return
-        tempfile.tempdir = next(
-            d for d in (*SHORT, os.environ.get("XDG_RUNTIME_DIR", "")) if _is_usable(d)
-        )
-        util.get_temp_dir()  # makes its own there, for good
-        tempfile.tempdir = usual
-    except (OSError, StopIteration):
-        raise InputError(
-            f"TMPDIR: expected a folder that can be written, with a path of at most {LONGEST} "
-            f"bytes, for the sockets of worker processes; got '{os.environ.get('TMPDIR', '')}'"
-        ) from None
-
-
-def _is_usable(folder: str) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK) and len(os.fsencode(folder)) <= LONGEST
+def _fits(job: Job, short: str) -> str:
+    """What would fit of a run that found no memory, though nothing ran beside it."""
+    need = 0 if short == "cpu" else job.memory
+    images = len(job.shown.train), len(job.shown.test)
+    return what_fits(job.variant, *images, parallel=1, device=short, need=need)
 
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:
-    ours, its = _context().Pipe()
-    process: BaseProcess = _context().Process(target=_work, args=(its,), daemon=True)
+    ours, its = context().Pipe()
+    process: BaseProcess = context().Process(target=_work, args=(its,), daemon=True)
     process.start()
     its.close()
     workers[ours] = _Worker(process)
@@ -237,35 +251,35 @@ def _stop(workers: dict[Connection, _Worker]) -> None:
                 del running[ready]
 
 
-def _receive(connection: Connection, worker: _Worker) -> tuple[Event, bool]:
-    """The next news of a worker, and whether it may be trusted with another run."""
+def _receive(connection: Connection, worker: _Worker) -> tuple[Event, str, bool]:
+    """The next news of a worker; which device's memory ran out; whether it may be trusted on."""
+    short = ""
     try:
         kind, *rest, sound = connection.recv()
+        if kind == "memory":
+            kind, short, rest = "failed", rest[0], [0, "out of memory"]
     except (EOFError, OSError):  # it died; all that it had sent is read by now
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        hint = f"; out of memory? {_fits(worker)}" if code == -signal.SIGKILL else ""
-        kind, rest, sound = "failed", [0, f"the process ended by {how}{hint}"], False
-    return Event(worker.jobs[0], kind, *rest), sound
-
-
-def _fits(worker: _Worker) -> str:
-    """What would fit of the run that a worker was killed in."""
-    job = worker.jobs[0]
-    return what_fits(job.variant, len(job.shown.train), len(job.shown.test), job.parallel)
+        kind, rest, sound = "failed", [0, f"the process ended by {how}"], False
+        if code == -signal.SIGKILL:  # by the kernel, for want of memory, or by a person
+            short, rest = "cpu", [0, f"{rest[1]} (out of memory?)"]
+    return Event(worker.jobs[0], kind, *rest), short, sound
 
 
 def _work(connection: Connection) -> None:
     """A worker: task after task, until it is ended."""
     signal.signal(signal.SIGTERM, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # others are the parent's to hear
-    _die_with_parent()
+    die_with_parent()
     keep_memory()
     before: Task = ()
     with suppress(EOFError, Stopped):
         while True:
-            task: Task = connection.recv()
+            task: Task | int = connection.recv()
+            if isinstance(task, int):  # threads for a run that had just ended
+                continue
             if before and before[0].variant.method != task[0].variant.method:
                 give_back_memory()
             _run(task, connection)
@@ -282,9 +296,13 @@ def _run(task: Task, connection: Connection) -> None:
     def say(text: str) -> None:
         connection.send(("said", 0, text, True))
 
+    def granted() -> int:
+        threads: int = connection.recv() if connection.poll() else 0
+        return threads
+
     try:
         for job in task:
-            run_job(job, told, say)
+            run_job(job, told, say, granted)
             connection.send(("done", True))
     except (RunFailed, InputError) as error:
         connection.send(("failed", 0, str(error), True))
@@ -293,22 +311,9 @@ def _run(task: Task, connection: Connection) -> None:
         raise
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         if out_of_memory(error):
-            fits = what_fits(job.variant, len(job.shown.train), len(job.shown.test), job.parallel)
-            connection.send(("failed", 0, f"out of memory; {fits}", False))
+            where = job.device if isinstance(error, torch.OutOfMemoryError) else "cpu"
+            connection.send(("memory", where, False))
             return
         first = next(iter(str(error).splitlines()), "")
         reason = f"{type(error).__name__}: {first}"
         connection.send(("failed", 0, reason, traceback.format_exc(), False))
-
-
-def _die_with_parent() -> None:
-    """End at once when the parent is gone (SIGKILL), instead of training for nobody."""
-    parent = mp.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

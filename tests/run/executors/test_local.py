@@ -1,11 +1,14 @@
 """The worker pool: what is told of workers that die, fail or wait."""
 
 import multiprocessing as mp
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import pytest
+from hungry import Hungry
 
 from harness.run.executors import local
 from harness.run.executors.local import LocalPool
@@ -53,7 +56,7 @@ def workers(monkeypatch):
         return ours
 
     monkeypatch.setattr(local, "_start", start)
-    monkeypatch.setattr(local, "_fits", lambda worker: "try less")
+    monkeypatch.setattr(local, "_fits", lambda job, short: f"try less of {short}")
     return said, started
 
 
@@ -61,29 +64,47 @@ def told(tasks, parallel=1):
     return [(e.job.name, e.kind, e.reason) for e in LocalPool(parallel).run(tasks)]
 
 
-KILLED = "the process ended by signal SIGKILL; out of memory? try less"
+HOW = "the process ended by signal SIGKILL (out of memory?)"
+AGAIN, KILLED = f"{HOW}; {local.AGAIN}", f"{HOW}; try less of cpu"
 
 
-def test_what_a_killed_worker_had_sent_is_read_and_the_rest_fails(workers):
+def test_what_a_killed_worker_had_sent_is_read_and_it_is_tried_once_more_at_the_end(workers):
     said, started = workers
-    said += [[("epoch", 1, True), ("done", True), ("epoch", 1, True)], [("done", True)]]
+    said += [[("epoch", 1, True), ("done", True), ("epoch", 1, True)], [("done", True)], []]
     task = [Work("a"), Work("b"), Work("c")]
     assert told([task, [Work("d")]]) == [
-        ("a", "epoch", ""), ("a", "done", ""), ("b", "epoch", ""),
-        ("b", "failed", KILLED), ("c", "failed", KILLED), ("d", "done", ""),
+        ("a", "epoch", ""), ("a", "done", ""), ("b", "epoch", ""), ("b", "said", AGAIN),
+        ("d", "done", ""), ("b", "failed", KILLED), ("c", "failed", KILLED),
     ]  # fmt: skip
-    assert len(started) == 2
+    assert len(started) == 3
+    assert all(worker.process.ended for worker in started)
 
 
 def test_what_waits_for_saved_energies_is_run_by_another_worker(workers):
-    """However often: every death ends one job."""
+    """However often: every second death ends one job."""
     said, started = workers
-    said += [[("done", True)], [], [("done", True)]]
+    said += [[("done", True)], [], [], [("done", True), ("done", True)]]
     task = [Work(name, trained=True) for name in "abcd"]
     assert told([task]) == [
-        ("a", "done", ""), ("b", "failed", KILLED), ("c", "failed", KILLED), ("d", "done", ""),
+        ("a", "done", ""), ("b", "said", AGAIN), ("b", "failed", KILLED), ("c", "said", AGAIN),
+        ("c", "done", ""), ("d", "done", ""),
     ]  # fmt: skip
-    assert len(started) == 3
+    assert len(started) == 4
+
+
+@pytest.mark.parametrize(("where", "fits"), [("cpu", "of cpu"), ("cuda:1", "of cuda:1")])
+def test_a_run_without_memory_is_tried_once_more_and_then_named(workers, where, fits):
+    said, started = workers
+    short = [("memory", where, False)]
+    said += [short, [("epoch", 1, True), ("done", True)], short, [("done", True)], short, short]
+    ends = told([[Work("a")], [Work("b")], [Work("c")], [Work("d")]])
+    again = f"out of memory; {local.AGAIN}"
+    assert ends == [
+        ("a", "said", again), ("b", "epoch", ""), ("b", "done", ""), ("c", "said", again),
+        ("d", "done", ""), ("a", "failed", f"out of memory; try less {fits}"),
+        ("c", "failed", f"out of memory; try less {fits}"),
+    ]  # fmt: skip
+    assert len(started) == 6
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -125,17 +146,154 @@ def test_after_an_expected_failure_the_worker_goes_on(workers):
 
 def test_workers_that_cannot_start_fail_their_tasks(workers):
     said, started = workers
-    said += [[], []]
-    assert told([[Work("a")], [Work("b")]]) == [("a", "failed", KILLED), ("b", "failed", KILLED)]
-    assert len(started) == 2
+    said += [[], [], [], []]
+    assert told([[Work("a")], [Work("b")]]) == [
+        ("a", "said", AGAIN), ("b", "said", AGAIN), ("a", "failed", KILLED),
+        ("b", "failed", KILLED),
+    ]  # fmt: skip
+    assert len(started) == 4
+
+
+# --- lanes ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Placed(Work):
+    """Stands for a job that knows where it runs."""
+
+    device: str = "cpu"
+    threads: int = 1
+
+
+class Line(Connection):
+    """To a stand-in for a worker, which notes what it is given; ``its``: what it says by."""
+
+    def __init__(self, pipe):
+        ours, self.its = pipe
+        self.given = []
+        super().__init__(os.dup(ours.fileno()))
+
+    def send(self, what):
+        self.given.append(what)
+
+    def say(self, *messages):
+        for message in messages:
+            self.its.send(message)
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """Workers, in the order in which they were started, and what they say at once; more later."""
+    started, first = [], {}
+
+    def start(there):
+        started.append(Line(mp.Pipe()))
+        started[-1].say(*first.get(len(started) - 1, ()))
+        there[started[-1]] = local._Worker(Dead())
+        return started[-1]
+
+    monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(local, "_fits", lambda job, short: f"try less of {short}")
+    return started, first
+
+
+def given(line):
+    """What a worker was given: names and devices of jobs, numbers of threads."""
+    return [
+        what if isinstance(what, int) else [(job.name, job.device) for job in what]
+        for what in line.given
+    ]
+
+
+def test_runs_are_dealt_to_devices_and_named_as_they_came(lines):
+    lines, first = lines
+    first[1] = [("done", True)]
+    events = LocalPool(3, ("cuda:0", "cuda:1")).run([[Placed(name)] for name in "abcde"])
+    event = next(events)
+    assert (event.job, event.kind) == (Placed("b"), "done")  # as it was asked for: on "cpu"
+    assert [given(line) for line in lines] == [
+        [[("a", "cuda:0")]], [[("b", "cuda:1")]], [[("c", "cuda:0")]],
+    ]  # fmt: skip
+    lines[0].say(("done", True))
+    assert next(events).job.name == "a"
+    assert given(lines[1]) == [[("b", "cuda:1")], [("d", "cuda:1")]]
+    for line in lines:
+        line.say(("done", True))
+    assert sorted(event.job.name for event in events) == ["c", "d", "e"]
+    assert given(lines[0])[1:] == [[("e", "cuda:0")]]
+
+
+def test_alone_is_when_nothing_else_runs_on_its_device(lines):
+    lines, first = lines
+    first |= {0: [("memory", "cuda:0", False)], 4: [("done", True)]}
+    events = LocalPool(4, ("cuda:0", "cuda:1")).run([[Placed(name)] for name in "abcd"])
+    assert next(events).kind == "said"
+    lines[1].say(("done", True))
+    assert next(events).job.name == "b"  # of cuda:1, where d still runs
+    assert len(lines) == 4
+    lines[3].say(("done", True))
+    assert next(events).job.name == "d"
+    assert next(events).job.name == "a"
+    assert given(lines[4]) == [[("a", "cuda:1")]]
+    lines[2].say(("done", True))
+    assert [event.job.name for event in events] == ["c"]
+
+
+@pytest.mark.parametrize(("grow", "device"), [(True, "cpu"), (False, "cpu"), (True, "cuda")])
+def test_idle_cores_are_granted_when_nothing_is_left_to_start(lines, monkeypatch, grow, device):
+    lines, first = lines
+    monkeypatch.setattr(local, "cores", lambda: 4)
+    first[0] = [("done", True)]
+    events = LocalPool(3, grow=grow).run([[Placed(name, device=device)] for name in "abcd"])
+    assert next(events).job.name == "a"
+    lines[1].say(("done", True))
+    assert next(events).job.name == "b"  # d runs where a did
+    lines[0].say(("epoch", 1, True))
+    assert next(events).kind == "epoch"
+    lines[0].say(("done", True))
+    assert next(events).job.name == "d"
+    lines[2].say(("done", True))
+    assert next(events).job.name == "c"
+    assert list(events) == []
+    numbers = [[n for n in given(line) if isinstance(n, int)] for line in lines]
+    grows = grow and device == "cpu"
+    assert numbers == ([[2], [], [2, 4]] if grows else [[], [], []])
+
+
+# --- real workers --------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["error", "killed"])
+def test_of_two_that_do_not_fit_side_by_side_both_are_done(how, tmp_path):
+    tasks = [[Hungry(name, tmp_path, how, others=1)] for name in "ab"]
+    events = [(e.job.name, e.kind, e.reason) for e in LocalPool(2).run(tasks)]
+    ends = [(name, kind) for name, kind, _ in events if kind != "epoch"]
+    tried = [name for name, kind in ends if kind == "said"]
+    assert 1 <= len(tried) == len(set(tried))
+    assert sorted(name for name, kind in ends if kind == "done") == ["a", "b"]
+    assert ends[-1] == (tried[-1], "done")
+    said = {reason for _, kind, reason in events if kind == "said"}
+    assert said == {AGAIN if how == "killed" else f"out of memory; {local.AGAIN}"}
+
+
+@pytest.mark.long
+def test_what_does_not_fit_alone_either_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_fits", lambda job, short: f"try less of {short}")
+    tasks = [[Hungry(name, tmp_path, how, others=1)] for name, how in (("a", "always"), ("b", ""))]
+    events = list(LocalPool(2).run(tasks))
+    assert [(e.job.name, e.reason) for e in events if e.kind == "failed"] == [
+        ("a", "out of memory; try less of cpu")
+    ]
+    assert [e.job.name for e in events if e.kind == "done"] == ["b"]
 
 
 START = """
 from importlib import import_module
-from harness.run.executors import local
+from harness.run import forking
 
 if __name__ == "__main__":
-    worker = local._context().Process(target=import_module, args=("statistics",))
+    worker = forking.context().Process(target=import_module, args=("statistics",))
     worker.start()
     worker.join()
     raise SystemExit(worker.exitcode)

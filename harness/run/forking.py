@@ -1,0 +1,124 @@
+"""New processes of this machine, started from a server that has imported torch once for all.
+
+Signals are the parent's to hear: what is started here is deaf to those of a terminal.
+"""
+
+import multiprocessing as mp
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from typing import Any
+
+from harness.errors import InputError
+
+# What a terminal or a scheduler may tell every process of a group.
+TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LONGEST = 103 - len("/pymp-12345678/listener-12345678")  # 103 bytes: macOS; Linux has 107
+SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # where sockets may be beside TMPDIR
+
+
+def context() -> ForkServerContext:
+    """Give what starts processes; the server that it starts them from is there afterwards."""
+    forking = mp.get_context("forkserver")
+    forking.set_forkserver_preload(["harness.run.job", "torch._dynamo"])  # optimisers import that
+    _start_server()
+    return forking
+
+
+def _start_server() -> None:
+    """Start it, a ``python -c``, so that it takes no module from the current folder.
+
+    There a person's study may have the name of one, as ``statistics.py``.
+    """
+    _make_room_for_sockets()
+    before = os.environ.get("PYTHONSAFEPATH", "")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with _deaf():
+            forkserver.ensure_running()
+    finally:
+        os.environ["PYTHONSAFEPATH"] = before  # empty: as not given
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let what is started inside hear none of the signals that a whole group of processes is told.
+
+    This process hears afterwards what comes meanwhile.
+    """
+    resource_tracker.ensure_running()  # which would open its ears again in passing
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _make_room_for_sockets() -> None:
+    """Let multiprocessing keep its sockets in a short folder where TMPDIR is a long one.
+
+    A socket's path has at most some hundred bytes, and TMPDIR on a cluster may have as many.
+    """
+    try:
+        usual = tempfile.gettempdir()
+        if len(os.fsencode(usual)) <= LONGEST:
+            return
+        tempfile.tempdir = next(
+            d for d in (*SHORT, os.environ.get("XDG_RUNTIME_DIR", "")) if _is_usable(d)
+        )
+        util.get_temp_dir()  # makes its own there, for good
+        tempfile.tempdir = usual
+    except (OSError, StopIteration):
+        raise InputError(
+            f"TMPDIR: expected a folder that can be written, with a path of at most {LONGEST} "
+            f"bytes, for the sockets of worker processes; got '{os.environ.get('TMPDIR', '')}'"
+        ) from None
+
+
+def _is_usable(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and len(os.fsencode(folder)) <= LONGEST
+
+
+def die_with_parent() -> None:
+    """End at once when the parent is gone (SIGKILL), instead of training for nobody."""
+    parent = mp.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def apart(function: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401
+    """Call a function in a process of its own, and give what it returns; None: it failed, or died.
+
+    Args:
+        function: of a module, so that it can be named to the process.
+        given: its arguments, values that pickle.
+    """
+    ours, its = context().Pipe(duplex=False)
+    process = context().Process(target=_call, args=(its, function, *given), daemon=True)
+    process.start()
+    its.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        return None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _call(connection: Connection, function: Callable[..., Any], *given: Any) -> None:  # noqa: ANN401
+    die_with_parent()
+    with suppress(Exception):
+        connection.send(function(*given))

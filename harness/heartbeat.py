@@ -63,6 +63,8 @@ class Holder(msgspec.Struct, kw_only=True, frozen=True):
     started: str = ""  # ISO 8601, UTC
     command: str = ""  # empty: called from Python
     study: str = ""
+    shard: str = ""  # as in "1/3"; empty: all of it
+    runs: int = 0  # that it found to be done when it began
     doing: str = ""
     running: tuple[Running, ...] = ()
 

@@ -1,11 +1,13 @@
 """The command that joins folders of results. Heavy imports happen inside it."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.cli.options import Json, argument, option
 from harness.errors import InputError, warn
+from harness.escape import in_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +23,13 @@ def merge(options: Merge) -> int:
     from harness.run.merge import merge
 
     merged = merge(options.folders, options.into)
+    for what in merged.mended:
+        print(in_line(f"replaced by a sound one: {what}"), file=sys.stderr)
     for what in merged.damaged:
         warn(InputError(what))
     if options.json:
         print(json.dumps(asdict(merged), indent=1))
     else:
-        print(f"{options.into}: {merged.copied} runs copied, {merged.same} were there")
+        notes = f", {merged.failed} notes of failed runs" if merged.failed else ""
+        print(f"{options.into}: {merged.copied} runs copied, {merged.same} were there{notes}")
     return int(bool(merged.damaged))

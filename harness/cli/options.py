@@ -221,6 +221,7 @@ TF32 = "on an NVIDIA GPU, faster and coarser than float32 (10 bits for 23); the 
 KEEP = "keep the model's weights beside each record, for `harness train`"
 NO_SPEED = "leave latency and FPS unmeasured, for good: beside other work they mean little"
 CHECKPOINT = "between checkpoints of a training (default 5); 0: only when it is stopped"
+SHARD = "only this one of N parts of the trainings, of about the same cost (docs/scale.md)"
 EXECUTOR = "who runs them (default: worker processes of this machine)"
 RAY = "a Ray cluster, for --executor ray (default: RAY_ADDRESS, else one is started here)"
 
@@ -268,6 +269,8 @@ class Images(Study):
 @dataclass(frozen=True, kw_only=True)
 class Plan(Study, Machine):
     """Hold a study, and how it would be run."""
+
+    shard: str = option("--shard", SHARD, "", metavar="I/N", group=WHICH)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def status(options: options.Status) -> int:
         said = [{**asdict(s), "waiting": s.waiting} for s in found]
         at_work = [
             {"where": s.where, "study": s.study, "doing": s.doing, "since": s.started,
-             "command": s.command}
+             "shard": s.shard, "command": s.command}
             for s in starts
         ]  # fmt: skip
         print(json.dumps({"starts": at_work, "studies": said}, indent=1))
@@ -48,7 +48,7 @@ def status(options: options.Status) -> int:
 
 
 def _print(status: "Status") -> None:
-    from harness.cli.studies import in_hours
+    from harness.cli.scale import in_hours
 
     rate = f"; {status.hourly:.3g} an hour" if status.hourly else ""
     left = "" if status.seconds_left is None else f", about {in_hours(status.seconds_left)} left"
@@ -62,8 +62,8 @@ def _print(status: "Status") -> None:
         print(in_line(f"  running: {run['run']}: {epoch}; {run['where']}, since {run['since']}"))
     for name, reason in status.failed:
         print(in_line(f"  failed: {name}: {reason}"))
-    for path in status.damaged:
-        print(in_line(f"  damaged: {path}; `harness run` makes it anew"))
+    for what in status.damaged:
+        print(in_line(f"  damaged: {what}"))
     if status.best:
         name, metric, mean, runs = status.best
         print(f"  best so far: {name}: {metric} {100 * mean:.1f} %, the mean of {runs} runs")

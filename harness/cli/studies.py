@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from harness.cli import options
+from harness.cli.scale import Forecast, checked_forecast, forecast, in_hours, part_text
 from harness.data.remarks import tell
 from harness.errors import InputError
 from harness.escape import in_csv, in_line
 from harness.experiment.reference import as_markdown, field_facts
-from harness.experiment.settings import GIB, Settings
+from harness.experiment.settings import GIB, Settings, Shard
 from harness.experiment.study import Study
 from harness.experiment.values import between, checked, show
 from harness.experiment.variant import parse
@@ -60,11 +61,17 @@ def fields(options: options.Fields) -> int:
     return 0
 
 
-def plan(options: options.Plan) -> int:
+def plan(options: Forecast) -> int:
     """Print a study's runs, which of them are recorded, and what the rest costs."""
     from harness.run.estimate import estimate
+    from harness.run.shards import part_of
 
-    plan, settings = _planned(options, settings_of(options)), settings_of(options)
+    settings = settings_of(options)
+    checked_forecast(options)
+    whole = _planned(options, settings)
+    if options.on:
+        return forecast(options, whole, settings)
+    plan = part_of(whole, settings.shard)
     tell(plan.remarks, plan.read, strict=options.strict, out=said_to(options))
     missing = set(plan.missing())
     rows = [
@@ -89,6 +96,8 @@ def plan(options: options.Plan) -> int:
         named = f"{row['category']}  seed {row['seed']}  {state}  {row['variant']}"
         print(f"  {row['digest']}  {in_line(named)}")
     print("; ".join(filter(None, (f"{len(rows)} runs, {len(missing)} to run", plan.lacks))))
+    if settings.shard:
+        print(part_text(whole, settings.shard))
     if missing:
         print(_estimate_text(estimate(plan, settings)))
     return 0
@@ -261,6 +270,7 @@ def settings_of(options: options.Plan) -> Settings:
         grow=options.grow,
         keep=options.keep,
         checkpoint_minutes=options.checkpoint_minutes,
+        shard=Shard.parse(options.shard) if options.shard else None,
     )
 
 
@@ -286,14 +296,6 @@ def _estimate_text(cost: dict[str, Any]) -> str:
         + (f"{cost['warning']}\n" if cost["warning"] else "")
         + f"rates from {cost['rates']}"
     )
-
-
-def in_hours(seconds: float) -> str:
-    """Say so many seconds as a person would."""
-    amount, unit = (seconds, "s") if seconds < 90 else (seconds / 60, "min")
-    if seconds >= 5400:
-        amount, unit = seconds / 3600, "h"
-    return f"{float(f'{amount:.2g}'):g} {unit}"  # an estimate is good for two digits
 
 
 def _print_json(value: object) -> int:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+from harness.errors import InputError
 
 GIB = 2**30
 
@@ -30,6 +33,44 @@ class Folders:
         return bool(self.good or self.good_test or self.defective or self.masks)
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Name one of so many parts of a study's trainings.
+
+    Attributes:
+        number: from 1.
+        of: how many parts there are.
+
+    >>> Shard.parse("2/3")
+    Shard(number=2, of=3)
+    >>> str(Shard(2, 3))
+    '2/3'
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``i/n``, with 1 ≤ i ≤ n.
+
+        Raises:
+            InputError: anything else.
+        """
+        number, slash, of = text.partition("/")
+        digits = slash and all(n.isascii() and n.isdecimal() and len(n) < 7 for n in (number, of))
+        if not digits or not 1 <= int(number) <= int(of):
+            raise InputError(
+                f"--shard: expected i/n with i from 1 to n, as 1/3 for the first of three; got "
+                f"'{text}'"
+            )
+        return cls(int(number), int(of))
+
+    def __str__(self) -> str:
+        """Write it as it is given."""
+        return f"{self.number}/{self.of}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Say where and how a study is run; none of it changes what a digest means.
@@ -52,6 +93,7 @@ class Settings:
             started on this machine.
         grow: whether trainings take the cores of those that ended; their last digits vary then.
         checkpoint_minutes: between two checkpoints of a training; 0: only when it is stopped.
+        shard: the part of the study that is run; None: all of it.
 
     >>> Settings(results=Path("there")).cache.as_posix()
     'there/cache'
@@ -73,6 +115,7 @@ class Settings:
     ray_address: str = ""
     grow: bool = False
     checkpoint_minutes: float = 5.0
+    shard: Shard | None = None
 
     @property
     def devices(self) -> tuple[str, ...]:

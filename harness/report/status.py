@@ -1,33 +1,21 @@
 """How far a study is, read off the files of its results alone, while it runs or after."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import msgspec
-
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.experiment.place import Place
+from harness.experiment.record import Record
 from harness.experiment.study import Study
-from harness.heartbeat import Holder, Running
+from harness.heartbeat import Holder
 from harness.report.selection import Selection, reason_in
 
 METRICS = ("image_auroc", "pixel_auroc")  # by which the best is told; the first that there is
-Cell = tuple[str, str, str, int]  # digest, data set, category, seed
-
-
-class _Finished(msgspec.Struct):
-    finished: str = ""
-
-
-class _Glance(msgspec.Struct):
-    """The few fields of a record that are needed here; the rest is passed over."""
-
-    metrics: dict[str, float]
-    measured: _Finished
+Run = tuple[str, str, str, int]  # digest, data set, category, seed
 
 
 @dataclass(frozen=True)
@@ -41,9 +29,10 @@ class Status:
         recorded: how many have a record.
         running: which are trained now: their name, where, since when, epoch and epochs.
         failed: which have failed, and why; they are tried again at the next start.
-        damaged: records that cannot be read.
+        damaged: what is wrong with records that are none, a line each.
         hourly: runs recorded an hour, since the first of the starts that are at work began.
-        seconds_left: at this rate; None: nobody is at work, or nothing is recorded yet.
+        seconds_left: at this rate, of what the starts at work are to do: the study, or their shards
+            of it; None: nobody is at work, or nothing is recorded yet.
         best: variant, metric, its mean over the recorded runs, and their number.
 
     >>> Status("kernels", "mvtec_ad", runs=90, recorded=30).waiting
@@ -69,18 +58,10 @@ class Status:
         )
 
 
-@dataclass
-class _Seen:
-    """What was found of a study's runs."""
-
-    records: dict[str, list[_Glance]] = field(default_factory=dict)  # by digest
-    running: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-
-
 def status(selection: Selection, starts: Iterable[Holder], *, now: datetime) -> Status:
     """Look at every run of a selection, once.
+
+    A run is recorded where its record can be read, is whole and is this run's, as for a plan.
 
     Args:
         selection: whose runs.
@@ -88,25 +69,29 @@ def status(selection: Selection, starts: Iterable[Holder], *, now: datetime) -> 
         now: the time.
     """
     starts = list(starts)
-    at_work = {_cell(run): (start, run) for start in starts for run in start.running}
-    seen = _Seen()
-    for place in selection.places:
-        _look(place, selection, at_work, seen)
-    done = [glance for glances in seen.records.values() for glance in glances]
-    began = [s.started for s in starts if s.study == selection.study.name and s.started]
-    hourly = _hourly(done, min(began), now) if began else None
-    left = selection.runs - len(done) - len(seen.failed)
+    selection = replace(selection, tolerant=True)
+    done = {(r.digest, r.dataset, r.category, r.seed): r for r in selection.records}
+    left = [p for p in selection.places if _run(p) not in done]
+    running, failed = _running(left, selection, starts), []
+    for place in left:
+        if _run(place) not in running and place.failure.is_file() and not place.record.exists():
+            failed.append((_name(place, selection), reason_in(place.failure)))
+    own = [s for s in starts if s.study == selection.study.name and s.started]
+    began = min((s.started for s in own), default="")
+    since = _since(done.values(), began)
+    hourly = _hourly(since, began, now)
+    to_do = _to_do(own, since, selection.runs - len(done) - len(failed))
     return Status(
         selection.study.name,
         selection.dataset,
         runs=selection.runs,
         recorded=len(done),
-        running=seen.running,
-        failed=seen.failed,
-        damaged=seen.damaged,
+        running=list(running.values()),
+        failed=failed,
+        damaged=selection.damaged,
         hourly=hourly,
-        seconds_left=left / hourly * 3600 if hourly else None,
-        best=_best(seen.records, selection.labels),
+        seconds_left=to_do / hourly * 3600 if hourly else None,
+        best=_best(done.values(), selection.labels),
     )
 
 
@@ -137,45 +122,58 @@ def selections(
         yield Selection(study, results, name, tuple(found))
 
 
-def _look(
-    place: Place, selection: Selection, at_work: Mapping[Cell, tuple[Holder, Running]], seen: _Seen
-) -> None:
-    """Look at one run, and note what became of it."""
-    name = f"{place.category}, {selection.labels[place.digest]}, seed {place.seed}"
-    try:
-        glance = msgspec.json.decode(place.record.read_bytes(), type=_Glance)
-        seen.records.setdefault(place.digest, []).append(glance)
-    except FileNotFoundError:
-        if found := at_work.get((place.digest, place.dataset, place.category, place.seed)):
-            start, run = found
-            seen.running.append(
-                {
-                    "run": name,
-                    "where": start.where,
-                    "since": run.since,
-                    "epoch": run.epoch,
-                    "epochs": run.epochs,
-                }
-            )
-        elif place.failure.is_file():
-            seen.failed.append((name, reason_in(place.failure)))
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        seen.damaged.append(str(place.record))
+def _running(
+    places: Iterable[Place], selection: Selection, starts: Iterable[Holder]
+) -> dict[Run, dict[str, Any]]:
+    """Which of the places' runs are trained now, where and how far."""
+    said = {
+        (run.digest, run.dataset, run.category, run.seed): (start, run)
+        for start in starts
+        for run in start.running
+    }
+    return {
+        _run(place): {
+            "run": _name(place, selection),
+            "where": said[_run(place)][0].where,
+            "since": said[_run(place)][1].since,
+            "epoch": said[_run(place)][1].epoch,
+            "epochs": said[_run(place)][1].epochs,
+        }
+        for place in places
+        if _run(place) in said and not place.record.exists()
+    }
 
 
-def _cell(run: Running) -> Cell:
-    return run.digest, run.dataset, run.category, run.seed
+def _run(place: Place) -> Run:
+    return place.digest, place.dataset, place.category, place.seed
 
 
-def _hourly(done: Iterable[_Glance], began: str, now: datetime) -> float | None:
+def _name(place: Place, selection: Selection) -> str:
+    return f"{place.category}, {selection.labels[place.digest]}, seed {place.seed}"
+
+
+def _since(done: Iterable[Record], began: str) -> int:
+    """How many runs were recorded since a moment."""
+    start = _time(began)
+    times = (_time(record.measured.finished) for record in done)
+    return sum(time is not None and time >= start for time in times) if start else 0
+
+
+def _hourly(count: int, began: str, now: datetime) -> float | None:
     """Runs recorded an hour since a moment; None where it tells nothing yet."""
     start = _time(began)
-    if start is None:
-        return None
-    times = (_time(glance.measured.finished) for glance in done)
-    count = sum(time is not None and time >= start for time in times)
-    hours = (now - start).total_seconds() / 3600
+    hours = (now - start).total_seconds() / 3600 if start else 0
     return count / hours if count and hours > 0 else None
+
+
+def _to_do(starts: Sequence[Holder], since: int, left: int) -> int:
+    """Runs that the starts at work have before them: where all are shards, what those found."""
+    if not all(start.shard for start in starts):
+        return left
+    found: dict[str, int] = {}  # several starts may be at the same shard
+    for start in starts:
+        found[start.shard] = max(start.runs, found.get(start.shard, 0))
+    return min(left, max(0, sum(found.values()) - since))
 
 
 def _time(text: str) -> datetime | None:
@@ -187,13 +185,16 @@ def _time(text: str) -> datetime | None:
 
 
 def _best(
-    records: Mapping[str, Sequence[_Glance]], labels: Mapping[str, str]
+    records: Iterable[Record], labels: Mapping[str, str]
 ) -> tuple[str, str, float, int] | None:
     """The best of the variants that have the most runs: fewer are of other categories."""
+    of_variant: dict[str, list[Record]] = {}
+    for record in records:
+        of_variant.setdefault(record.digest, []).append(record)
     for metric in METRICS:
         values = {
-            digest: [g.metrics[metric] for g in glances if metric in g.metrics]
-            for digest, glances in records.items()
+            digest: [r.metrics[metric] for r in own if metric in r.metrics]
+            for digest, own in of_variant.items()
         }
         most = max(map(len, values.values()), default=0)
         if most:

@@ -1,8 +1,8 @@
 """How long a plan takes, from costs measured on this machine, and how much disk and memory."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import warn
 from harness.experiment.choices import METHODS
+from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.record import Record, read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
@@ -26,14 +27,15 @@ from harness.run.machine import (
     settle,
     torch_device,
 )
-from harness.run.measure import flow_macs, measure, synchronise
+from harness.run.measure import Cost, flow_macs, kept_images, measure, synchronise
 from harness.run.memory import fitting_runs
 from harness.run.model import check_batches, make_model
 from harness.run.plan import Plan, images_to_pass
 from harness.run.probe import plan_memory
 from harness.run.process import set_arithmetic
-from harness.run.schedule import epochs_of, evaluations_of
+from harness.run.schedule import evaluations_of
 
+THIS = "this machine"
 RECORD_BYTES = 20_000  # a record and its gallery's overhead
 PROBE = Variant(flow_steps=2, image_size=128, kernels=(3, 1))
 PROBE_SHAPES: Shapes = ((64, 32, 32), (128, 16, 16))
@@ -44,16 +46,49 @@ PROBE_IMAGES, PROBE_ROUNDS = 8, 5
 class Rates:
     """Hold seconds per multiply-accumulate, and where they come from.
 
-    ``train``: of one run's flow, forward and backward, with a run's share of the threads.
-    ``infer``: of backbone and flow, forward, with all threads.
+    Attributes:
+        train: of one run's flow, forward and backward, with a run's share of the threads.
+        infer: of backbone and flow, forward, with all threads.
+        source: of what they are measured.
+        device: on which kind, as torch names it: ``cpu`` or ``cuda``.
+        name: of the processor or accelerator.
+        threads: of a run.
+        cores: of the processor.
 
-    >>> Rates(train=1e-10, infer=1e-11, source="a stopwatch").source
-    'a stopwatch'
+    >>> Rates(train=1e-10, infer=1e-11, source="a stopwatch").threads
+    1
     """
 
     train: float
     infer: float
     source: str
+    device: str = "cpu"
+    name: str = ""
+    threads: int = 1
+    cores: int = 1
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Hold what a part of a plan takes on one machine, piece by piece.
+
+    Attributes:
+        trainings: one cell of each → its seconds, on a run's share of the machine.
+        works: the same cell → multiply-accumulates, by which the longest is told.
+        results: the same cell → bytes of its energies and of all records that share them.
+        passes: (recipe of features, category) → seconds of all images, on the whole machine.
+        features: the same → bytes in the cache.
+        shapes: recipe → (C, H, W) of its features at the taps.
+        at_most: whether early stopping may end sooner.
+    """
+
+    trainings: Mapping[Cell, float]
+    works: Mapping[Cell, int]
+    results: Mapping[Cell, int]
+    passes: Mapping[tuple[FeatureSpec, str], float]
+    features: Mapping[tuple[FeatureSpec, str], int]
+    shapes: Mapping[FeatureSpec, Shapes]
+    at_most: bool
 
 
 def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
@@ -73,43 +108,72 @@ def estimate(plan: Plan, settings: Settings) -> dict[str, Any]:
     records = list(read_records(settings.results, damaged=warn))
     memory, _ = plan_memory(plan, missing, records, settings, probing=False)
     parallel, warning = fitting_runs(settings, max(memory.values(), default=0))
-    kept = max((plan.images_of(c.variant, c.category)[0] for c in missing), default=0)
-    costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant for c in missing)}
     rates = measured_rates(records, settings)
-    train = 0.0
-    results = len(missing) * RECORD_BYTES
-    for variant, category, _ in _trainings(missing):
-        images, test = plan.images_of(variant, category)
-        test *= 1 + variant.feature_spec.turned
-        macs, shapes = costs[variant].macs, costs[variant].shapes
-        epochs = epochs_of(variant, images) if METHODS[variant.method].trained else 1
-        if METHODS[variant.method].trained:
-            train += macs.training * images * epochs * rates.train
-        else:  # fitted: what scoring takes; the fit itself is not known
-            train += macs.flow * test * rates.infer * cores() / parallel
-        evaluations = evaluations_of(variant, images) if METHODS[variant.method].trained else 1
-        held = round(variant.holdout * images) if DEFECTIVE_COPIES[variant.validation] else 0
-        scored = test + 2 * held  # each with its copy
-        results += 8 * evaluations * scored * sum(h * w for _, h, w in shapes)
-    backbone, cache = 0.0, 0
-    counts = images_to_pass(missing, plan.sizes, plan.tiles)
-    for variant, category in _passes(missing):
-        images = counts[variant.feature_spec, category]
-        backbone += costs[variant].macs.backbone * images * rates.infer
-        cache += entry_bytes(costs[variant].shapes, images, variant.feature_dtype)
+    found = count(plan, missing, replace(rates, threads=max(1, cores() // parallel)))
     return {
-        "train_seconds": train / parallel,
-        "backbone_seconds": backbone,
-        "cache_bytes": cache,
-        "results_bytes": results,
+        "train_seconds": sum(found.trainings.values()) / parallel,
+        "backbone_seconds": sum(found.passes.values()),
+        "cache_bytes": sum(found.features.values()),
+        "results_bytes": sum(found.results.values()),
         "memory_bytes": max(memory.values(), default=0),
         "memory_by_variant": memory,
         "memory_available": available_memory(),
         "warning": warning,
-        "at_most": any(v.patience for v in costs),  # they may stop early
+        "at_most": found.at_most,
         "parallel": parallel,
         "rates": rates.source,
     }
+
+
+def count(plan: Plan, cells: Sequence[Cell], rates: Rates) -> Counted:
+    """Count what some cells of a plan take, training by training and pass by pass.
+
+    Args:
+        plan: which knows the images.
+        cells: those that are run.
+        rates: by which multiply-accumulates become seconds.
+    """
+    kept = kept_images([*plan.sizes.values(), *plan.tiles.values()])
+    costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant.training for c in cells)}
+    trainings: dict[Cell, float] = {}
+    works: dict[Cell, int] = {}
+    results: dict[Cell, int] = {}
+    first: dict[tuple[Variant, str, int], Cell] = {}
+    for cell in cells:
+        key = (cell.variant.training, cell.category, cell.seed)
+        if key not in first:
+            first[key], cost = cell, costs[cell.variant.training]
+            works[cell] = cost.training_work(cell.variant, plan.images_of(*cell[:2])[0])
+            trainings[cell], results[cell] = _seconds_and_bytes(plan, cell, cost, rates)
+        results[first[key]] += RECORD_BYTES
+    shapes = {v.feature_spec: cost.shapes for v, cost in costs.items()}
+    backbones = {v.feature_spec: cost.macs.backbone for v, cost in costs.items()}
+    images = images_to_pass(cells, plan.sizes, plan.tiles)
+    return Counted(
+        trainings,
+        works,
+        results,
+        passes={w: backbones[w[0]] * count * rates.infer for w, count in images.items()},
+        features={w: entry_bytes(shapes[w[0]], n, w[0].dtype) for w, n in images.items()},
+        shapes=shapes,
+        at_most=any(v.patience for v in costs),
+    )
+
+
+def _seconds_and_bytes(plan: Plan, cell: Cell, cost: Cost, rates: Rates) -> tuple[float, int]:
+    """What one training takes, and what its energies take on the disk."""
+    variant = cell.variant
+    images, test = plan.images_of(variant, cell.category)
+    test *= 1 + variant.feature_spec.turned
+    evaluations = 1
+    if METHODS[variant.method].trained:
+        seconds = cost.training_work(variant, images) * rates.train
+        evaluations = evaluations_of(variant, images)
+    else:  # fitted: what scoring takes; the fit itself is not known
+        seconds = cost.macs.flow * test * rates.infer * rates.cores / rates.threads
+    held = round(variant.holdout * images) if DEFECTIVE_COPIES[variant.validation] else 0
+    scored = test + 2 * held  # each with its copy
+    return seconds, 8 * evaluations * scored * sum(h * w for _, h, w in cost.shapes)
 
 
 def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
@@ -117,21 +181,43 @@ def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:
     device = torch_device(settings.devices[0])
     set_arithmetic(tf32=settings.tf32)
     name, computed = device_name(device), arithmetic(device)
-    train, infer = [], []
+    own = [
+        r
+        for r in records
+        if r.environment.device_name == name and r.environment.arithmetic in ("", computed)
+    ]
+    found = recorded_rates(own, f"of {THIS}")
+    return found or _probe(device, max(1, cores() // runs_at_a_time(settings)))
+
+
+def recorded_rates(records: Iterable[Record], where: str) -> Rates | None:
+    """Take the median rates of records of one device; None where they tell of none.
+
+    Args:
+        records: all of the same device.
+        where: what to call it.
+    """
+    train, infer, threads, of = [], [], [1], [1]
+    told = None
     for r in records:
-        if r.environment.device_name != name or r.smoke:
+        if r.smoke:
             continue
-        if r.environment.arithmetic not in ("", computed):
-            continue
-        if fps := r.measured.speed.fps:
+        speed = r.measured.speed
+        if speed.fps:
             turns = max(1, r.variant.get("test_turns", 0))  # absent from older records
-            infer.append(1 / (fps * turns * (r.macs.flow + r.macs.backbone)))
+            infer.append(1 / (speed.fps * turns * (r.macs.flow + r.macs.backbone)))
+            of.append(speed.threads or 1)
         if r.measured.fit_seconds and r.loss and not r.variant.get("tile_size"):  # trained, whole
             work = r.macs.training * r.data.train * len(r.loss)
             train.append(r.measured.fit_seconds / work)
-    if train and infer:
-        return Rates(median(train), median(infer), f"{len(train)} recorded runs of this machine")
-    return _probe(device, max(1, cores() // runs_at_a_time(settings)))
+            threads.append(r.environment.threads)
+            told = r.environment
+    if told is None or not infer:
+        return None
+    source = f"{len(train)} recorded runs {where}"
+    kind = told.device.partition(":")[0]
+    shares = round(median(threads[1:])), max(of)
+    return Rates(median(train), median(infer), source, kind, told.device_name, *shares)
 
 
 def _probe(device: str, threads: int) -> Rates:
@@ -147,7 +233,15 @@ def _probe(device: str, threads: int) -> Rates:
     torch.set_num_threads(cores())
     infer = _seconds(lambda: model.energies(features), device)
     torch.set_num_threads(before)
-    return Rates(train / work, infer / work, "a probe of this machine (nothing is recorded yet)")
+    return Rates(
+        train / work,
+        infer / work,
+        f"a probe of {THIS} (nothing is recorded yet)",
+        torch.device(device).type,
+        device_name(device),
+        threads,
+        cores(),
+    )
 
 
 def _seconds(work: Any, device: str) -> float:  # noqa: ANN401
@@ -159,15 +253,3 @@ def _seconds(work: Any, device: str) -> float:  # noqa: ANN401
         synchronise(device)
         times.append(time.perf_counter() - start)
     return min(times)  # what the machine can do, whatever else it is doing
-
-
-def _trainings(cells: Sequence[Cell]) -> list[Cell]:
-    """One cell of each training: scoring variants share theirs."""
-    trainings = {(c.variant.training, c.category, c.seed): c for c in cells}
-    return list(trainings.values())
-
-
-def _passes(cells: Sequence[Cell]) -> list[tuple[Variant, str]]:
-    """One variant of each backbone that a category's images pass."""
-    found = {(c.variant.feature_spec, c.category): (c.variant, c.category) for c in cells}
-    return list(found.values())

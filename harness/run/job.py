@@ -128,7 +128,7 @@ class Job:
     @property
     def training_work(self) -> int:
         """Count the multiply-accumulates of its training: by them the longest is told."""
-        return self.epochs * self.epoch_work
+        return self.cost.training_work(self.variant, len(self.shown.train))
 
     def is_recorded(self) -> bool:
         """Tell whether there is nothing left to do of it."""

@@ -4,7 +4,7 @@ Parameters and MACs are counted on the meta device, so they need neither weights
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -24,6 +24,7 @@ from harness.features.views import Shapes
 from harness.methods.contract import Method
 from harness.run.machine import cores
 from harness.run.model import make_model
+from harness.run.schedule import epochs_of
 from harness.run.watch import precision
 from harness.score.reference import make_reference
 from harness.score.rule import needs_reference, score
@@ -52,6 +53,10 @@ class Cost:
     shapes: Shapes
     speed: Speed = field(default_factory=Speed)
 
+    def training_work(self, variant: Variant, images: int) -> int:
+        """Count the multiply-accumulates of a variant's training on so many images, forward."""
+        return self.macs.training * images * epochs_of(variant, images)
+
 
 def measure(variant: Variant, kept: int = 0) -> Cost:
     """Count a variant's parameters and multiply-accumulates, built on the meta device.
@@ -78,6 +83,15 @@ def measure(variant: Variant, kept: int = 0) -> Cost:
         ),
         extractor.shapes,
     )
+
+
+def kept_images(sizes: Iterable[tuple[int, int]]) -> int:
+    """Count the training images that a bank stands for: the largest category's, at most KEPT.
+
+    Args:
+        sizes: images of every category, (train, test).
+    """
+    return min(KEPT, max((train for train, _ in sizes), default=0))
 
 
 def count_parameters(variant: Variant) -> Parameters:

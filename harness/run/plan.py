@@ -38,7 +38,8 @@ class Plan:
     cuts them makes of them; ``categories`` is empty in a plan made without the data; ``absent``
     are categories that the study names and the data lacks; ``grown`` are cells that were recorded
     when the data had fewer images, ``damaged`` those whose record is no longer one; ``remarks`` is
-    what should be known of the images, ``read`` what a person's own were taken for.
+    what should be known of the images, ``read`` what a person's own were taken for; ``shard`` is
+    the part of the study that its cells are, as in ``1/3``.
 
     >>> from harness.studies import STUDIES
     >>> plan = plan_without_data(STUDIES["kernels"], Settings(categories=("screw",)))
@@ -58,6 +59,7 @@ class Plan:
     remarks: tuple[Remark, ...] = ()
     read: tuple[str, ...] = ()
     tiles: Tiles = field(default_factory=dict)
+    shard: str = ""
 
     @property
     def about(self) -> tuple[str, ...]:

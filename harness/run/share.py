@@ -15,6 +15,7 @@ from harness.heartbeat import Holder, Running, now
 from harness.progress import Bar, progress
 from harness.run.executors.contract import Event, Executor, Task
 from harness.run.job import Job
+from harness.run.order import longest_first
 from harness.run.outcome import Outcome
 from harness.run.plan import Plan
 
@@ -61,7 +62,7 @@ class Shares:
         self.held: dict[str, _Held] = {}
         self.trained = 0  # trainings, here
         self.reused = 0  # runs recorded here of a training that was there
-        for job in sorted(jobs, key=lambda job: job.training_work, reverse=True):
+        for job in longest_first(jobs, lambda job: job.training_work):
             self.left.setdefault(work_of(job), []).append(job)
         self._notes = {job.place.failure: _note(job) for t in self.left.values() for job in t}
 

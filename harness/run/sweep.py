@@ -1,6 +1,6 @@
 """Running what is missing of a study: features once, then every training, cell by cell."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.record import read_at, read_record, read_records, read_sound
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
-from harness.features.cache import FeatureCache, entry_bytes, making
+from harness.features.cache import FeatureCache, making
 from harness.features.defective import ensure_all
 from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
@@ -21,13 +21,15 @@ from harness.run.executors.contract import Executor, executor_elsewhere, open_ex
 from harness.run.job import Job
 from harness.run.kept import is_kept
 from harness.run.machine import arithmetic, cores, settle, torch_device
-from harness.run.measure import KEPT, Cost, measure, measure_speeds
+from harness.run.measure import Cost, kept_images, measure, measure_speeds
 from harness.run.memory import fitting_runs, study_memory
 from harness.run.model import check_batches
+from harness.run.order import in_groups
 from harness.run.outcome import Outcome
 from harness.run.plan import Plan, defective_wanted, images_to_pass
 from harness.run.probe import plan_memory
 from harness.run.process import give_back_memory, set_arithmetic
+from harness.run.shards import part_of
 from harness.run.share import name_of, train_shared
 
 Say = Callable[[str], object]
@@ -51,13 +53,16 @@ def run_study(
     Raises:
         InputError: weights that cannot be had, or others than those of the records.
     """
+    plan = part_of(plan, settings.shard)
     missing = plan.missing(kept=settings.keep)
     outcome = Outcome(already=len(plan.cells) - len(missing))
     say(_headline(plan, len(missing)))
     for cell in missing:
         check_batches(cell.variant, plan.images_of(cell.variant, cell.category)[0])
     claims = Claims(settings.results, RESULTS)
-    claims.signs.say(study=plan.study.name, doing="getting ready")
+    claims.signs.say(
+        study=plan.study.name, shard=plan.shard, runs=len(missing), doing="getting ready"
+    )
     if missing:
         with claims:
             _run(plan, missing, settings, say, executor, claims, outcome)
@@ -94,7 +99,8 @@ def _run(
     cache = FeatureCache(settings.cache / "features", settings.cache_limit)
     cache.claims.signs.say(study=plan.study.name)
     with cache.claims:
-        for names in _fitting(plan, missing, extractors, cache.limit):
+        shapes = {spec: extractor.shapes for spec, extractor in extractors.items()}
+        for names in in_groups(plan, missing, shapes, cache.limit):
             cells = [c for c in missing if c.category in names]
             keys = _keys(plan, cells, extractors, settings)
             with cache.claims.using({k.digest for k in keys.values()}):
@@ -186,7 +192,7 @@ def _load_extractors(cells: Iterable[Cell], settings: Settings) -> dict[FeatureS
 
 def _same_weights(plan: Plan, extractors: Extractors) -> None:
     """A study's records of one backbone are all of one weights file."""
-    for cell in plan.cells:
+    for cell in plan.study.cells(plan.sizes):  # of all shards
         path, extractor = plan.place(cell).record, extractors.get(cell.variant.feature_spec)
         if extractor and path.is_file() and cell not in plan.damaged:
             there, now = read_record(path).weights.sha256, extractor.weights["sha256"]
@@ -206,32 +212,13 @@ def _costs(
     most KEPT: all banks are in memory at once. A record says how many.
     """
     variants = list(dict.fromkeys(c.variant for c in cells))
-    sizes = [*plan.sizes.values(), *plan.tiles.values()]
-    kept = min(KEPT, max(train for train, _ in sizes))
+    kept = kept_images([*plan.sizes.values(), *plan.tiles.values()])
     costs = {v.digest: measure(v, kept) for v in variants}
     if not settings.speed:
         return costs
     say(f"measuring the speed of {len(variants)} variants, image to map, side by side")
     speeds = measure_speeds(variants, extractors, kept=kept, device=settings.device)
     return {digest: replace(cost, speed=speeds[digest]) for digest, cost in costs.items()}
-
-
-def _fitting(
-    plan: Plan, cells: Sequence[Cell], extractors: Extractors, limit: int
-) -> Iterator[list[str]]:
-    """Categories in groups whose features fit into the cache together; one at the least."""
-    images = images_to_pass(cells, plan.sizes, plan.tiles)
-    group: list[str] = []
-    total = 0
-    for name in dict.fromkeys(c.category for c in cells):
-        each = [(spec, count) for (spec, category), count in images.items() if category == name]
-        size = sum(entry_bytes(extractors[s].shapes, count, s.dtype) for s, count in each)
-        if group and total + size > limit:
-            yield group
-            group, total = [], 0
-        group.append(name)
-        total += size
-    yield group
 
 
 def _ignore(*_: object) -> None:
@@ -316,12 +303,13 @@ def _job(
 def _headline(plan: Plan, missing: int) -> str:
     study = plan.study
     layouts = {c.layout for c in plan.categories.values()} - {plan.dataset}
+    which = f", shard {plan.shard}:" if plan.shard else " ="
     layout = "".join(f" (read as {name})" for name in layouts)
     lacks = f"; {plan.lacks}" if plan.absent else ""
     return (
         f"{study.name}: {study.asks}\n"
         f"{len(study.variants)} variants × {len(plan.categories)} categories of "
         f"{plan.dataset}{layout} × "
-        f"{len(study.seeds)} seeds = {len(plan.cells)} runs; "
+        f"{len(study.seeds)} seeds{which} {len(plan.cells)} runs; "
         f"{len(plan.cells) - missing} recorded, {missing} to run{lacks}"
     )

@@ -66,10 +66,10 @@ def plan(options: options.Plan) -> int:
 
     plan, settings = _planned(options, settings_of(options)), settings_of(options)
     tell(plan.remarks, plan.read, strict=options.strict, out=said_to(options))
-    missing = set(plan.missing())
+    missing, labels = set(plan.missing()), plan.study.labels()
     rows = [
         {
-            "variant": plan.study.labels()[c.variant.digest],
+            "variant": labels[c.variant.digest],
             "digest": c.variant.digest,
             "category": c.category,
             "seed": c.seed,

@@ -1,0 +1,166 @@
+"""A folder of results as it grows: what commands that read records take at 200, 2,000 and 20,000.
+
+The records are made here, of one that comes along: every one is sound, of a run of its own, with
+its own figures and scores; the images that they name are there.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from benchmarks.common import ROOT, Options, Part, exponent, in_child, spread
+from harness.errors import InputError
+from harness.experiment.measured import Speed
+from harness.experiment.record import Images, Record, read_record
+
+VARIANTS = (4, 40, 400)
+QUICK = (1, 2)
+STEPS = 20  # values of the study's first axis; its second has the rest
+CATEGORIES = (
+    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill",
+    "screw",
+)  # fmt: skip
+SEEDS = 5
+RUNS = len(CATEGORIES) * SEEDS  # of a variant
+TRAIN = 6  # images of a category; its test images are those of the record that is copied
+TEMPLATE = ("0ec59ea2c978", "mvtec_ad", "bottle", "seed-0.json")
+STUDY = '''\
+"""Which of many variants is best?"""
+
+from harness.experiment.study import Study
+from harness.experiment.variant import Variant
+
+STUDY = Study(
+    name="many",
+    asks="Which of many variants is best?",
+    categories={categories},
+    bases={{"base": Variant(epochs=20, eval_every=5)}},
+    vary=tuple(
+        {{"flow_steps": 1 + i % {steps}, "learning_rate": round(1e-4 * (1 + i // {steps}), 6)}}
+        for i in range({variants})
+    ),
+    seeds=range({seeds}),
+)
+'''
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Results of a study, its file, and the images that it is about."""
+
+    results: Path
+    study: Path
+    data: Path
+    records: int
+
+
+def make(root: Path, variants: int, *, recorded: bool = True) -> Folder:
+    """Write a study of so many variants, with a record of every run, below ``root``."""
+    folder = Folder(root / "results", root / "many.py", root / "data", variants * RUNS * recorded)
+    folder.results.mkdir(parents=True)
+    (root / "many.py").write_text(
+        STUDY.format(categories=CATEGORIES, steps=STEPS, variants=variants, seeds=SEEDS)
+    )
+    plain = read_record(ROOT.joinpath("results/reference/runs", *TEMPLATE))
+    assert plain.images is not None
+    rng = np.random.default_rng(0)
+    for name in CATEGORIES:
+        _write_images(folder.data / name, plain.images, rng)
+    if recorded:
+        for path, content in _contents(folder, plain, rng):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return folder
+
+
+def _contents(folder: Folder, plain: Record, rng: Generator) -> Iterator[tuple[Path, bytes]]:
+    """Every record's place and content; not written by ``write_record``, which waits for the disk."""
+    from harness.data.datasets import open_dataset
+    from harness.experiment.place import Place
+    from harness.studies import get_study
+
+    dataset = open_dataset("mvtec_ad", folder=folder.data, cache=folder.data)
+    loaded = {name: (c := dataset.load(name), c.contents) for name in CATEGORIES}
+    study = get_study(str(folder.study))
+    for variant in study.variants:
+        effect = rng.normal(0, 0.01)
+        fields = asdict(variant)
+        digests = variant.digest, variant.training.digest
+        for name, (category, contents) in loaded.items():
+            data = msgspec.structs.replace(
+                plain.data, digest=category.digest, train=len(category.train)
+            )
+            for seed in study.seeds:
+                place = Place(folder.results, digests[0], "mvtec_ad", name, seed)
+                record = msgspec.structs.replace(
+                    _varied(plain, effect, name, contents, rng),
+                    digest=digests[0], training_digest=digests[1], variant=fields,
+                    category=name, seed=seed, data=data,
+                )  # fmt: skip
+                encoded = msgspec.json.encode(msgspec.to_builtins(record))
+                yield place.record, msgspec.json.format(encoded, indent=1) + b"\n"
+
+
+def _varied(
+    plain: Record, effect: float, category: str, contents: list[str], rng: Generator
+) -> Record:
+    """The record with figures and scores of its own: a variant's effect, and chance."""
+    images = plain.images
+    assert images is not None
+
+    def moved(values: Any, by: float) -> list[float]:
+        given = np.array(values, dtype=float)
+        return [float(v) for v in np.clip(given + effect + rng.normal(0, by, given.shape), 0, 1)]
+
+    shift = float(effect + rng.normal(0, 0.01))
+    shifted = lambda metrics: {k: min(1.0, max(0.0, v * 0.95 + shift)) for k, v in metrics.items()}
+    scores = np.array(images.score) * rng.lognormal(0, 0.5, len(images.score))
+    speed = Speed(latency_ms=30 + 100 * shift, fps=40.0, additional_ms=12.0, rounds=5, session="1")
+    return msgspec.structs.replace(
+        plain,
+        metrics=shifted(plain.metrics),
+        epochs=[msgspec.structs.replace(e, metrics=shifted(e.metrics)) for e in plain.epochs],
+        measured=msgspec.structs.replace(plain.measured, fit_seconds=60.0, speed=speed),
+        images=msgspec.structs.replace(
+            images,
+            path=[_own(path, category) for path in images.path],
+            sha256=contents,
+            score=[float(v) for v in scores],
+            found=moved(images.found, 0.01),
+            clear=moved(images.clear, 0.01),
+        ),
+    )
+
+
+def _own(path: str, category: str) -> str:
+    """The place of an image that a record names, in a category of ours."""
+    return f"{category}/{path.partition('/')[2]}".removesuffix(".jpg") + ".png"
+
+
+def _write_images(folder: Path, images: Images, rng: Generator) -> None:
+    """A category in the MVTec AD layout with the test images that a record names: noise."""
+    places = {f"train/good/{i:03}.png": "good" for i in range(TRAIN)}
+    places |= {
+        _own(p, folder.name).partition("/")[2]: d
+        for p, d in zip(images.path, images.defect, strict=True)
+    }
+    for place, defect in places.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(90, 130, (8, 8, 3), dtype=np.uint8)).save(path)
+        if defect != "good":
+            mask = folder / "ground_truth" / defect / f"{path.stem}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.pad(np.full((2, 2), 255, np.uint8), 3)).save(mask)

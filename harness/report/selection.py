@@ -81,6 +81,19 @@ class Selection:
         return tuple(records), damaged
 
     @cached_property
+    def by_variant(self) -> dict[str, dict[tuple[str, int], Record]]:
+        """Give the records by digest, then by category and seed."""
+        found: dict[str, dict[tuple[str, int], Record]] = {}
+        for record in self.records:
+            found.setdefault(record.digest, {})[record.category, record.seed] = record
+        return found
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """Keep what was computed of the records, as several parts of a page ask for the same."""
+        return {}
+
+    @cached_property
     def labels(self) -> dict[str, str]:
         """Map the digest of each variant to its name; the first one is the reference."""
         return self.study.labels()

@@ -4,15 +4,9 @@ The records are made here, of one that comes along: every one is sound, of a run
 its own figures and scores; the images that they name are there.
 """
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -20,8 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from benchmarks.common import ROOT, Options, Part, exponent, in_child, spread
-from harness.errors import InputError
+from benchmarks.common import ROOT
 from harness.experiment.measured import Speed
 from harness.experiment.record import Images, Record, read_record
 
@@ -86,7 +79,7 @@ def make(root: Path, variants: int, *, recorded: bool = True) -> Folder:
 
 
 def _contents(folder: Folder, plain: Record, rng: Generator) -> Iterator[tuple[Path, bytes]]:
-    """Every record's place and content; not written by ``write_record``, which waits for the disk."""
+    """Every record's place and content: ``write_record`` would wait for the disk each time."""
     from harness.data.datasets import open_dataset
     from harness.experiment.place import Place
     from harness.studies import get_study

@@ -12,6 +12,7 @@ from harness.errors import InputError, warn
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_sound
 from harness.experiment.study import Study
+from harness.files import uncollected
 from harness.studies import get_study
 
 
@@ -69,15 +70,16 @@ class Selection:
         records: list[Record] = []
         damaged: list[InputError] = []
         tell = damaged.append if self.tolerant else warn
-        for place in self.places:
-            try:
-                record = read_sound(place, damaged=tell)
-            except InputError as error:  # of a newer version
-                if not self.tolerant:
-                    raise
-                damaged.append(error)
-                continue
-            records += [record] if record else []
+        with uncollected():
+            for place in self.places:
+                try:
+                    record = read_sound(place, damaged=tell)
+                except InputError as error:  # of a newer version
+                    if not self.tolerant:
+                        raise
+                    damaged.append(error)
+                    continue
+                records += [record] if record else []
         return tuple(records), damaged
 
     @cached_property

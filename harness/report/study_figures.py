@@ -17,7 +17,7 @@ from harness.report.study_page import StudyPage
 from harness.score.metrics import METRICS
 
 MOST_PANELS = 15
-MOST_ROWS = 20_000  # of a chart's data, as they are downloaded
+MOST_ROWS = 5_000  # of a chart's data, as they are downloaded
 MOST_BYTES = 700_000  # of a page's pictures in a part of it, as they stand in the page
 COSTS = {
     "latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)",

@@ -188,8 +188,12 @@ def _shares(page: StudyPage, table: pd.DataFrame, name: str, title: str) -> Boar
 
 
 def _board(
-    page: StudyPage, name: str, title: str, columns: Sequence[Column],
-    cells: Sequence[Sequence[Cell]], caption: str = "",
+    page: StudyPage,
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[Cell]],
+    caption: str = "",
 ) -> Board:
     """A board of variants, a column of cells each, which shows those that the page shows."""
     rows, chief = _rows(cells), set(page.chief)

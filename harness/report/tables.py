@@ -133,7 +133,9 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     own = numbers.groupby("digest")
     oracles = set(frame["digest"][frame["oracle"].astype(bool)])
     marks = {d: f" {ORACLE}" * (d in oracles) for d in labels}
-    table = pd.DataFrame({"variant": [n + marks[d] for d, n in labels.items()]}, index=list(labels))
+    table = pd.DataFrame(
+        {"variant": [n + marks[d] for d, n in labels.items()]}, index=list(labels)
+    )
     table["label"] = list(labels.values())
     table["runs"] = own.size().reindex(table.index, fill_value=0)
     for metric in METRICS:

@@ -4,9 +4,15 @@ The records are made here, of one that comes along: every one is sound, of a run
 its own figures and scores; the images that they name are there.
 """
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,7 +20,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, Options, Part, child_environment, exponent, in_child
+from harness.errors import InputError
 from harness.experiment.measured import Speed
 from harness.experiment.record import Images, Record, read_record
 
@@ -157,3 +164,141 @@ def _write_images(folder: Path, images: Images, rng: Generator) -> None:
             mask = folder / "ground_truth" / defect / f"{path.stem}_mask.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.pad(np.full((2, 2), 255, np.uint8), 3)).save(mask)
+
+
+WORDS = {
+    "list": ["list"],
+    "list STUDY": ["list", "{study}"],
+    "plan STUDY": ["plan", "{study}", "--results", "{results}"],
+    "plan STUDY --data": ["plan", "{study}", "--results", "{results}", "--data", "{data}"],
+    "status": ["status", "--results", "{results}"],
+    "status STUDY": ["status", "{study}", "--results", "{results}"],
+    "run STUDY, all recorded": ["run", "{study}", "--results", "{results}", "--data", "{data}"],
+    "report STUDY": ["report", "{study}", "--results", "{results}"],
+    "report": ["report", "--results", "{results}"],
+    "gap": ["gap", "--results", "{results}"],
+}
+INSIDE = ("reading all records", "a run's start: memory", "a run's start: weights")
+LONGEST = 10.0  # seconds that were asked for, of the largest folder
+
+
+def measure(options: Options) -> Part:
+    """Every command on folders of every size, and on an empty one, each in a fresh process."""
+    sizes = QUICK if options.quick else VARIANTS
+    with TemporaryDirectory(dir=options.work) as name:
+        folders = [make(Path(name) / "0", sizes[0], recorded=False)]
+        folders += [make(Path(name) / str(v), v) for v in sizes]
+        took = {f.records: _all(options, f) for f in folders}
+    counts = [f.records for f in folders]
+    loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    part = Part(
+        protocol=[
+            f"A person's own study of {', '.join(map(str, sizes))} variants × {len(CATEGORIES)} "
+            f"categories × {SEEDS} seeds, every run recorded: synthetic records of the size of "
+            "real ones, with the scores of 83 images, six evaluated epochs and nine metrics each.",
+            "Every command in a fresh process, records in the page cache. CPU is user and system "
+            f"time with all children. Load average of the machine at the end: {loads}.",
+            "Exponent: of the CPU seconds between the last two sizes, less those of an empty "
+            "folder: what a start takes, which is imports (of torch, pandas, matplotlib and the "
+            "notebook's kernels) and grows with nothing.",
+        ]
+    )
+    rows: list[dict[str, Any]] = []
+    for what in (*WORDS, *INSIDE):
+        row: dict[str, Any] = {"command": what}
+        for count in counts:
+            found = took[count].get(what)
+            if found:
+                row[f"{count:,} s"] = round(found[0], 2)
+                row[f"{count:,} CPU s"] = round(found[1], 2)
+        start, few, many = (took[n].get(what, (0.0, 0.0))[1] for n in (0, *counts[-2:]))
+        if many - start > 0.2 and few - start > 0.02:
+            row["exponent"] = round(exponent(counts[-2:], [few - start, many - start]), 2)
+            got = {"value": row["exponent"]}
+            part.claim(f"Records, growth of {what}", got, 1.1, sense="at most", unit="")
+        if what in ("report STUDY", "status", "status STUDY"):
+            got = {"value": round(took[counts[-1]][what][0], 1)}
+            text = f"Records, {what} of {counts[-1]:,}"
+            part.claim(text, got, LONGEST, sense="at most", unit=" s")
+        rows.append(row)
+    part.tables = {"Seconds by the number of records": rows}
+    return part
+
+
+def _all(options: Options, folder: Folder) -> dict[str, tuple[float, float]]:
+    """Command → seconds and CPU seconds."""
+    paths = {"study": str(folder.study), "results": str(folder.results), "data": str(folder.data)}
+    took = {}
+    for what, words in WORDS.items():
+        if not folder.records and what.startswith("run"):
+            continue  # it would train
+        took[what] = _command(options, [word.format(**paths) for word in words])
+        print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
+    for what, function in zip(INSIDE, ("read_all", "memory", "weights"), strict=True):
+        if folder.records:
+            took[what] = tuple(in_child(options, "records", function, **paths).result)
+            print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
+    return took
+
+
+def _command(options: Options, words: list[str]) -> tuple[float, float]:
+    """Seconds and CPU seconds, with its children's, of a command of the harness."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *words], env=child_environment(options),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise InputError(f"harness {words[0]}: ended with {process.returncode}: {said[-300:]!r}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+
+
+def read_all(options: Options) -> tuple[float, float]:
+    """Seconds and CPU seconds of reading every record and keeping it."""
+    from harness.experiment.record import read_records
+    from harness.files import uncollected
+
+    def read() -> None:
+        with uncollected():
+            list(read_records(Path(options.extra["results"])))
+
+    return _clocked(read)
+
+
+def memory(options: Options) -> tuple[float, float]:
+    """Those of counting what the study's runs would take, by the records that there are."""
+    from harness.run.sweep import _parallel
+
+    plan, settings = _plan(options)
+    return _clocked(lambda: _parallel(plan, plan.cells, settings, lambda text: None))
+
+
+def weights(options: Options) -> tuple[float, float]:
+    """Those of seeing that all records are of one weights file."""
+    from harness.run.sweep import _same_weights
+
+    plan, _ = _plan(options)
+    plain = read_record(plan.place(plan.cells[0]).record)
+    extractor: Any = SimpleNamespace(weights={"sha256": plain.weights.sha256})
+    extractors = {v.feature_spec: extractor for v in plan.study.variants}
+    return _clocked(lambda: _same_weights(plan, extractors))
+
+
+def _plan(options: Options) -> Any:
+    from harness.experiment.settings import Settings
+    from harness.run.plan import make_plan
+    from harness.studies import get_study
+
+    given = {k: Path(options.extra[k]) for k in ("results", "data")}
+    settings = Settings(**given)
+    return make_plan(get_study(options.extra["study"]), settings, checked=False), settings
+
+
+def _clocked(call: Callable[[], object]) -> tuple[float, float]:
+    start, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - start, time.process_time() - cpu

@@ -230,15 +230,16 @@ def test_the_fast_reading_takes_nothing_that_the_close_one_refuses(tmp_path, dam
     damage(made)
     path = tmp_path / "seed-0.json"
     path.write_text(json.dumps(made))
-    try:
-        close = repr(records._read_closely(path))
-    except InputError as error:
-        assert records._read_sound(path) is None
-        with pytest.raises(type(error)) as caught:
-            read_record(path)
-        assert str(caught.value) == str(error)
-    else:
-        assert repr(read_record(path)) == close
+
+    def said_by(read):
+        try:
+            return repr(read(path))
+        except InputError as error:
+            return type(error), str(error)
+
+    close = said_by(records._read_closely)
+    assert said_by(read_record) == close
+    assert isinstance(close, str) or records._read_sound(path) is None
 
 
 @pytest.mark.parametrize(

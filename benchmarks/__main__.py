@@ -17,7 +17,7 @@ ASKED = ("accelerator", "target")  # measured where they are named: an hour besi
 GPU = [
     p
     for p in render.PARTS
-    if p not in ("exactness", "metrics", "memory", "threads", "target", "prediction")
+    if p not in ("exactness", "metrics", "memory", "threads", "target", "prediction", "records")
 ]
 
 

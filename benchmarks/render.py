@@ -17,6 +17,7 @@ PARTS = {
     "metrics": "(d) Metrics of a category",
     "memory": "(e) Peak memory",
     "growth": "(f) Growth",
+    "records": "Thousands of records",
     "target": "(g) Minutes to a published figure",
     "coreset": "PatchCore's coreset",
     "profile": "Where the time goes",

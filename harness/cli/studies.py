@@ -73,10 +73,10 @@ def plan(options: Forecast) -> int:
         return forecast(options, whole, settings)
     plan = part_of(whole, settings.shard)
     tell(plan.remarks, plan.read, strict=options.strict, out=said_to(options))
-    missing = set(plan.missing())
+    missing, labels = set(plan.missing()), plan.study.labels()
     rows = [
         {
-            "variant": plan.study.labels()[c.variant.digest],
+            "variant": labels[c.variant.digest],
             "digest": c.variant.digest,
             "category": c.category,
             "seed": c.seed,

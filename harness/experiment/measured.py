@@ -1,6 +1,12 @@
 """What is counted and measured of a run, as blocks of its record."""
 
+import math
+from collections.abc import Mapping
+from typing import TypeGuard
+
 import msgspec
+
+Metrics = dict[str, float]  # as fractions; one that is undefined is absent
 
 
 class Block(msgspec.Struct, omit_defaults=True):
@@ -95,3 +101,17 @@ class Measured(Block, kw_only=True, omit_defaults=False):
     bank_bytes: int
     finished: str  # ISO 8601
     speed: Speed
+
+
+def finite(values: Mapping[str, float]) -> Metrics:
+    """Keep the metrics that exist: an undefined one is absent from a record, not zero.
+
+    >>> finite({"image_auroc": 0.5, "aupro": float("nan")})
+    {'image_auroc': 0.5}
+    """
+    return {k: float(v) for k, v in values.items() if math.isfinite(v)}
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell whether a metric read from a record is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -44,8 +44,8 @@ class Place:
         return place
 
     def _file(self, suffix: str) -> Path:
-        folder = self.results / "runs" / self.digest / self.dataset / self.category
-        return folder / f"seed-{self.seed}{suffix}"
+        name = f"seed-{self.seed}{suffix}"
+        return self.results.joinpath("runs", self.digest, self.dataset, self.category, name)
 
     @property
     def record(self) -> Path:

@@ -8,23 +8,24 @@ gives one line for what is wrong.
 """
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from harness.errors import InputError
 from harness.experiment.feature_spec import Size
-from harness.experiment.measured import Block, Environment, Macs, Measured, Parameters
+from harness.experiment.measured import Block, Environment, Macs, Measured, Metrics, Parameters
+from harness.experiment.older import MIGRATIONS
 from harness.experiment.place import Place
 from harness.experiment.variant import Variant
 from harness.files import write_whole
 
 SCHEMA = 3
-Metrics = dict[str, float]  # as fractions; one that is undefined is absent
 
 
 class Weights(Block, kw_only=True):
@@ -134,7 +135,7 @@ class Rescored(Block, kw_only=True, omit_defaults=False):
     finished: str
 
 
-class Record(Block, kw_only=True):
+class Record(Block, kw_only=True, weakref=True):
     """Hold all that remains of a run; every table is a query over records.
 
     >>> Record.__struct_fields__[:4]
@@ -162,10 +163,13 @@ class Record(Block, kw_only=True):
     environment: Environment
     measured: Measured
     images: Images | None = None  # None: an old record
-    saturated: list[float] | None = (
-        None  # by tap: share of values at the map's end; None: not known
-    )
+    saturated: list[float] | None = None  # by tap: share of values at the map's end
     rescored: Rescored | None = None
+
+
+_DECODER = msgspec.json.Decoder(Record)
+# Records that are in use, by their files as they were: several tables of a page ask for the same.
+_HELD: WeakValueDictionary[tuple[str, int, int, int], Record] = WeakValueDictionary()
 
 
 class DamagedRecord(InputError):
@@ -203,6 +207,34 @@ def read_record(path: Path) -> Record:
         InputError: it is one of a newer version, which is nothing to be made anew.
     """
     try:
+        about = path.stat()
+    except OSError:
+        return _read_closely(path)  # says what is wrong
+    key = (str(path), about.st_size, about.st_mtime_ns, about.st_ino)
+    if (record := _HELD.get(key)) is None:
+        record = _HELD[key] = _read_sound(path) or _read_closely(path)
+    return record
+
+
+def _read_sound(path: Path) -> Record | None:
+    """Read what :func:`_read_closely` would, fast; None for all but sound ones of this schema."""
+    try:
+        record = _DECODER.decode(path.read_bytes().decode())
+        _see_that_it_agrees(record, _variant(msgspec.msgpack.encode(record.variant)))
+    except Exception:  # whatever it is, it is looked for again, and said there
+        return None
+    return record if record.schema == SCHEMA else None
+
+
+@lru_cache(maxsize=4096)
+def _variant(fields: bytes) -> Variant:
+    """The variant of these fields: many records are of one, and checking it takes long."""
+    return Variant.from_fields(msgspec.msgpack.decode(fields))
+
+
+def _read_closely(path: Path) -> Record:
+    """Read a record of any schema, step by step, and say what is wrong with it."""
+    try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from None
@@ -231,7 +263,10 @@ def check(record: Record) -> None:
     Raises:
         ValueError: they do not; it says which.
     """
-    variant = Variant.from_fields(record.variant)
+    _see_that_it_agrees(record, Variant.from_fields(record.variant))
+
+
+def _see_that_it_agrees(record: Record, variant: Variant) -> None:
     if (variant.digest, variant.training.digest) != (record.digest, record.training_digest):
         raise ValueError(
             f"digest: expected {variant.digest} and {variant.training.digest}, those of its "
@@ -312,39 +347,3 @@ def read_records(
             if damaged is None:
                 raise
             damaged(error)
-
-
-def finite(values: Mapping[str, float]) -> Metrics:
-    """Keep the metrics that exist: an undefined one is absent from a record, not zero.
-
-    >>> finite({"image_auroc": 0.5, "aupro": float("nan")})
-    {'image_auroc': 0.5}
-    """
-    return {k: float(v) for k, v in values.items() if math.isfinite(v)}
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Tell whether a metric read from a record is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _to_2(content: dict[str, Any]) -> None:
-    """Add what schema 1 did not say: how the copy of the data stands to the published one.
-
-    The first records also lack what later ones of the same schema have.
-    """
-    content["schema"] = 2
-    content.setdefault("training_digest", Variant.from_fields(content["variant"]).training.digest)
-    unknown = {"layout": "", "disturbance": "", "form": "", "official": None, "copy": ""}
-    content["data"] = unknown | content["data"] | {"complete": None, "published_form": None}
-    content["environment"] = {"compiled": None} | content["environment"]
-    content["measured"] = {"bank_bytes": 0} | content["measured"]
-
-
-def _to_3(content: dict[str, Any]) -> None:
-    """Say nothing of single images: schema 2 kept them nowhere."""
-    content["schema"] = 3
-
-
-# Schema → what makes such a record one of the next schema.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _to_2, 2: _to_3}

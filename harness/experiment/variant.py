@@ -9,7 +9,8 @@ together.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self, get_type_hints
 
 from harness.errors import InputError, unknown
@@ -93,7 +94,7 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         kept = {name: getattr(self, name) for name in FIELDS if name not in _OF_METHOD}
         return type(self)(**kept | dict(METHODS[method].recipe) | changes)
 
-    @property
+    @cached_property
     def choices(self) -> tuple[str, ...]:
         """List the fields that its method has."""
         method = METHODS[self.method]
@@ -110,10 +111,10 @@ class Variant(Scoring, Training, Flow, Features, _Method):
 
     def changes(self, base: "Variant | None" = None) -> dict[str, Any]:
         """List the fields that differ from ``base`` (from the defaults, if none is given)."""
-        other = base or Variant()
-        return {k: v for k, v in asdict(self).items() if v != getattr(other, k)}
+        other = base or _PLAIN
+        return {k: v for k in FIELDS if (v := getattr(self, k)) != getattr(other, k)}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Name the variant by 12 hexadecimal digits, the same in all versions and machines."""
         text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
@@ -128,13 +129,13 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         """
         return shape_of(self.image_size)
 
-    @property
+    @cached_property
     def feature_spec(self) -> FeatureSpec:
         """Give what decides its cached features."""
         names = (name for name in FIELDS if ABOUT[name]["stage"] == "features")
         return FeatureSpec(**{n.removeprefix("feature_"): getattr(self, n) for n in names})
 
-    @property
+    @cached_property
     def training(self) -> Self:
         """Leave out the scoring choices: the variant that has to be trained.
 
@@ -217,6 +218,7 @@ HINTS: dict[str, Any] = {
     if name in FIELDS
 }
 _OF_MAPS = ("best-on-test", "best-pixel-on-test")  # epochs by a metric of the pixels
+_PLAIN = Variant()  # every field at its default
 # What a method's constructor takes, where the method has it.
 _ARGUMENTS = {
     n for n, a in ABOUT.items() if a["kind"] in ("flow", "own") and a["stage"] == "training"

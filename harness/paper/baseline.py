@@ -17,8 +17,9 @@ import pandas as pd
 from scipy import stats
 
 from harness.errors import InputError
+from harness.experiment.measured import is_number
 from harness.experiment.place import Place
-from harness.experiment.record import Record, is_number, read_at, read_record
+from harness.experiment.record import Record, read_at, read_record
 from harness.experiment.study import Study
 from harness.files import write_whole
 from harness.score.metrics import METRICS

@@ -14,7 +14,8 @@ import pandas as pd
 from harness.data.counts import PUBLISHED_COUNTS, Copy, Counts, compare
 from harness.errors import InputError, warn
 from harness.experiment.choices import method_of
-from harness.experiment.record import Record, is_number, read_records
+from harness.experiment.measured import is_number
+from harness.experiment.record import Record, read_records
 from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.experiment.variant import Variant

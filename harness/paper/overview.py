@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.errors import InputError
 from harness.experiment.record import Record, read_records
+from harness.files import uncollected
 from harness.paper import boards
 from harness.paper import tables as paper_tables
 from harness.paper.gap import VERDICTS, gaps
@@ -133,7 +134,8 @@ class Overview:
         """Read a folder of results; what is damaged in it is named and left out."""
         folder, damaged = Path(results), list[str]()
         read = read_records(folder, damaged=lambda error: damaged.append(str(error)))
-        return cls(folder, tuple(read), tuple(damaged))
+        with uncollected():
+            return cls(folder, tuple(read), tuple(damaged))
 
     @cached_property
     def judged(self) -> pd.DataFrame:

@@ -9,11 +9,13 @@ import numpy as np
 from harness.escape import in_markdown
 from harness.report.differences import ALPHA, Difference, differences, own_photos
 from harness.report.learning import unfinished
+from harness.report.names import some
 from harness.report.selection import Selection
 from harness.report.tables import epochs
 from harness.score.metrics import METRICS
 from harness.score.statistics import needed
 
+MOST = 30  # variants that a sentence is written of
 LEVELS = {"image_auroc": "image level", "pixel_auroc": "localisation"}
 
 
@@ -44,7 +46,7 @@ def answer(selection: Selection) -> str:
 
 def _level(selection: Selection, metric: str, level: str, reference: str) -> Iterator[str]:
     """The sentences about one level."""
-    found = differences(selection, metric)
+    found = differences(selection, metric, photos=())
     label = METRICS[metric].label
     mean = means_of(selection, metric, [reference])[reference]
     yield (
@@ -96,7 +98,7 @@ def lead(selection: Selection, metric: str, means: dict[str, float]) -> Lead:
         means: variant → mean in %, of :func:`means_of`; at least one.
     """
     best = max(means, key=lambda name: means[name])
-    behind = [d for d in differences(selection, metric, best) if d.variant in means]
+    behind = [d for d in differences(selection, metric, best, photos=()) if d.variant in means]
     pairs = len(means) * (len(means) - 1) / 2
     lost = {d.variant for d in behind if d.verdict == "loses" and d.deciding.p * pairs < ALPHA}
     return Lead(best, means[best], behind, frozenset(lost))
@@ -148,13 +150,17 @@ def _what_would(selection: Selection, rival: Difference) -> str:
 
 def _clear(found: Sequence[Difference]) -> Iterator[str]:
     """What gains, what loses, what is open, and what one seed cannot tell."""
-    for d in sorted(found, key=lambda d: -np.nan_to_num(d.deciding.mean)):
-        if d.verdict in ("gains", "loses"):
-            low, high = d.interval
-            yield (
-                f"{in_markdown(d.variant)} {d.verdict} {abs(d.deciding.mean):.1f} points "
-                f"({low:+.1f} to {high:+.1f})."
-            )
+    clear = [d for d in found if d.verdict in ("gains", "loses")]
+    clear.sort(key=lambda d: -np.nan_to_num(d.deciding.mean))
+    for d in clear[:MOST]:
+        low, high = d.interval
+        yield (
+            f"{in_markdown(d.variant)} {d.verdict} {abs(d.deciding.mean):.1f} points "
+            f"({low:+.1f} to {high:+.1f})."
+        )
+    if more := clear[MOST:]:
+        gain = sum(d.verdict == "gains" for d in more)
+        yield f"Of {len(more)} more, {gain} gain less than these and {len(more) - gain} lose."
     if undecided := [d.variant for d in found if d.verdict == "open"]:
         yield f"No clear difference: {_names(undecided)}."
     if unknown := [d.variant for d in found if d.verdict == "unknown" and d.pairs]:
@@ -164,7 +170,7 @@ def _clear(found: Sequence[Difference]) -> Iterator[str]:
 
 
 def _names(variants: Sequence[str]) -> str:
-    return in_markdown(", ".join(variants))
+    return in_markdown(some(variants))
 
 
 def means_of(selection: Selection, metric: str, names: Iterable[str]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Which variants differ from a reference, and whether seeds or photos leave it open."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from typing import Literal
@@ -73,7 +73,11 @@ class Difference:
 
 
 def differences(
-    selection: Selection, metric: str = "image_auroc", reference: str | None = None
+    selection: Selection,
+    metric: str = "image_auroc",
+    reference: str | None = None,
+    *,
+    photos: Container[str] | None = None,
 ) -> list[Difference]:
     """Compare every variant with the reference, paired over category and seed.
 
@@ -85,15 +89,22 @@ def differences(
         selection: the records.
         metric: of :data:`harness.score.metrics.METRICS`.
         reference: a variant's name; None: the study's first.
+        photos: the variants whose interval over photos is computed though it does not decide,
+            which takes long; None: all.
     """
     digests = {name: digest for digest, name in selection.labels.items()}
     reference = reference or next(iter(digests))
     decides: Source = "photos" if own_photos(selection.dataset) else "seeds"
     found = []
     for name, digest in digests.items():
-        if name != reference:
+        if name == reference:
+            continue
+        crossed = decides == "photos" or photos is None or name in photos
+        key = ("difference", name, metric, reference, crossed)
+        if key not in selection.memo:
             pairs = _pairs(selection, digest, digests[reference], metric)
-            found.append(difference(name, pairs, metric, decides))
+            selection.memo[key] = difference(name, pairs, metric, decides, crossed=crossed)
+        found.append(selection.memo[key])
     return corrected(found)
 
 
@@ -117,18 +128,20 @@ Pairs = dict[str, list[tuple[Record, Record]]]  # category → records of one se
 
 def _pairs(selection: Selection, digest: str, other: str, metric: str) -> Pairs:
     """The runs of a variant and the reference on the same images, with the metric, by category."""
-    runs = {
-        (r.digest, r.category, r.seed): r for r in selection.records if metric in r.metrics
-    }  # fmt: skip
+    mine, others = (selection.by_variant.get(d, {}) for d in (digest, other))
     found: Pairs = {}
-    for (of, category, seed), record in runs.items():
-        pair = runs.get((other, category, seed)) if of == digest else None
-        if pair and pair.data.digest == record.data.digest:
+    for (category, seed), record in mine.items():
+        pair = others.get((category, seed))
+        if not pair or metric not in record.metrics or metric not in pair.metrics:
+            continue
+        if pair.data.digest == record.data.digest:
             found.setdefault(category, []).append((record, pair))
     return found
 
 
-def difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Difference:
+def difference(
+    name: str, pairs: Pairs, metric: str, decides: Source, *, crossed: bool = True
+) -> Difference:
     """Estimate the mean of first minus second over pairs of runs on the same images, in points.
 
     Args:
@@ -136,19 +149,18 @@ def difference(name: str, pairs: Pairs, metric: str, decides: Source) -> Differe
         pairs: by category, runs of one seed each.
         metric: that all of them have.
         decides: which interval the verdict rests on.
+        crossed: whether the interval over photos is computed.
     """
     by_category = [
         np.array([100 * (one.metrics[metric] - other.metrics[metric]) for one, other in runs])
         for runs in pairs.values()
     ]
     by_seeds = paired_estimate(by_category)
-    crossed = [
-        _crossed(runs, values, metric)
-        for runs, values in zip(pairs.values(), by_category, strict=True)
-    ]
-    whole = [c for c in crossed if c is not None]
     by_photos = Estimate(by_seeds.mean, seeds=by_seeds.seeds)
-    if len(whole) == len(crossed):
+    runs_of = zip(pairs.values(), by_category, strict=True) if crossed else ()
+    found = [_crossed(runs, values, metric) for runs, values in runs_of]
+    whole = [c for c in found if c is not None]
+    if crossed and len(whole) == len(found):
         by_photos = crossed_estimate(whole)
     return Difference(name, sum(map(len, by_category)), by_seeds, by_photos, decides)
 

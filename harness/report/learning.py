@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.escape import in_markdown
+from harness.report.names import some
 from harness.score.statistics import paired_estimate
 
 RISE = 0.5  # points over the last quarter of the epochs
@@ -47,24 +48,29 @@ def rises(curves: pd.DataFrame, metric: str) -> list[Rise]:
         One of each variant that was evaluated before, at a multiple of ``eval_every``; what was
         evaluated at its end alone says nothing of it.
     """
-    found = []
+    runs: dict[str, dict[str, dict[int, list[tuple[int, float]]]]] = {}
     chosen = curves[curves["metric"] == metric]
-    for label, of_variant in chosen.groupby("label", sort=False, observed=True):
+    columns = (chosen[name] for name in ("label", "category", "seed", "epoch", "value"))
+    for label, category, seed, *point in zip(*columns, strict=True):
+        of_variant = runs.setdefault(str(label), {})
+        of_variant.setdefault(category, {}).setdefault(seed, []).append((*point,))
+    found = []
+    for label, by_category in runs.items():
         groups, spans = [], set()
-        for _, of_category in of_variant.groupby("category", sort=False):
+        for by_seed in by_category.values():
             values = []
-            for _, run in of_category.groupby("seed"):
-                run = run.sort_values("epoch")
-                last = run.iloc[-1]
-                before = run[run["epoch"] <= max(FROM * last["epoch"], run["epoch"].iloc[0])]
-                if (first := before.iloc[-1])["epoch"] < last["epoch"]:
-                    values.append(100 * (last["value"] - first["value"]))
-                    spans.add((int(first["epoch"]), int(last["epoch"])))
+            for _, run in sorted(by_seed.items()):
+                run.sort()
+                until, last = run[-1]
+                since, first = [p for p in run if p[0] <= max(FROM * until, run[0][0])][-1]
+                if since < until:
+                    values.append(100 * (last - first))
+                    spans.add((int(since), int(until)))
             groups.append(np.array(values))
         if spans:
             made = paired_estimate(groups)
             since, until = max(spans)
-            found.append(Rise(str(label), since, until, made.mean, made.interval()[0]))
+            found.append(Rise(label, since, until, made.mean, made.interval()[0]))
     return found
 
 
@@ -80,7 +86,7 @@ def unfinished(curves: pd.DataFrame, metric: str, label: str) -> str:
     if not rising:
         return ""
     most = max(rising, key=lambda r: r.points)
-    names = in_markdown(", ".join(r.variant for r in rising))
+    names = in_markdown(some(r.variant for r in rising))
     return (
         f"**Training had not ended**: the {label} of {names} still rose (most: "
         f"{in_markdown(most.variant)}, {most.points:+.1f} points from epoch {most.since} to "

@@ -57,6 +57,17 @@ def readable(label: str) -> str:
     return ", ".join(_part(part) for part in label.split(", "))
 
 
+def some(labels: Iterable[str], most: int = 30) -> str:
+    """List variants in words, the first of them where they are many.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    listed = list(labels)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
 def architecture(tag: str) -> str:
     """Shorten a timm tag to what people call the network.
 

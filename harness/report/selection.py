@@ -12,6 +12,7 @@ from harness.errors import InputError, warn
 from harness.experiment.place import Place
 from harness.experiment.record import Record, read_sound
 from harness.experiment.study import Study
+from harness.files import uncollected
 from harness.studies import get_study
 
 
@@ -69,16 +70,30 @@ class Selection:
         records: list[Record] = []
         damaged: list[InputError] = []
         tell = damaged.append if self.tolerant else warn
-        for place in self.places:
-            try:
-                record = read_sound(place, damaged=tell)
-            except InputError as error:  # of a newer version
-                if not self.tolerant:
-                    raise
-                damaged.append(error)
-                continue
-            records += [record] if record else []
+        with uncollected():
+            for place in self.places:
+                try:
+                    record = read_sound(place, damaged=tell)
+                except InputError as error:  # of a newer version
+                    if not self.tolerant:
+                        raise
+                    damaged.append(error)
+                    continue
+                records += [record] if record else []
         return tuple(records), damaged
+
+    @cached_property
+    def by_variant(self) -> dict[str, dict[tuple[str, int], Record]]:
+        """Give the records by digest, then by category and seed."""
+        found: dict[str, dict[tuple[str, int], Record]] = {}
+        for record in self.records:
+            found.setdefault(record.digest, {})[record.category, record.seed] = record
+        return found
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """Keep what was computed of the records, as several parts of a page ask for the same."""
+        return {}
 
     @cached_property
     def labels(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from harness.report.study_page import StudyPage
 from harness.score.metrics import METRICS
 
 MOST_PANELS = 15
+MOST_ROWS = 5_000  # of a chart's data, as they are downloaded
 MOST_BYTES = 700_000  # of a page's pictures in a part of it, as they stand in the page
 COSTS = {
     "latency_ms": "latency of one image (ms)", "kept": "parameters and bank (MB)",
@@ -28,13 +29,19 @@ def runs(page: StudyPage) -> Plate:
     """Draw every run, a chart a category; one metric, the first that was measured."""
     metric = page.shown[0]
     categories = [c for c in page.selection.categories if (page.frame["category"] == c).any()]
+    frame = page.frame[page.frame["label"].isin(page.chief)]
     panels = [
-        plots.runs(page.frame[page.frame["category"] == c], metric, page.names, c)
+        plots.runs(frame[frame["category"] == c], metric, page.names, c)
         for c in categories[:MOST_PANELS]
     ]
     label = METRICS[metric].label
     caption = f"{label} by category: a dot a run, a line the mean of a variant."
+    caption += page.leaves_out
     data = page.frame[["label", "category", "seed", *page.shown]]
+    if len(data) > MOST_ROWS:
+        caption += " Downloaded: means over the seeds."
+        by = data.groupby(["label", "category"], observed=True, sort=False)
+        data = by[page.shown].mean().reset_index()
     return Plate(f"runs-{_study(page)}", panels, caption, page.records, data)
 
 
@@ -42,8 +49,9 @@ def forests(page: StudyPage) -> Plate:
     """Draw the paired differences to the reference, a chart a metric."""
     panels, rows = [], []
     for metric in page.shown:
-        found = differences(page.selection, metric)
-        panels.append(plots.forest(found, page.names, page.reference, metric))
+        found = differences(page.selection, metric, photos=page.chief)
+        chief = [d for d in found if d.variant in page.chief]
+        panels.append(plots.forest(chief, page.names, page.reference, metric))
         rows += [
             (metric, d.variant, d.pairs, d.deciding.mean, *d.interval, d.decides, d.adjusted,
              d.verdict)
@@ -61,12 +69,18 @@ def forests(page: StudyPage) -> Plate:
         "verdict",
     ]
     data = pd.DataFrame(rows, columns=columns)
-    return Plate(f"differences-{_study(page)}", panels, DIFFERENCES_NOTE, page.records, data)
+    caption = DIFFERENCES_NOTE + page.leaves_out
+    return Plate(f"differences-{_study(page)}", panels, caption, page.records, data)
 
 
 def rank_diagrams(page: StudyPage) -> list[Plate]:
-    """Draw critical-difference diagrams, where there are categories enough to rank by."""
-    made = []
+    """Draw critical-difference diagrams, where there are categories enough to rank by.
+
+    Of more variants than a page shows there is none: it would compare every two of them.
+    """
+    made: list[Plate] = []
+    if len(page.chief) < len(page.names):
+        return made
     for metric in page.shown:
         if ranked := ranks.ranks(page.selection, metric):
             label = METRICS[metric].label
@@ -86,14 +100,15 @@ def fronts(page: StudyPage) -> Plate | None:
     known = [c for c in COSTS if c in table and (table[c] > 0).any()]
     if not known:
         return None
-    panels = [plots.front(table, page.names, metric, c, COSTS[c]) for c in known]
+    chief = table[table["label"].isin(page.chief)]
+    panels = [plots.front(chief, page.names, metric, c, COSTS[c]) for c in known]
     caption = (
         f"Mean {METRICS[metric].label} against what a variant costs, on a logarithmic scale. The "
         "line joins those that no other one beats in both. Parameters are those beside the "
-        "backbone, at four bytes each."
+        f"backbone, at four bytes each.{page.leaves_out}"
     )
     data = table[["label", metric, *known]]
-    key = [page.names[label] for label in table.dropna(subset=[metric])["label"]]
+    key = [page.names[label] for label in chief.dropna(subset=[metric])["label"]]
     return Plate(f"cost-{_study(page)}", panels, caption, page.records, data, key)
 
 
@@ -102,15 +117,22 @@ def learning(page: StudyPage) -> Plate:
     frame = page.frame
     means = frame.groupby("label", observed=True)["epoch"].mean()
     chosen = {str(label): float(epoch) for label, epoch in means.items()}
-    panels = [plots.learning(page.curves, page.names, m, chosen) for m in page.shown]
+    curves = page.curves[page.curves["label"].isin(page.chief)]
+    panels = [plots.learning(curves, page.names, m, chosen) for m in page.shown]
     rules = sorted({r.selection.rule for r in page.selection.records})
     caption = (
         "Means over categories and seeds, on the test images. The mark is at the epoch that "
         f"counts (rule: {', '.join(rules)}), the mean over the runs; a peak before it is what an "
-        "oracle would pick."
+        f"oracle would pick.{page.leaves_out}"
     )
-    key = [page.names[label] for label in page.names if label in set(frame["label"])]
-    return Plate(f"learning-{_study(page)}", panels, caption, page.records, page.curves, key)
+    ran = set(frame["label"])
+    key = [page.names[label] for label in page.chief if label in ran]
+    data = page.curves
+    if len(data) > MOST_ROWS:
+        caption += " Downloaded: the means that are drawn."
+        by = curves[curves["metric"].isin(page.shown)].groupby(["label", "metric", "epoch"])
+        data = by["value"].mean().reset_index()
+    return Plate(f"learning-{_study(page)}", panels, caption, page.records, data, key)
 
 
 def predictions(page: StudyPage) -> Plate | None:

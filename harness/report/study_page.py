@@ -21,6 +21,8 @@ from harness.report.site.markup import Html, block, prose
 from harness.report.site.pictures import Scale
 from harness.report.verdict import Verdict, verdict
 
+MOST = 40  # variants that a chart or table shows
+
 
 @dataclass(frozen=True)
 class StudyPage:
@@ -79,6 +81,27 @@ class StudyPage:
         return names(self.selection, oracles(self.selection))
 
     @cached_property
+    def chief(self) -> list[str]:
+        """List the variants that charts and tables show: all; of many the reference and the best.
+
+        The best by the mean of the first metric that was measured.
+        """
+        labels = list(self.selection.labels.values())
+        if len(labels) <= MOST:
+            return labels
+        means = self.summary.set_index("label").get(self.shown[0]) if self.shown else None
+        ranked = labels if means is None else list(means.sort_values(ascending=False).index)
+        best = set(dict.fromkeys([self.reference, *ranked][:MOST]))
+        return [label for label in labels if label in best]
+
+    @property
+    def leaves_out(self) -> str:
+        """Say that charts and tables do not show every variant; empty where they do."""
+        few, many = len(self.chief), len(self.selection.labels)
+        of = f"the reference and the best {few - 1} of {many} variants"
+        return f" Shown: {of}; the downloads have all." if few < many else ""
+
+    @cached_property
     def verdict(self) -> Verdict:
         """Say the answer in one line."""
         return verdict(self.selection)
@@ -99,8 +122,8 @@ class StudyPage:
 
     def of_variant(self, label: str) -> list[Record]:
         """List a variant's records, category by category."""
-        labels = self.selection.labels
-        return [r for r in self.selection.records if labels[r.digest] == label]
+        digests = {name: digest for digest, name in self.selection.labels.items()}
+        return list(self.selection.by_variant.get(digests[label], {}).values())
 
     def prose(self, markdown: str) -> Html:
         """Turn sentences into HTML, the variants by their short names."""

@@ -43,7 +43,7 @@ def variants(page: StudyPage) -> Board:
     columns += [Column("test images", words=True, says="good + bad"), Column("runs")]
     cells += [[Cell(str(v)) for v in table["images"]], [_count(v) for v in table["runs"]]]
     study = page.selection.study.name
-    return Board(f"{study}-variants", f"Variants of {study}", columns, _rows(cells), CAPTION)
+    return _board(page, f"{study}-variants", f"Variants of {study}", columns, cells, CAPTION)
 
 
 CAPTION = (
@@ -62,7 +62,7 @@ def rest(page: StudyPage) -> Board | None:
     columns = [Column("variant", words=True), *(Column(METRICS[m].label) for m in others)]
     cells = [_names(page, table["label"]), *(_metric(table, m) for m in others)]
     study = page.selection.study.name
-    return Board(f"{study}-more-metrics", f"More metrics of {study}", columns, _rows(cells))
+    return _board(page, f"{study}-more-metrics", f"More metrics of {study}", columns, cells)
 
 
 def cost(page: StudyPage) -> Board:
@@ -75,7 +75,7 @@ def cost(page: StudyPage) -> Board:
             columns.append(Column(name))
             cells.append([_number(v, whole=whole) for v in table[name]])
     study = page.selection.study.name
-    return Board(f"{study}-cost", f"What the variants of {study} cost", columns, _rows(cells))
+    return _board(page, f"{study}-cost", f"What the variants of {study} cost", columns, cells)
 
 
 def by_category(page: StudyPage, metric: str) -> Board:
@@ -102,7 +102,7 @@ def last_and_best(page: StudyPage) -> Board:
         columns.append(Column(f"{METRICS[metric].label}, {which}"))
         cells.append(figures(list(table[metric, which])))
     name = f"{page.selection.study.name}-last-and-best-epoch"
-    return Board(name, "The last epoch beside the best on the test", columns, _rows(cells))
+    return _board(page, name, "The last epoch beside the best on the test", columns, cells)
 
 
 def chosen_without_labels(page: StudyPage) -> list[Board]:
@@ -144,7 +144,7 @@ def differences_board(page: StudyPage) -> Board:
     from harness.report.differences import differences
 
     columns = [Column("variant", words=True)]
-    found = {metric: differences(page.selection, metric) for metric in page.shown}
+    found = {metric: differences(page.selection, metric, photos=()) for metric in page.shown}
     first = next(iter(found.values()))
     cells = [_names(page, [d.variant for d in first])]
     for metric, of_metric in found.items():
@@ -160,7 +160,7 @@ def differences_board(page: StudyPage) -> Board:
              for d, s in zip(of_metric, says, strict=True)]
         )  # fmt: skip
     name = f"{page.selection.study.name}-differences"
-    return Board(name, "Differences to the reference", columns, _rows(cells))
+    return _board(page, name, "Differences to the reference", columns, cells)
 
 
 LOOKS = {"gains": "said exceeds", "loses": "said gap"}
@@ -184,7 +184,22 @@ def _shares(page: StudyPage, table: pd.DataFrame, name: str, title: str) -> Boar
     """A board of percentages by variant, each with a bar on the whole table's scale."""
     columns = [Column("variant", words=True), *(Column(str(c)) for c in table.columns)]
     cells = [_names(page, table.index), *(figures(list(table[c])) for c in table.columns)]
-    return Board(name, title, columns, _rows(cells), f"{title}, mean over seeds.")
+    return _board(page, name, title, columns, cells, f"{title}, mean over seeds.")
+
+
+def _board(
+    page: StudyPage,
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[Cell]],
+    caption: str = "",
+) -> Board:
+    """A board of variants, a column of cells each, which shows those that the page shows."""
+    rows, chief = _rows(cells), set(page.chief)
+    shown = [row for row in rows if row[0].variant and row[0].variant.full in chief]
+    caption += page.leaves_out.strip() if not caption else page.leaves_out
+    return Board(name, title, columns, rows, caption, shown=shown)
 
 
 def _rows(columns: Sequence[Sequence[Cell]]) -> list[list[Cell]]:

@@ -63,9 +63,9 @@ def runs(selection: Selection) -> pd.DataFrame:
     >>> len(frame), sorted(frame["seed"].unique().tolist())
     (27, [0, 1, 2])
     """
-    labels, measured = selection.labels, speeds(selection)
+    labels, why = selection.labels, speeds(selection)["why"].to_dict()
     rows = [
-        _row(record, labels[record.digest], str(measured.loc[record.digest, "why"]))
+        _row(record, labels[record.digest], str(why[record.digest]))
         for record in selection.records
     ]
     frame = pd.DataFrame(rows, columns=None if rows else list(COLUMNS))
@@ -109,13 +109,15 @@ def _row(record: Record, label: str, why: str) -> dict[str, Any]:
 
 def epochs(selection: Selection) -> pd.DataFrame:
     """List label, category, seed, epoch, metric and value of every evaluated epoch."""
-    rows = [
-        (selection.labels[r.digest], r.category, r.seed, entry.epoch, metric, value)
-        for r in selection.records
-        for entry in r.epochs
-        for metric, value in entry.metrics.items()
-    ]
-    return pd.DataFrame(rows, columns=["label", "category", "seed", "epoch", "metric", "value"])
+    labels = selection.labels
+    entries = [(r, e) for r in selection.records for e in r.epochs]
+    often = [len(e.metrics) for _, e in entries]
+    rows = [(labels[r.digest], r.category, r.seed, e.epoch) for r, e in entries]
+    frame = pd.DataFrame(rows, columns=["label", "category", "seed", "epoch"])
+    frame = frame.loc[frame.index.repeat(often)].reset_index(drop=True)
+    frame["metric"] = [metric for _, e in entries for metric in e.metrics]
+    frame["value"] = [value for _, e in entries for value in e.metrics.values()]
+    return frame
 
 
 def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -126,24 +128,29 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     seeds; ``images`` counts the good and the defective test images. A variant without any record
     has no figures, only ``runs`` 0.
     """
-    rows = []
-    for digest, label in study.labels().items():
-        mine = frame[frame["digest"] == digest]
-        mark = f" {ORACLE}" if mine["oracle"].any() else ""
-        row: dict[str, Any] = {"variant": label + mark, "label": label, "runs": len(mine)}
-        for metric in METRICS:
-            values = mine[["category", "seed", metric]].dropna()
-            per_seed = values.groupby("seed")[metric].mean()
-            row[metric] = values[metric].mean()
-            row[f"{metric}_sd_seeds"] = per_seed.std(ddof=1)
-            row[f"{metric}_min"] = values.groupby("category")[metric].mean().min()
-        for name in MEDIANS:
-            row[name] = mine[name].median()
-        row["speed_why"] = next(iter(mine["speed_why"]), "")
-        images = mine.drop_duplicates("category")
-        row["images"] = f"{images['good'].sum()} + {images['defective'].sum()}"
-        rows.append(row)
-    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+    labels = study.labels()
+    numbers = frame.astype(dict.fromkeys((*METRICS, *MEDIANS), float))
+    own = numbers.groupby("digest")
+    oracles = set(frame["digest"][frame["oracle"].astype(bool)])
+    marks = {d: f" {ORACLE}" * (d in oracles) for d in labels}
+    table = pd.DataFrame(
+        {"variant": [n + marks[d] for d, n in labels.items()]}, index=list(labels)
+    )
+    table["label"] = list(labels.values())
+    table["runs"] = own.size().reindex(table.index, fill_value=0)
+    for metric in METRICS:
+        known = numbers[["digest", "category", "seed", metric]].dropna()
+        mean = lambda *by, known=known, metric=metric: known.groupby([*by])[metric].mean()
+        table[metric] = mean("digest")
+        table[f"{metric}_sd_seeds"] = mean("digest", "seed").groupby("digest").std(ddof=1)
+        table[f"{metric}_min"] = mean("digest", "category").groupby("digest").min()
+    for name in MEDIANS:
+        table[name] = own[name].median()
+    table["speed_why"] = own["speed_why"].first().reindex(table.index).fillna("")
+    images = frame.drop_duplicates(["digest", "category"]).groupby("digest")
+    counts = images[["good", "defective"]].sum().reindex(table.index, fill_value=0)
+    table["images"] = [f"{good} + {bad}" for good, bad in counts.to_numpy(dtype=int)]
+    return table.reset_index(drop=True).dropna(axis="columns", how="all")
 
 
 def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
@@ -184,11 +191,11 @@ def _kinds(images: Images | None) -> Iterator[tuple[str, int, float]]:
         return
     kinds, scores = np.array(images.defect), np.array(images.score)
     good = kinds == "good"
-    for kind in dict.fromkeys(images.defect):
-        if kind != "good" and good.any():
-            chosen = good | (kinds == kind)
-            shares = placements(scores[chosen], ~good[chosen])
-            yield kind, int((kinds == kind).sum()), float(shares[~good[chosen]].mean())
+    if good.any():
+        shares = placements(scores, ~good)  # of a defective image: among the good ones alone
+        for kind in dict.fromkeys(images.defect):
+            if kind != "good":
+                yield kind, int((kinds == kind).sum()), float(shares[kinds == kind].mean())
 
 
 def cost(frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,8 @@ from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.data.tiles import photos_of
 from harness.errors import RunFailed
 from harness.experiment.feature_spec import Size, shape_of
-from harness.experiment.record import Epoch, Metrics, finite
+from harness.experiment.measured import Metrics, finite
+from harness.experiment.record import Epoch
 from harness.experiment.variant import Variant
 from harness.run.energies import History
 from harness.score.localisation import Localisation, Truth

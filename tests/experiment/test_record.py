@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from handmade import record
 from harness.bundled import bundled
 from harness.errors import InputError
 from harness.experiment import record as records
+from harness.experiment.measured import finite
 from harness.experiment.place import Place
 from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.variant import Variant
@@ -77,7 +79,7 @@ def test_nan_is_never_written(tmp_path):
 
 def test_undefined_metrics_are_absent():
     values = {"a": 0.5, "b": float("nan"), "c": 0.0}
-    assert records.finite(values) == {"a": 0.5, "c": 0.0}
+    assert finite(values) == {"a": 0.5, "c": 0.0}
 
 
 def old(**changes):
@@ -161,3 +163,104 @@ def test_what_is_no_record_is_named(tmp_path, content, message):
         read_record(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+KEPT = sorted(
+    path
+    for folder in ("baseline", "reference")
+    for path in (Path(__file__).parents[2] / "results" / folder / "runs").glob("*/*/*/seed-*.json")
+)
+
+
+def test_the_fast_reading_gives_what_the_close_one_gives():
+    assert len(KEPT) > 200
+    for path in KEPT:
+        fast, close = records._read_sound(path), records._read_closely(path)
+        assert fast is not None
+        assert repr(fast) == repr(close)  # of every field, and of its type
+
+
+def without(name, of=""):
+    def changed(made):
+        del (made[of] if of else made)[name]
+
+    return changed
+
+
+def with_(name, value, of=""):
+    def changed(made):
+        (made[of] if of else made)[name] = value
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without("metrics"),
+        without("digest", "data"),
+        with_("schema", 3.0),
+        with_("schema", True),
+        with_("schema", "3"),
+        with_("schema", 1),
+        with_("schema", 2),
+        with_("seed", 0.0),
+        with_("seed", "0"),
+        with_("metrics", {"image_auroc": "1"}),
+        with_("metrics", {"image_auroc": float("nan")}),
+        with_("digest", "0" * 12),
+        with_("training_digest", "0" * 12),
+        with_("epoch", 99, "selection"),
+        with_("learning_rate", float("nan"), "variant"),
+        with_("learning_rate", float("inf"), "variant"),
+        with_("learning_rate", 10**400, "variant"),
+        with_("hidden_channels", float("nan"), "variant"),
+        with_("flow_steps", 8.0, "variant"),
+        with_("flow_steps", True, "variant"),
+        with_("kernels", "3,1", "variant"),
+        with_("unheard", 1, "variant"),
+        with_("method", "unheard", "variant"),
+        with_("score", [0.5], "images"),
+        with_("unheard", 1),
+        with_("category", "\ud800"),
+    ],
+)
+def test_the_fast_reading_takes_nothing_that_the_close_one_refuses(tmp_path, damage):
+    made = json.loads(KEPT[0].read_text())
+    damage(made)
+    path = tmp_path / "seed-0.json"
+    path.write_text(json.dumps(made))
+
+    def said_by(read):
+        try:
+            return repr(read(path))
+        except InputError as error:
+            return type(error), str(error)
+
+    close = said_by(records._read_closely)
+    assert said_by(read_record) == close
+    assert isinstance(close, str) or records._read_sound(path) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff", b"\xef\xbb\xbf{}", b"{}\n{}", b"[" * 5000]
+)
+def test_what_is_no_json_is_said_as_ever(tmp_path, content):
+    path = tmp_path / "seed-0.json"
+    path.write_bytes(content)
+    with pytest.raises(records.DamagedRecord) as caught:
+        read_record(path)
+    with pytest.raises(records.DamagedRecord) as close:
+        records._read_closely(path)
+    assert str(caught.value) == str(close.value)
+
+
+def test_a_record_that_was_written_anew_is_read_anew(tmp_path):
+    write_record(place(tmp_path), example(seed=0))
+    first = read_record(place(tmp_path).record)
+    assert read_record(place(tmp_path).record) is first  # while it is in use
+    write_record(place(tmp_path), example(seed=1))
+    assert read_record(place(tmp_path).record).seed == 1
+    place(tmp_path).record.unlink()
+    with pytest.raises(records.DamagedRecord, match="cannot be read"):
+        read_record(place(tmp_path).record)

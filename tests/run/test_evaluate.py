@@ -10,7 +10,7 @@ import torch
 from drawn_maps import close, draw_masks
 
 from harness.errors import RunFailed
-from harness.experiment.record import finite
+from harness.experiment.measured import finite
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
 from harness.run.energies import History

@@ -19,9 +19,9 @@ from tiny import TINY, Here
 
 from harness.errors import InputError, RunFailed
 from harness.experiment import record as blocks
-from harness.experiment.measured import Macs, Speed
+from harness.experiment.measured import Macs, Speed, finite
 from harness.experiment.place import Place
-from harness.experiment.record import Epoch, finite, read_record, read_records
+from harness.experiment.record import Epoch, read_record, read_records
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant

@@ -86,6 +86,7 @@ class Board:
         rows: of as many cells.
         caption: what must be known to read it.
         sortable: whether a press on a column's name sorts by it.
+        shown: those of the rows that stand on the page, where the downloads have more; None: all.
 
     >>> board = Board("b", "B", (Column("variant", words=True),), [[Cell("base")]])
     >>> board.as_csv()
@@ -98,6 +99,7 @@ class Board:
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     sortable: bool = True
+    shown: Sequence[Sequence[Cell]] | None = None
 
     def _repr_html_(self) -> str:
         return str(part("table", self))

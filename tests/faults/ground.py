@@ -70,10 +70,13 @@ class Ground:
         self.made = 0
         whole = self.folder / "whole"
         shutil.rmtree(whole, ignore_errors=True)
-        began = time.monotonic()
-        undisturbed = self.start(whole)
+        undisturbed, seen = self.start(whole), {}
+        while undisturbed.process.poll() is None:
+            seen.setdefault(undisturbed.phase, time.time())
+            time.sleep(0.02)
         assert undisturbed.wait() == 0, undisturbed.text
-        self.seconds = time.monotonic() - began
+        self.seconds = time.time() - undisturbed.begun
+        self.training = seen["tables"] - seen["training"]
         self.table = table(undisturbed.text)
         self.records, self.files = records(whole), files(whole)
         assert self.records
@@ -89,9 +92,15 @@ class Ground:
         shutil.rmtree(results, ignore_errors=True)
         return results
 
-    def moment(self):
-        """Wait for a random share of an undisturbed run."""
-        time.sleep(self.random.uniform(0, self.seconds))
+    def moment(self, one):
+        """Wait for a random share of an undisturbed run; every other time, of its trainings."""
+        share = self.random.uniform(0, 1)
+        if self.random.random() < 0.5:
+            time.sleep(share * self.seconds)
+            return
+        while one.process.poll() is None and one.phase in ("starting", "features, workers"):
+            time.sleep(0.05)
+        time.sleep(share * self.training)
 
     def look(self, results, tally):
         """Count what is wrong with the records that are there in the middle."""

@@ -18,7 +18,7 @@ def kill(ground, tally, times):
     results = ground.fresh()
     for _ in range(times):
         one, before = ground.start(results), trainings(results)
-        ground.moment()
+        ground.moment(one)
         done = one.process.poll() is not None
         tally.phases[one.phase] += 1
         send(one.process.pid, signal.SIGKILL)
@@ -50,7 +50,7 @@ def each(once):
 def kill_worker(ground, tally, results):
     """SIGKILL of a random child process: its run is tried once more, by this start or the next."""
     one = ground.start(results)
-    ground.moment()
+    ground.moment(one)
     if family := [p for p in one.family() if p != one.process.pid]:
         send(ground.random.choice(family), signal.SIGKILL)
         tally.phases[one.phase] += 1
@@ -63,7 +63,7 @@ def signalled(name, *, again=False):
     @each
     def fault(ground, tally, results):
         one = ground.start(results)
-        ground.moment()
+        ground.moment(one)
         tally.phases[one.phase] += 1
         number = getattr(signal, name)
         send(one.process.pid, number)
@@ -80,7 +80,7 @@ def signalled(name, *, again=False):
 def stop_and_continue(ground, tally, results):
     """SIGSTOP of the whole family, SIGCONT two seconds later: nothing happens."""
     one = ground.start(results)
-    ground.moment()
+    ground.moment(one)
     family = one.family()
     for pid in family:
         send(pid, signal.SIGSTOP)
@@ -113,7 +113,7 @@ def together(starts):
 def one_of_two_killed(ground, tally, results):
     """Two starts, one killed at a random moment: the other takes its claims over and completes."""
     one, other = ground.start(results), ground.start(results)
-    ground.moment()
+    ground.moment(one)
     tally.phases[one.phase] += 1
     send(one.process.pid, signal.SIGKILL)
     ground.ended(one, tally, expected=(0, -9))
@@ -194,7 +194,7 @@ def vanished_data(ground, tally, results):
     """The data set disappears at a random moment, and is there again at the next start."""
     data, away = ground.folder / "data", ground.folder / "away"
     one = ground.start(results)
-    ground.moment()
+    ground.moment(one)
     tally.phases[one.phase] += 1
     data.rename(away)
     try:
@@ -218,7 +218,7 @@ def clock_jumps(ground, tally, times):
             "FAKETIME_NO_CACHE": "1", "NO_FAKE_STAT": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }  # fmt: skip
         one, other = ground.start(results, environ=jumping), ground.start(results)
-        ground.moment()
+        ground.moment(one)
         tally.phases[one.phase] += 1
         clock.write_text(f"{'+-'[i % 2]}400d\n")
         ground.ended(one, tally)

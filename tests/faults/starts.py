@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ STUDY = Study(
     name="faulty", asks="Does a fault change a figure?", dataset="mvtec_ad", seeds=(0,),
     bases={"base": Variant(
         backbone="tf_efficientnet_lite0.pypi_in1k", image_size=64, taps=(1, 2), flow_steps=2,
-        kernels=(3, 1), epochs=8, batch_size=4, eval_every=2,
+        kernels=(3, 1), epochs=24, batch_size=4, eval_every=4,
     )},
     vary=one_factor(kernels=((3, 3),), smoothing=(1.0,)),
 )
@@ -34,7 +35,8 @@ class Start:
     process: subprocess.Popen
     said: Path
     mark: str
-    begun: float = field(default_factory=time.monotonic)
+    results: Path
+    begun: float = field(default_factory=time.time)
 
     @property
     def text(self):
@@ -42,14 +44,25 @@ class Start:
 
     @property
     def phase(self):
-        """What it was doing, by the last line of its progress."""
+        """What it was doing, by what it has said and by what grows in its folder."""
         lines = [s.split()[0] for s in self.text.splitlines() if s.split()]
-        found = [s for s in lines if s in ("features:", "training", "report:")]
+        if "variant" in lines:
+            return "after its table"
         if "backbone passes:" in self.text:
-            return "reporting" if "variant" in lines else "scoring and tables"
-        return {"features:": "features", "training": "training"}.get(
-            found[-1] if found else "", "starting"
-        )
+            return "tables"
+        if self._made("*.checkpoint-*.npz"):
+            return "training"
+        if self._made("seed-*.json"):
+            return "between trainings"
+        return "features, workers" if "features:" in lines else "starting"
+
+    def _made(self, pattern):
+        """Whether there is a file of this start's."""
+        for path in (self.results / "runs").rglob(pattern):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime > self.begun:
+                    return True
+        return False
 
     def wait(self, seconds=600.0):
         """Its exit code; None: it did not end in time."""
@@ -92,7 +105,7 @@ def start(folder, results="results", *options, before=(), environ=None):
             command, cwd=folder, env=given, stdin=subprocess.DEVNULL, stdout=out,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    return Start(process, said, mark)
+    return Start(process, said, mark, Path(folder, results))
 
 
 def pids():
@@ -159,5 +172,5 @@ def trainings(results):
     return {
         p.relative_to(results).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns)
         for p in (results / "runs").glob("*/*/*/seed-*.npz")
-        if "gallery" not in p.name
+        if "gallery" not in p.name and "checkpoint" not in p.name  # those grow
     }

@@ -30,7 +30,7 @@ def measure(options: Options) -> Part:
         protocol=[
             f"Two variants, 3×3 and 3×3 and 1×1 in turns, one category, {epochs} epochs, "
             f"{options.size} px, float32, side by side on {cores()} cores; a whole process, with "
-            "its imports and features. Processor time is sampled once a second.",
+            "its imports and features. Processor time is sampled once a second."
         ],
         tables={"Two runs of unequal length": rows},
     )

@@ -1,9 +1,9 @@
 """Two pretended GPUs on any machine: what a GPU refuses is refused, what it says is true.
 
 Their tensors tell Python that they are on ``cuda:0`` or ``cuda:1`` and hold their values on the
-processor, so that whole runs can be compared with its own, bit for bit. Refused is what a GPU refuses:
-operands on different devices, a generator of another device, NumPy's view, the pointer that
-compiled code takes, and what varies where deterministic algorithms are asked for. What stays
+processor, so that whole runs can be compared with its own, bit for bit. Refused is what a GPU
+refuses: operands on different devices, a generator of another device, NumPy's view, the pointer
+that compiled code takes, and what varies where deterministic algorithms are asked for. What stays
 unseen: a GPU's arithmetic and memory, and what waits for what.
 
 FakeTensorMode holds no values, so it stops where a value decides, and at every ``backward``.
@@ -91,7 +91,9 @@ class _Functions(TorchFunctionMode):
                 return args[0].held.clone().to(*[a for a in args[1:] if _place(a) is None])
         if name == "to" and len(args) > 1 and isinstance(args[1], OnCuda):
             args = (args[0], args[1].at, args[1].dtype, *args[2:])
-        args, kwargs = _each(lambda x: x if _place(x) in (None, CPU) else _place(x), (args, kwargs))
+        args, kwargs = _each(
+            lambda x: x if _place(x) in (None, CPU) else _place(x), (args, kwargs)
+        )
         there = _place(kwargs.get("device"))
         if name in ("tensor", "as_tensor") and _is_gpu(there):
             return func(*args, **kwargs | {"device": CPU}).to(there)

@@ -14,11 +14,8 @@ from harness.experiment.record import write_whole
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")
 ASKED = ("accelerator", "target")  # measured where they are named: an hour beside anomalib
-GPU = [
-    p
-    for p in render.PARTS
-    if p not in ("exactness", "metrics", "memory", "threads", "target", "prediction", "records")
-]
+CPU = {"exactness", "metrics", "memory", "threads", "idle", "target", "prediction", "records"}
+GPU = [p for p in render.PARTS if p not in CPU]
 
 
 def main(words: list[str] | None = None) -> int:
@@ -45,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--category", help="one of them (default: the first)")
     parser.add_argument("--weights", type=Path, help="folder with resnet18.tv_in1k.safetensors")
     parser.add_argument("--device", default=None, help="cpu (default), cuda")
-    parser.add_argument("--epochs", type=int, default=None, help="of the sweep (default: 2)")
+    parser.add_argument(
+        "--epochs", type=int, action="append",
+        help="of the sweep (default: 2); given several times, it is measured with each",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=0, help="in place of each part's own")
     parser.add_argument("--name", help="of the result's file (default: device and cores)")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -66,14 +66,14 @@ def _measure(given: argparse.Namespace) -> int:
         if part not in render.PARTS:
             raise InputError(f"part: expected {', '.join(render.PARTS)}; got '{part}'")
     device = given.device or ("cuda" if gpu else "cpu")
-    for name in ("rounds", "epochs"):
-        if (value := getattr(given, name)) is not None and value < (name == "epochs"):
-            raise InputError(f"--{name}: expected a positive number; got {value}")
+    for name, values, least in (("rounds", [given.rounds], 0), ("epochs", given.epochs or [], 1)):
+        if wrong := [v for v in values if v < least]:
+            raise InputError(f"--{name}: expected a positive number; got {wrong[0]}")
     work = given.results / "work"
     data = find_category(given.data, given.category, work, quick=given.quick)
     options = Options(
         data=data, work=work, weights=given.weights,
-        device=device, epochs=given.epochs or (1 if given.quick or gpu else 2),
+        device=device, epochs=tuple(given.epochs or [1 if given.quick or gpu else 2]),
         rounds=given.rounds, quick=given.quick,
     )  # fmt: skip
     usual = f"{device.replace(':', '-')}-{cores()}-cores"

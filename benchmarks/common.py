@@ -33,7 +33,7 @@ class Options:
     Attributes:
         data: a category's folder in the MVTec AD layout.
         weights: a folder with the backbone's weights; None: random ones, and said so.
-        epochs: of every training of the sweep.
+        epochs: of every training of the sweep, which is measured with each of these numbers.
         rounds: turns of every side; 0: the part's own number.
         work: a folder for what can be thrown away.
         extra: what one side of a part is told.
@@ -43,7 +43,7 @@ class Options:
     work: Path
     weights: Path | None = None
     device: str = "cpu"
-    epochs: int = 2
+    epochs: tuple[int, ...] = (2,)
     rounds: int = 0
     quick: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Options:
         """The inverse of :meth:`dumps`."""
         given = json.loads(text)
         paths = {k: Path(given[k]) for k in ("data", "work", "weights") if given[k] is not None}
-        return cls(**{**given, **paths})
+        return cls(**{**given, **paths, "epochs": tuple(given["epochs"])})
 
 
 @dataclass
@@ -158,17 +158,19 @@ def _short(value: float, digits: int) -> float:
 
 @dataclass(frozen=True)
 class Child:
-    """A finished child process: what it returned, its wall time and its memory.
+    """A finished child process: what it returned, its wall time, its memory and processor time.
 
     ``peak_process`` is ru_maxrss: the most that any single process held. ``peak_tree`` is the
     most that the child and all its children held together, each shared page counted once
-    (proportional set size, sampled); 0 where the system does not tell.
+    (proportional set size, sampled); 0 where the system does not tell. ``busy`` is the processor
+    time of all of them, sampled too: what a process used after the last look is not in it.
     """
 
     result: Any
     seconds: float
     peak_process: int
     peak_tree: int
+    busy: float = 0.0
 
     def memory(self) -> Row:
         """Both peaks, in MiB, as cells of a table."""
@@ -218,7 +220,8 @@ def in_child(
             raise child_failed(module, function, process.returncode, log)
         unit = 1 if sys.platform == "darwin" else 1024
         peak = tree.stop() if tree else 0
-        return Child(json.loads(out.read_text()), seconds, usage.ru_maxrss * unit, peak)
+        busy = sum(tree.busy.values()) if tree else 0.0
+        return Child(json.loads(out.read_text()), seconds, usage.ru_maxrss * unit, peak, busy)
 
 
 def child_words(options: Options, module: str, function: str, *more: str) -> list[str]:
@@ -247,16 +250,19 @@ def child_failed(module: str, function: str, code: int, log: Path) -> InputError
 
 
 class _Tree(threading.Thread):
-    """Samples the memory of a process and its descendants until stopped."""
+    """Samples the memory and processor time of a process and its descendants until stopped."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.pid, self.peak, self.ended = pid, 0, threading.Event()
+        self.busy: dict[int, float] = {}  # seconds by process
         self.start()
 
     def run(self) -> None:
         while not self.ended.wait(SAMPLE_SECONDS):
-            self.peak = max(self.peak, sum(_proportional(p) for p in _descendants(self.pid)))
+            there = _descendants(self.pid)
+            self.peak = max(self.peak, sum(_proportional(p) for p in there))
+            self.busy |= {p: _busy(p) for p in there}
 
     def stop(self) -> int:
         """The peak, bytes."""
@@ -273,6 +279,15 @@ def _descendants(pid: int) -> list[int]:
         except OSError:  # it ended meanwhile
             continue
     return [pid, *(p for child in children for p in _descendants(child))]
+
+
+def _busy(pid: int) -> float:
+    """Processor time that a process has used, seconds; 0 for one that is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _proportional(pid: int) -> int:

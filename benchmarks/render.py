@@ -22,6 +22,7 @@ PARTS = {
     "coreset": "PatchCore's coreset",
     "profile": "Where the time goes",
     "threads": "Side by side",
+    "idle": "The end of a study",
     "accelerator": "What an accelerator says",
     "fps": "The paper's four backbones",
 }

@@ -6,6 +6,7 @@ can express too: same backbone, weights, images, size, batch, epochs, optimiser 
 
 import shutil
 import tempfile
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,19 @@ PEER = {"anomalib, evaluating once": True, "anomalib as it comes": False}
 
 
 def measure(options: Options) -> Part:
+    """Both sides in turns, with each number of epochs; a table and claims of each."""
+    in_child(options, "sweep", "imports")
+    parts = [_measure(replace(options, epochs=(epochs,))) for epochs in options.epochs]
+    return Part(
+        protocol=list(dict.fromkeys(line for part in parts for line in part.protocol)),
+        tables={name: rows for part in parts for name, rows in part.tables.items()},
+        claims=[claim for part in parts for claim in part.claims],
+    )
+
+
+def _measure(options: Options) -> Part:
     """Both sides in turns; ours again with the features that the turn before left."""
     done: dict[str, list[Child]] = {}
-    in_child(options, "sweep", "imports")
     for _ in range(options.turns(1)):
         for name, precision in OURS.items():
             with tempfile.TemporaryDirectory(dir=options.work) as folder:
@@ -55,6 +66,7 @@ def _ours(options: Options, precision: str, results: Path) -> Child:
 def _report(done: dict[str, list[Child]], options: Options) -> Part:
     seconds = {name: [c.seconds for c in children] for name, children in done.items()}
     rows: list[Row] = []
+    about = f"Sweep of {options.epochs[0]} epochs"
     for name, children in done.items():
         last = children[-1]
         aurocs = [r["image_auroc"] for r in last.result]
@@ -63,8 +75,8 @@ def _report(done: dict[str, list[Child]], options: Options) -> Part:
         rows.append(row | last.memory())
     part = Part(
         protocol=[
-            f"{len(_kinds(options))} variants × 1 category × {options.epochs} epochs, "
-            f"{options.size} px, batch 32; wall time of a whole fresh process, imports included.",
+            f"{len(_kinds(options))} variants × 1 category, {options.size} px, batch 32; wall "
+            "time of a whole fresh process, imports included.",
             "Ours is `harness run --no-speed` on a study of the six: neither side measures FPS; "
             "ours also computes AP and AUPRO, and keeps records and energies.",
             "anomalib evaluating once: its Engine, barebones (no checkpoint, no logging, no "
@@ -74,29 +86,29 @@ def _report(done: dict[str, list[Child]], options: Options) -> Part:
             "anomalib as it comes: its Engine's train() with every default: validation each "
             "epoch, checkpoint, test, visualiser, 8 loading workers.",
         ],
-        tables={"Sweep": rows},
+        tables={about: rows},
     )
     lean = "anomalib, evaluating once"
     for name in OURS if lean in seconds else ():
         cold, warm = seconds[name], seconds[f"{name}, cache warm"]
-        part.claim(f"Sweep, {name}, against {lean}", ratio(seconds[lean], cold), 6)
-        part.claim(f"Sweep, {name}, cache warm, against {lean}", ratio(seconds[lean], warm), 8)
+        part.claim(f"{about}, {name}, against {lean}", ratio(seconds[lean], cold), 6)
+        part.claim(f"{about}, {name}, cache warm, against {lean}", ratio(seconds[lean], warm), 8)
         usual = ratio(seconds["anomalib as it comes"], cold)
-        part.claim(f"Sweep, {name}, against anomalib as it comes", usual, 6)
+        part.claim(f"{about}, {name}, against anomalib as it comes", usual, 6)
     if lean in done:
         ours, theirs = done["ours, float32"][-1], done[lean][-1]
         for what in ("peak_tree", "peak_process"):
             share = getattr(ours, what) / max(1, getattr(theirs, what))
             words = "all processes together" if what == "peak_tree" else "the largest process"
             part.claim(
-                f"Sweep, peak memory of {words}, ours / anomalib's", {"value": round(share, 3)},
+                f"{about}, peak memory of {words}, ours / anomalib's", {"value": round(share, 3)},
                 1, sense="at most",
             )  # fmt: skip
     return part
 
 
 def _kinds(options: Options) -> tuple[dict[str, Any], ...]:
-    return KINDS[2:4] if options.quick else KINDS
+    return KINDS[2:4] if options.quick else KINDS[: options.extra.get("kinds", len(KINDS))]
 
 
 # --- one side each, in a process of its own -----------------------------------------------------
@@ -115,14 +127,14 @@ def variants(options: Options, precision: str = "float32") -> list[Any]:
     from benchmarks.peer import VARIANT
 
     base = VARIANT.replace(
-        image_size=options.size, epochs=options.epochs, precision=precision,
+        image_size=options.size, epochs=options.epochs[0], precision=precision,
         weights="pretrained" if options.weights else "random",
     )  # fmt: skip
     return [base.replace(**kind) for kind in _kinds(options)]
 
 
 def ours(options: Options) -> list[Row]:
-    """``harness run`` on a study of the six, and the AUROC of each."""
+    """``harness run`` on a study of the six, or the first of them, and the AUROC of each."""
     from harness.cli.main import main
     from harness.experiment.record import read_records
     from harness.experiment.study import Study
@@ -143,6 +155,7 @@ def ours(options: Options) -> list[Row]:
             str(results),
             "--device",
             options.device,
+            *options.extra.get("words", ()),
         ]
     )
     if code:
@@ -174,7 +187,7 @@ def peer(options: Options) -> list[Row]:
             accelerator = "gpu" if options.device.startswith("cuda") else "cpu"
             lean = {"barebones": True, "limit_val_batches": 0} if once else {}
             engine = Engine(
-                max_epochs=options.epochs, accelerator=accelerator, devices=1,
+                max_epochs=options.epochs[0], accelerator=accelerator, devices=1,
                 default_root_dir=folder, **lean,
             )  # fmt: skip
             data = datamodule(options, once=once)

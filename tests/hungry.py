@@ -14,7 +14,7 @@ from harness.run.executors import local
 
 @dataclass(frozen=True)
 class Hungry:
-    """Needs all the memory there is; ``how``: what happens to it where another one needs it too."""
+    """Needs all the memory there is; ``how``: what happens to it where another one needs it."""
 
     name: str
     folder: Path

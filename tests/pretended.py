@@ -1,9 +1,9 @@
 """Two pretended GPUs on any machine: what a GPU refuses is refused, what it says is true.
 
 Their tensors tell Python that they are on ``cuda:0`` or ``cuda:1`` and hold their values on the
-processor, so that whole runs can be compared with its own, bit for bit. Refused is what a GPU refuses:
-operands on different devices, a generator of another device, NumPy's view, the pointer that
-compiled code takes, and what varies where deterministic algorithms are asked for. What stays
+processor, so that whole runs can be compared with its own, bit for bit. Refused is what a GPU
+refuses: operands on different devices, a generator of another device, NumPy's view, the pointer
+that compiled code takes, and what varies where deterministic algorithms are asked for. What stays
 unseen: a GPU's arithmetic and memory, and what waits for what.
 
 FakeTensorMode holds no values, so it stops where a value decides, and at every ``backward``.

@@ -38,7 +38,7 @@ from harness.score.rule import score
 @pytest.fixture
 def options(tmp_path):
     data = common.find_category(None, None, tmp_path, quick=True)
-    return Options(data=data, work=tmp_path / "work", quick=True, epochs=1)
+    return Options(data=data, work=tmp_path / "work", quick=True, epochs=(1,))
 
 
 # --- numbers ------------------------------------------------------------------------------------

@@ -71,9 +71,8 @@ class Speed(Block, kw_only=True):
     session: str = ""  # what was measured in turns with it has the same; empty in old records
 
 
-Grown = tuple[
-    int, int, int
-]  # from which epoch on, behind how many of its batches, how many threads
+# From which epoch on, behind how many of its batches, there were how many threads.
+Grown = tuple[int, int, int]
 
 
 class Environment(Block, kw_only=True, omit_defaults=False):

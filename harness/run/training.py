@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class Position(Said, kw_only=True):
     loss: list[float]
     holdout: dict[int, float]
     bank_bytes: int
-    grown: list[Grown] = []
+    grown: list[Grown] = msgspec.field(default_factory=list)  # of the threads
     steps: int  # of the weights' average
     turns: int
     rates: list[float]  # of the optimiser's groups

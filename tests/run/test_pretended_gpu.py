@@ -13,9 +13,9 @@ from handmade import changed, record
 from pretended import ALL, FREE, NAME, pretended_cuda
 from tiny import TINY, Here
 
-from harness.errors import InputError
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.detect.inference import fused
+from harness.errors import InputError
 from harness.experiment.choices import METHODS
 from harness.experiment.record import Record, read_records
 from harness.experiment.settings import Settings
@@ -285,13 +285,13 @@ def test_a_whole_study(settings, tf32):
         outcome = run_study(make_plan(study, there), there, lambda text: None, executor=executor)
     assert executor.before  # the workers find no memory held of what was done here
     assert outcome.failed == []
-    for record in read_records(there.results):
-        about = record.environment
+    for made in read_records(there.results):
+        about = made.environment
         assert (about.device, about.device_name) == ("cuda", NAME)
         assert about.compiled is False  # what runs on a GPU
         assert about.arithmetic == ("cuda tf32" if tf32 else "cuda float32")
-        assert record.metrics["image_auroc"] > 0.5
-        assert record.measured.speed.device == ("cuda" if tf32 else None)
+        assert made.metrics["image_auroc"] > 0.5
+        assert made.measured.speed.device == ("cuda" if tf32 else None)
     names = [about["arithmetic"] for _, about, _ in entries(there)]
     assert names == [f"cuda {'tf32' if tf32 else 'float32'}"]
 
@@ -317,7 +317,7 @@ def test_several_devices_are_gpus_each_once(named):
 def test_several_gpus_are_settled_one_by_one():
     with pretended_cuda():
         assert settle(Settings(device="cuda:1, cuda:0")).devices == ("cuda:1", "cuda:0")
-        with pytest.raises(InputError, match="got cuda:2 .*ordinal"):
+        with pytest.raises(InputError, match=r"got cuda:2 .*ordinal"):
             settle(Settings(device="cuda:0,cuda:2"))
 
 
@@ -426,6 +426,7 @@ def test_a_study_on_two_gpus_is_that_on_one(settings, tmp_path, monkeypatch):
         return line
 
     monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(local, "context", lambda: None)
     monkeypatch.setattr(probe, "apart", lambda function, *given: function(*given))
     identities = []
     learn = job.learn

@@ -203,20 +203,44 @@ def test_a_halt_changes_nothing(whole, tmp_path):
     assert outcome(tmp_path / "r") == wanted
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_a_worker_that_is_killed_is_named_with_what_fits(how, whole, tmp_path):
-    settings, wanted = whole
-    arguments = command(settings, tmp_path / "r", "--checkpoint-minutes", "0.001")
-    process = started(arguments, until="epoch", delay=0.3)
-    (worker,) = [p for child in below(process.pid) for p in below(child)]
-    os.kill(worker, signal.Signals[how])
+def workers_of(process):
+    return [p for child in below(process.pid) for p in below(child)]
+
+
+def killed(process, how, times=1):
+    """End its one worker by a signal, so many times, once it is there; what it said, its exit."""
+    before = []
+    for _ in range(times):
+        while not (there := [p for p in workers_of(process) if p not in before]):
+            time.sleep(0.02)
+            assert process.poll() is None
+        time.sleep(0.3)
+        os.kill(there[0], signal.Signals[how])
+        before += there
     said = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == 1
+    return said, process.wait(60)
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_once_is_replaced(whole, tmp_path):
+    settings, wanted = whole
+    arguments = command(settings, tmp_path / "r", "--checkpoint-minutes", "0.001")
+    said, code = killed(started(arguments, until="epoch", delay=0.3), "SIGKILL")
+    assert code == 0, said
+    assert outcome(tmp_path / "r") == wanted
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("how", "times"), [("SIGKILL", 2), ("SIGTERM", 1)])
+def test_a_worker_that_is_killed_is_named_with_what_fits(how, times, whole, tmp_path):
+    settings, wanted = whole
+    arguments = command(settings, tmp_path / "r", "--checkpoint-minutes", "0.001")
+    said, code = killed(started(arguments, until="epoch", delay=0.3), how, times)
+    assert code == 1
     assert "Traceback" not in said
     if how == "SIGKILL":
-        assert "ended by signal SIGKILL; out of memory? a run takes about 0." in said
+        assert "ended by signal SIGKILL (out of memory?); a run takes about 0." in said
         assert "a smaller batch_size" in said
     else:
         assert "told to end by SIGTERM; the next start takes it up where it is" in said

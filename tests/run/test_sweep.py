@@ -31,7 +31,7 @@ from harness.methods.contract import Energies
 from harness.report import sentences, tables
 from harness.report.selection import Selection
 from harness.run import job, learn, sweep
-from harness.run.energies import History, SavedEnergies, load_energies
+from harness.run.energies import History, SavedEnergies
 from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
 from harness.run.executors.contract import Event
@@ -388,11 +388,7 @@ def test_a_training_that_grew_is_taken_up_and_trained_again_as_it_grew(
         assert outcome.failed == []
         (record,) = read_records(there.results)
         found.append((record.environment, record.loss, record.images, record.epochs))
-        history = load_energies(
-            make_plan(study, there).place(make_plan(study, there).cells[0]).energies,
-            data=record.data.digest, weights=record.weights.sha256, arithmetic="cpu float32",
-        )  # fmt: skip
-        assert history.grown == record.environment.grown == [(1, 0, 1), (2, 0, 2)]
+        assert record.environment.grown == [(1, 0, 1), (2, 0, 2)]
     assert found[0] == found[1] == found[2]
     assert found[0][0].threads == 2
     torch.use_deterministic_algorithms(False)

@@ -96,19 +96,19 @@ class LocalPool:
 
         False: there are none left, not even later.
         """
-        while device := self._free(workers):
+        while free := self._free(workers):
             task = waiting.pop() if waiting else next(source, ())
             if not task:
                 return task is None
-            _give(task, *device, workers)
+            _give(task, free[0], workers)
         return True
 
     def _free(self, workers: dict[Connection, "_Worker"]) -> list[str]:
-        """The device on which the fewest run, of those with a free lane; or none."""
+        """Devices with a free lane, those on which the fewest run first."""
         busy = Counter(w.device for w in workers.values() if w.jobs)
         closed = {w.device for w in workers.values() if w.alone}
         free = [d for d, lanes in self.lanes.items() if busy[d] < lanes and d not in closed]
-        return sorted(free, key=busy.__getitem__)[:1]
+        return sorted(free, key=busy.__getitem__)
 
     def _alone(self, again: list[Task], workers: dict[Connection, "_Worker"]) -> None:
         """Give every device on which nothing runs one of the tasks that are tried once more.
@@ -141,8 +141,7 @@ def _give(
     task: Task, device: str, workers: dict[Connection, _Worker], *, alone: bool = False
 ) -> None:
     """Let an idle worker of this device run the task, or a new one; events name it as it is."""
-    own = {"device": device} if device else {}
-    sent = [replace(job, **own) for job in task] if own else task
+    sent = [replace(job, device=device) for job in task] if device else task
     idle = [c for c, w in workers.items() if w.device == device and not w.jobs]
     while True:
         waited = bool(idle)

@@ -13,10 +13,12 @@ import pytest
 from faults.starts import STUDY, leftovers, pids, records, send, start, trainings
 from tiny import write_category
 
+from harness.run.cluster import SHORT
+
 pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.cluster
 TESTS = Path(__file__).parents[2]
-MANY = STUDY.replace("epochs=8", "epochs=100")  # long enough to be disturbed
+MANY = STUDY.replace("epochs=8", "epochs=150")  # long enough to be disturbed
 
 
 class Nodes:
@@ -52,7 +54,7 @@ def nodes(tmp_path_factory):
 def ground(tmp_path_factory):
     """A folder with the study and its photos, and the records of worker processes."""
     folder = tmp_path_factory.mktemp("ground")
-    for seed, name in enumerate(("bottle", "cable", "carpet")):
+    for seed, name in enumerate(("bottle", "cable")):
         write_category(folder / "data" / name, good=8, bad=4, seed=seed)
     (folder / "faulty.py").write_text(MANY)
     assert start(folder, "local", "--jobs", "2").wait() == 0
@@ -66,18 +68,23 @@ def on(nodes, folder, results, *options):
     )  # fmt: skip
 
 
-def wait_for(begun, words, seconds=240.0):
+def until_trained(begun, results, recorded=0, seconds=400.0):
+    """Wait until so many runs are recorded and another training is under way."""
     until = time.monotonic() + seconds
-    while not re.search(words, begun.text):
+    while len(records(results)) < recorded or not growing(results):
         assert begun.process.poll() is None, begun.text
         assert time.monotonic() < until, begun.text
         time.sleep(0.05)
 
 
+def growing(results):
+    return list(results.glob("runs/*/*/*/*.checkpoint-*.npz"))
+
+
 def end_of(folder, seconds=30.0):
     """Wait until no process is left that a task of the cluster runs in, or started."""
     mark, until = str(folder).encode(), time.monotonic() + seconds
-    names = (b"ray::bottle", b"ray::cable", b"ray::carpet")
+    names = (b"ray::bottle", b"ray::cable")
 
     def working():
         for pid in pids():
@@ -99,9 +106,13 @@ def ran(begun):
     return {at: int(n) for at, n in re.findall(r"\((\w+)\) (\d+)", line)}
 
 
+def trained(results):
+    return {k: v for k, v in trainings(results).items() if "checkpoint" not in k}
+
+
 def same(ground, results):
     ours, theirs = records(ground / results), records(ground / "local")
-    assert len(theirs) == 9
+    assert len(theirs) == 6
     assert ours == theirs
     assert not leftovers(ground, ground / results)
 
@@ -109,7 +120,7 @@ def same(ground, results):
 def test_both_nodes_run_and_the_records_are_the_local_executors(nodes, ground):
     begun = on(nodes, ground, "both")
     assert begun.wait() == 0, begun.text
-    assert sum(ran(begun).values()) == 9
+    assert sum(ran(begun).values()) == 6
     assert len(ran(begun)) == 2
     assert not begun.orphans()
     same(ground, "both")
@@ -117,7 +128,7 @@ def test_both_nodes_run_and_the_records_are_the_local_executors(nodes, ground):
 
 def test_a_node_that_is_killed_costs_nothing(nodes, ground):
     begun = on(nodes, ground, "killed")
-    wait_for(begun, r"training [1-9]/9 .*epoch")
+    until_trained(begun, ground / "killed", 1)
     nodes.do("kill")
     assert begun.wait() == 0, begun.text
     nodes.do("add")
@@ -126,18 +137,18 @@ def test_a_node_that_is_killed_costs_nothing(nodes, ground):
 
 def test_a_driver_that_is_killed_comes_back_and_trains_nothing_twice(nodes, ground):
     begun = on(nodes, ground, "back")
-    wait_for(begun, r"training [2-9]/9 .*epoch")
+    until_trained(begun, ground / "back", 1)
     begun.process.kill()
     begun.wait()
     end_of(nodes.folder)
-    before = trainings(ground / "back")
+    before = trained(ground / "back")
     again = on(nodes, ground, "back")
     assert again.wait() == 0, again.text
-    after = trainings(ground / "back")
+    after = trained(ground / "back")
     assert before
     assert {k: after[k] for k in before} == before
-    trained = int(re.search(r"trained (\d+)", again.text)[1])
-    assert trained == len(after) - len(before) == 6 - len(before)
+    assert f"trained {len(after) - len(before)}, " in again.text
+    assert len(after) == 4
     same(ground, "back")
 
 
@@ -156,7 +167,7 @@ def test_a_node_that_does_not_see_the_folder_sends_what_runs_leave(nodes, ground
         own = next(nodes.folder.glob("fastflow-harness-*/*/features"))
         assert list(own.glob("*/meta.json"))
         assert not list(own.glob(".*.tmp"))
-        assert len(list((ground / "apart").glob("runs/*/*/*/*.safetensors"))) == 9
+        assert len(list((ground / "apart").glob("runs/*/*/*/*.safetensors"))) == 6
         same(ground, "apart")
     finally:
         nodes.do("see")
@@ -165,7 +176,7 @@ def test_a_node_that_does_not_see_the_folder_sends_what_runs_leave(nodes, ground
 
 def test_ctrl_c_ends_what_runs_and_the_next_start_goes_on(nodes, ground):
     begun = on(nodes, ground, "stopped")
-    wait_for(begun, r"training .*epoch")
+    until_trained(begun, ground / "stopped")
     asked = time.monotonic()
     send(begun.process.pid, signal.SIGINT)
     assert begun.wait() == 130, begun.text
@@ -187,9 +198,11 @@ def test_a_run_that_fails_is_not_run_again(nodes, ground):
 
 
 def test_a_cluster_of_its_own_goes_with_the_start(ground):
+    folders = (ground / "tmp", *map(Path, SHORT))  # where TMPDIR is too long for Ray's sockets
+    before = {p for f in folders for p in f.glob("ray-*")}
     begun = start(ground, "own", "--executor", "ray", "--category", "bottle")
-    wait_for(begun, r"training .*epoch", 400)
+    until_trained(begun, ground / "own")
     os.killpg(begun.process.pid, signal.SIGINT)  # as a terminal does
     assert begun.wait() == 130, begun.text
     assert not begun.orphans()
-    assert not [p for p in (ground / "tmp").iterdir() if p.name.startswith("ray-")]
+    assert {p for f in folders for p in f.glob("ray-*")} == before

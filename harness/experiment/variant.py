@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self, get_type_hints
 
 from harness.errors import InputError, unknown
@@ -113,7 +114,7 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         other = base or Variant()
         return {k: v for k, v in asdict(self).items() if v != getattr(other, k)}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Name the variant by 12 hexadecimal digits, the same in all versions and machines."""
         text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
@@ -128,13 +129,13 @@ class Variant(Scoring, Training, Flow, Features, _Method):
         """
         return shape_of(self.image_size)
 
-    @property
+    @cached_property
     def feature_spec(self) -> FeatureSpec:
         """Give what decides its cached features."""
         names = (name for name in FIELDS if ABOUT[name]["stage"] == "features")
         return FeatureSpec(**{n.removeprefix("feature_"): getattr(self, n) for n in names})
 
-    @property
+    @cached_property
     def training(self) -> Self:
         """Leave out the scoring choices: the variant that has to be trained.
 

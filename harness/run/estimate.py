@@ -139,12 +139,14 @@ def count(plan: Plan, cells: Sequence[Cell], rates: Rates) -> Counted:
     works: dict[Cell, int] = {}
     results: dict[Cell, int] = {}
     first: dict[tuple[Variant, str, int], Cell] = {}
+    found: dict[tuple[Variant, str], tuple[int, float, int]] = {}  # whatever the seed
     for cell in cells:
-        key = (cell.variant.training, cell.category, cell.seed)
-        if key not in first:
-            first[key], cost = cell, costs[cell.variant.training]
-            works[cell] = cost.training_work(cell.variant, plan.images_of(*cell[:2])[0])
-            trainings[cell], results[cell] = _seconds_and_bytes(plan, cell, cost, rates)
+        which = (cell.variant.training, cell.category)
+        if which not in found:
+            found[which] = _one_training(plan, cell, costs[which[0]], rates)
+        if (key := (*which, cell.seed)) not in first:
+            first[key] = cell
+            works[cell], trainings[cell], results[cell] = found[which]
         results[first[key]] += RECORD_BYTES
     shapes = {v.feature_spec: cost.shapes for v, cost in costs.items()}
     backbones = {v.feature_spec: cost.macs.backbone for v, cost in costs.items()}
@@ -160,20 +162,20 @@ def count(plan: Plan, cells: Sequence[Cell], rates: Rates) -> Counted:
     )
 
 
-def _seconds_and_bytes(plan: Plan, cell: Cell, cost: Cost, rates: Rates) -> tuple[float, int]:
-    """What one training takes, and what its energies take on the disk."""
+def _one_training(plan: Plan, cell: Cell, cost: Cost, rates: Rates) -> tuple[int, float, int]:
+    """One training's multiply-accumulates and seconds, and what its energies take on the disk."""
     variant = cell.variant
     images, test = plan.images_of(variant, cell.category)
     test *= 1 + variant.feature_spec.turned
-    evaluations = 1
+    work, evaluations = cost.training_work(variant, images), 1
     if METHODS[variant.method].trained:
-        seconds = cost.training_work(variant, images) * rates.train
+        seconds = work * rates.train
         evaluations = evaluations_of(variant, images)
     else:  # fitted: what scoring takes; the fit itself is not known
         seconds = cost.macs.flow * test * rates.infer * rates.cores / rates.threads
     held = round(variant.holdout * images) if DEFECTIVE_COPIES[variant.validation] else 0
     scored = test + 2 * held  # each with its copy
-    return seconds, 8 * evaluations * scored * sum(h * w for _, h, w in cost.shapes)
+    return work, seconds, 8 * evaluations * scored * sum(h * w for _, h, w in cost.shapes)
 
 
 def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:

@@ -130,9 +130,7 @@ def unit_of(cluster: Cluster, records: Iterable[Record], settings: Settings) -> 
     records = list(records)
     if cluster.kind == "core":
         cpu = Settings(results=settings.results, device="cpu", jobs=settings.jobs)
-        rates = measured_rates(records, cpu)
-        slots = max(1, cluster.each // rates.threads)
-        return Unit(rates, slots, rates.cores / cluster.each)
+        return as_if(measured_rates(records, cpu), cluster)
     by_name: dict[str, list[Record]] = {}
     for r in records:
         if r.environment.device.startswith("cuda"):
@@ -144,7 +142,14 @@ def unit_of(cluster: Cluster, records: Iterable[Record], settings: Settings) -> 
 
 
 def as_if(rates: Rates, cluster: Cluster) -> Unit:
-    """Take a GPU for what one run has of the machine that was measured."""
+    """Take a cluster's cores for those that were measured, a GPU for what one run had of them.
+
+    Args:
+        rates: of a processor, or of a GPU, which is taken for itself.
+        cluster: of GPUs or cores.
+    """
+    if cluster.kind == "core":
+        return Unit(rates, max(1, cluster.each // rates.threads), rates.cores / cluster.each)
     if rates.device != "cpu":
         return Unit(rates, cluster.each, 1.0)
     threads = f"{rates.threads} core" + "s" * (rates.threads > 1)

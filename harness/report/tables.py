@@ -109,6 +109,9 @@ def _row(record: Record, label: str, why: str) -> dict[str, Any]:
 
 def epochs(selection: Selection) -> pd.DataFrame:
     """List label, category, seed, epoch, metric and value of every evaluated epoch."""
+    if "epochs" in selection.memo:
+        found: pd.DataFrame = selection.memo["epochs"]
+        return found
     labels = selection.labels
     entries = [(r, e) for r in selection.records for e in r.epochs]
     often = [len(e.metrics) for _, e in entries]
@@ -117,6 +120,7 @@ def epochs(selection: Selection) -> pd.DataFrame:
     frame = frame.loc[frame.index.repeat(often)].reset_index(drop=True)
     frame["metric"] = [metric for _, e in entries for metric in e.metrics]
     frame["value"] = [value for _, e in entries for value in e.metrics.values()]
+    selection.memo["epochs"] = frame
     return frame
 
 

@@ -144,10 +144,11 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     table["runs"] = own.size().reindex(table.index, fill_value=0)
     for metric in METRICS:
         known = numbers[["digest", "category", "seed", metric]].dropna()
-        mean = lambda *by, known=known, metric=metric: known.groupby([*by])[metric].mean()
-        table[metric] = mean("digest")
-        table[f"{metric}_sd_seeds"] = mean("digest", "seed").groupby("digest").std(ddof=1)
-        table[f"{metric}_min"] = mean("digest", "category").groupby("digest").min()
+        by_seed = known.groupby(["digest", "seed"])[metric].mean()
+        by_category = known.groupby(["digest", "category"])[metric].mean()
+        table[metric] = known.groupby("digest")[metric].mean()
+        table[f"{metric}_sd_seeds"] = by_seed.groupby("digest").std(ddof=1)
+        table[f"{metric}_min"] = by_category.groupby("digest").min()
     for name in MEDIANS:
         table[name] = own[name].median()
     table["speed_why"] = own["speed_why"].first().reindex(table.index).fillna("")

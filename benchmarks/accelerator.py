@@ -25,7 +25,7 @@ from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.methods.batches import batches, read_batch
 from harness.methods.contract import Energies, Method
-from harness.run.energies import History
+from harness.run.history import History
 from harness.run.machine import arithmetic, has_tf32
 from harness.run.model import make_model
 from harness.run.process import arithmetic_inside, be_deterministic, peak_memory, reset_peak_memory

@@ -18,8 +18,8 @@ import torch
 
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
-from harness.run.energies import load_energies, writing_energies
 from harness.run.evaluate import PackedMasks, evaluate, per_image
+from harness.run.history import load_energies, writing_energies
 from harness.score import ranking
 
 WHOLE, SIZE, TAPS = 10_000, 448, (112, 56, 28)  # images; pixels of a side; of those of the taps

@@ -20,7 +20,7 @@ from harness.data.images import look_at_mask, read_picture
 from harness.errors import InputError, RunFailed
 from harness.escape import OnTerminal, in_csv, in_latex, in_line, in_markdown, in_shell
 from harness.features.weights import read_tensors
-from harness.run.energies import load_energies
+from harness.run.history import load_energies
 
 NAMES = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a|b", '"]', "$(touch x)",

@@ -17,8 +17,8 @@ from harness.errors import InputError
 from harness.experiment.settings import Settings
 from harness.experiment.variant import Variant
 from harness.features.backbone import load_backbone
-from harness.run.energies import load_energies
 from harness.run.evaluate import reference_of
+from harness.run.history import load_energies
 from harness.run.kept import Kept, read_tensors, restore
 from harness.run.machine import arithmetic, settle
 from harness.run.model import make_model

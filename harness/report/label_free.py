@@ -110,7 +110,8 @@ def choices(selection: Selection) -> pd.DataFrame:
 def _once(selection: Selection) -> Iterator[Record]:
     """The records, one of those that differ in the epoch's choice alone."""
     seen = set()
-    for record in selection.records:
+    validated = (r for r in selection.records if any(e.validation for e in r.epochs))
+    for record in validated:
         fields = {k: v for k, v in record.variant.items() if k != "epoch_selection"}
         key = (json.dumps(fields, sort_keys=True), record.category, record.seed)
         if key not in seen:

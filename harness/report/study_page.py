@@ -21,7 +21,7 @@ from harness.report.site.markup import Html, block, prose
 from harness.report.site.pictures import Scale
 from harness.report.verdict import Verdict, verdict
 
-MOST = 40  # variants that a chart or table shows
+MOST = 25  # variants that a chart or table shows
 
 
 @dataclass(frozen=True)

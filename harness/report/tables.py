@@ -109,6 +109,9 @@ def _row(record: Record, label: str, why: str) -> dict[str, Any]:
 
 def epochs(selection: Selection) -> pd.DataFrame:
     """List label, category, seed, epoch, metric and value of every evaluated epoch."""
+    if "epochs" in selection.memo:
+        found: pd.DataFrame = selection.memo["epochs"]
+        return found
     labels = selection.labels
     entries = [(r, e) for r in selection.records for e in r.epochs]
     often = [len(e.metrics) for _, e in entries]
@@ -117,6 +120,7 @@ def epochs(selection: Selection) -> pd.DataFrame:
     frame = frame.loc[frame.index.repeat(often)].reset_index(drop=True)
     frame["metric"] = [metric for _, e in entries for metric in e.metrics]
     frame["value"] = [value for _, e in entries for value in e.metrics.values()]
+    selection.memo["epochs"] = frame
     return frame
 
 
@@ -140,10 +144,11 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     table["runs"] = own.size().reindex(table.index, fill_value=0)
     for metric in METRICS:
         known = numbers[["digest", "category", "seed", metric]].dropna()
-        mean = lambda *by, known=known, metric=metric: known.groupby([*by])[metric].mean()
-        table[metric] = mean("digest")
-        table[f"{metric}_sd_seeds"] = mean("digest", "seed").groupby("digest").std(ddof=1)
-        table[f"{metric}_min"] = mean("digest", "category").groupby("digest").min()
+        by_seed = known.groupby(["digest", "seed"])[metric].mean()
+        by_category = known.groupby(["digest", "category"])[metric].mean()
+        table[metric] = known.groupby("digest")[metric].mean()
+        table[f"{metric}_sd_seeds"] = by_seed.groupby("digest").std(ddof=1)
+        table[f"{metric}_min"] = by_category.groupby("digest").min()
     for name in MEDIANS:
         table[name] = own[name].median()
     table["speed_why"] = own["speed_why"].first().reindex(table.index).fillna("")

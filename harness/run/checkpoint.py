@@ -40,7 +40,17 @@ from harness.run.training import Position, Training
 Say = Callable[[str], object]
 # Modules of this package that decide what a training gives, or how it is written down.
 CODE = (
-    *("averaging", "checkpoint", "energies", "growing", "learn", "model", "noise", "process"),
+    *(
+        "averaging",
+        "checkpoint",
+        "energies",
+        "growing",
+        "history",
+        "learn",
+        "model",
+        "noise",
+        "process",
+    ),
     *("schedule", "train", "training", "turns", "watch"),
 )
 MINUTES = 5.0  # between two checkpoints, where nothing else is said

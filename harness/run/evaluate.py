@@ -19,7 +19,7 @@ from harness.experiment.feature_spec import Size, shape_of
 from harness.experiment.measured import Metrics, finite
 from harness.experiment.record import Epoch
 from harness.experiment.variant import Variant
-from harness.run.energies import History
+from harness.run.history import History
 from harness.score.localisation import Localisation, Truth
 from harness.score.metrics import Detection, image_metrics, measure_pixels
 from harness.score.ranking import Floats, Values

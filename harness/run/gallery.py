@@ -11,8 +11,8 @@ from harness.data.tiles import Photos
 from harness.experiment.place import Place
 from harness.experiment.variant import Variant
 from harness.files import write_whole
-from harness.run.energies import History
 from harness.run.evaluate import Masks, reference_of
+from harness.run.history import History
 from harness.score.rule import score
 
 KINDS = 5  # of defects, an image each

@@ -36,9 +36,9 @@ from harness.files import sign_as
 from harness.heartbeat import now
 from harness.methods.contract import Method
 from harness.run.checkpoint import MINUTES, Checkpoint, Say, Unusable, code_digest, remove
-from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import AUPRO_LIMIT, PerImage, evaluate, patience, per_image, truth
 from harness.run.gallery import save_gallery
+from harness.run.history import History, load_energies, writing_energies
 from harness.run.kept import kept_of, write_tensors
 from harness.run.learn import learn, learn_again, same_scores
 from harness.run.machine import device_name, environment, runs_compiled

@@ -16,7 +16,7 @@ from harness.features.cache import FeatureCache, Features
 from harness.features.defective import DefectiveCopies, open_defective
 from harness.methods.contract import Method
 from harness.run.checkpoint import Checkpoint
-from harness.run.energies import History
+from harness.run.history import History
 from harness.run.model import make_model
 from harness.run.train import train
 

@@ -23,7 +23,6 @@ from harness.experiment.record import Record, read_sound
 from harness.experiment.settings import Settings
 from harness.experiment.study import Cell, Study
 from harness.experiment.variant import Variant
-from harness.run.kept import is_kept
 
 Tiles = Mapping[tuple[FeatureSpec, str], tuple[int, int]]
 NONE: Tiles = MappingProxyType({})  # no recipe cuts the photos
@@ -91,6 +90,8 @@ class Plan:
             kept: whether a cell without its model's weights is missing too.
         """
         again = {*self.grown, *self.damaged}
+        if kept:
+            from harness.run.kept import is_kept  # needs torch, which reports do without
 
         def is_there(cell: Cell) -> bool:
             place = self.place(cell)

@@ -27,9 +27,9 @@ from harness.experiment.settings import Settings
 from harness.experiment.study import Cell
 from harness.heartbeat import now
 from harness.progress import progress
-from harness.run.energies import History, load_energies
 from harness.run.evaluate import evaluate, per_image, truth
 from harness.run.gallery import save_gallery
+from harness.run.history import History, load_energies
 from harness.run.job import listed, protocol, selection
 from harness.run.machine import environment, git_commit
 from harness.run.outcome import Outcome

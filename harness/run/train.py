@@ -19,7 +19,7 @@ from harness.methods.batches import batches, one_copy_each, read_batch
 from harness.methods.contract import Arrays, Method
 from harness.run.averaging import WeightAverage
 from harness.run.checkpoint import Checkpoint
-from harness.run.energies import History
+from harness.run.history import History
 from harness.run.noise import FeatureNoise
 from harness.run.process import draws_apart
 from harness.run.schedule import epochs_in, factor_of, is_due, steps_of

@@ -11,8 +11,8 @@ from torch import Tensor
 from harness.experiment.measured import Grown
 from harness.methods.contract import Method
 from harness.run.averaging import WeightAverage
-from harness.run.energies import History
 from harness.run.growing import Member
+from harness.run.history import History
 from harness.run.kept import Said
 from harness.run.noise import FeatureNoise
 from harness.run.process import generators_of

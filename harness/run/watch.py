@@ -18,7 +18,8 @@ from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
 from harness.methods.batches import batches
 from harness.methods.contract import Arrays, Energies, Method
-from harness.run.energies import REFERENCES, History
+from harness.run.energies import REFERENCES
+from harness.run.history import History
 from harness.run.stop import check
 from harness.score.reference import IMAGES, make_reference
 

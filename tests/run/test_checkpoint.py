@@ -21,8 +21,8 @@ from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
 from harness.run import stop, sweep
 from harness.run.checkpoint import Checkpoint, Unusable
-from harness.run.energies import History, load_energies, writing_energies
 from harness.run.evaluate import patience
+from harness.run.history import History, load_energies, writing_energies
 from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.stop import Stopped

@@ -24,7 +24,7 @@ from harness.features.passing import extract, splits_of
 from harness.methods.flow import compiled
 from harness.run import sweep
 from harness.run.checkpoint import Checkpoint
-from harness.run.energies import History
+from harness.run.history import History
 from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.process import be_deterministic

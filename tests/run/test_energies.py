@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from harness.methods.contract import Energies
-from harness.run.energies import CHUNK, SavedEnergies, load_energies, writing_energies
+from harness.run.energies import CHUNK, SavedEnergies
+from harness.run.history import load_energies, writing_energies
 
 SOURCE = {"data": "d", "weights": "w", "arithmetic": "cpu float32"}
 

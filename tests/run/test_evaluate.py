@@ -13,8 +13,8 @@ from harness.errors import RunFailed
 from harness.experiment.measured import finite
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
-from harness.run.energies import History
 from harness.run.evaluate import PackedMasks, evaluate, per_image
+from harness.run.history import History
 from harness.score.metrics import image_metrics, pixel_metrics
 from harness.score.reference import make_reference
 from harness.score.rule import score

@@ -23,7 +23,7 @@ from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.files import write_whole
 from harness.methods.contract import Energies
-from harness.run.energies import load_energies, writing_energies
+from harness.run.history import load_energies, writing_energies
 from harness.run.kept import Kept, kept_of, read_tensors, write_tensors
 from harness.run.plan import make_plan
 from harness.run.sweep import run_study

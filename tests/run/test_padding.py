@@ -14,8 +14,8 @@ from harness.experiment.record import read_records
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies
-from harness.run.energies import History
 from harness.run.evaluate import PackedMasks, evaluate, per_image
+from harness.run.history import History
 from harness.run.plan import make_plan
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study

@@ -10,7 +10,7 @@ from tiny import Here
 from harness.experiment.record import read_record, read_records, write_record
 from harness.experiment.study import one_factor
 from harness.run import learn
-from harness.run.energies import load_energies, writing_energies
+from harness.run.history import load_energies, writing_energies
 from harness.run.plan import make_plan
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study

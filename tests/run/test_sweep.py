@@ -31,11 +31,12 @@ from harness.methods.contract import Energies
 from harness.report import sentences, tables
 from harness.report.selection import Selection
 from harness.run import job, learn, sweep
-from harness.run.energies import History, SavedEnergies
+from harness.run.energies import SavedEnergies
 from harness.run.estimate import estimate
 from harness.run.evaluate import patience, truth
 from harness.run.executors.contract import Event
 from harness.run.executors.local import LocalPool
+from harness.run.history import History
 from harness.run.machine import torch_device
 from harness.run.model import make_model
 from harness.run.plan import make_plan, plan_without_data

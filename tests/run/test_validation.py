@@ -14,8 +14,8 @@ from harness.experiment.study import Study
 from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies
 from harness.run import learn
-from harness.run.energies import History, load_energies
 from harness.run.evaluate import evaluate_epoch
+from harness.run.history import History, load_energies
 from harness.run.plan import images_to_pass, make_plan
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study

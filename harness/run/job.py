@@ -191,12 +191,7 @@ def run_job(
         RunFailed: the run cannot give a record; the reason is one line.
     """
     start = time.perf_counter()
-    if job.claim is not None:
-        sign_as(job.claim.token)
-    be_deterministic()
-    set_arithmetic(tf32=job.tf32)
-    torch.set_num_threads(job.threads)
-    reset_peak_memory(job.device)
+    _set_up(job)
     labels, masks = truth(job.variant, job.category)
     history, there = job.energies(), job.training_place.energies
     model = None
@@ -234,6 +229,16 @@ def run_job(
         model = learn_again(job, history, chosen.epoch)
     write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())
     write_record(job.place, record)
+
+
+def _set_up(job: Job) -> None:
+    """Let this process compute and write as the job says."""
+    if job.claim is not None:
+        sign_as(job.claim.token)
+    be_deterministic()
+    set_arithmetic(tf32=job.tf32)
+    torch.set_num_threads(job.threads)
+    reset_peak_memory(job.device)
 
 
 def _trained(

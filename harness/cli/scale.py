@@ -46,6 +46,7 @@ def forecast(options: Forecast, plan: "StudyPlan", settings: Settings) -> int:
     """Print what is left of a plan would take on a cluster: on one folder, and on one a node."""
     from harness.experiment.record import read_records
     from harness.run.estimate import count
+    from harness.run.shards import training_works
     from harness.run.simulate import Cluster, as_json, simulate, unit_of
 
     cluster, missing = Cluster.parse(options.on), plan.missing()
@@ -53,9 +54,10 @@ def forecast(options: Forecast, plan: "StudyPlan", settings: Settings) -> int:
         print("{}" if options.json else "nothing to run: all is recorded")
         return 0
     unit = unit_of(cluster, read_records(settings.results, damaged=warn), settings)
-    counted = count(plan, missing, unit.rates)
+    counted, works = count(plan, missing, unit.rates), training_works(plan)
+    limit = settings.cache_limit
     ways = {
-        name: simulate(plan, counted, cluster, unit, shared=shared, limit=settings.cache_limit)
+        name: simulate(plan, works, counted, cluster, unit, shared=shared, limit=limit)
         for name, shared in (("shared_folder", True), ("folder_per_node", False))
     }
     if options.json:

@@ -74,7 +74,6 @@ class Counted:
 
     Attributes:
         trainings: one cell of each → its seconds, on a run's share of the machine.
-        works: the same cell → multiply-accumulates, by which the longest is told.
         results: the same cell → bytes of its energies and of all records that share them.
         passes: (recipe of features, category) → seconds of all images, on the whole machine.
         features: the same → bytes in the cache.
@@ -83,7 +82,6 @@ class Counted:
     """
 
     trainings: Mapping[Cell, float]
-    works: Mapping[Cell, int]
     results: Mapping[Cell, int]
     passes: Mapping[tuple[FeatureSpec, str], float]
     features: Mapping[tuple[FeatureSpec, str], int]
@@ -136,24 +134,22 @@ def count(plan: Plan, cells: Sequence[Cell], rates: Rates) -> Counted:
     kept = kept_images([*plan.sizes.values(), *plan.tiles.values()])
     costs = {v: measure(v, kept) for v in dict.fromkeys(c.variant.training for c in cells)}
     trainings: dict[Cell, float] = {}
-    works: dict[Cell, int] = {}
     results: dict[Cell, int] = {}
     first: dict[tuple[Variant, str, int], Cell] = {}
-    found: dict[tuple[Variant, str], tuple[int, float, int]] = {}  # whatever the seed
+    found: dict[tuple[Variant, str], tuple[float, int]] = {}  # whatever the seed
     for cell in cells:
         which = (cell.variant.training, cell.category)
         if which not in found:
             found[which] = _one_training(plan, cell, costs[which[0]], rates)
         if (key := (*which, cell.seed)) not in first:
             first[key] = cell
-            works[cell], trainings[cell], results[cell] = found[which]
+            trainings[cell], results[cell] = found[which]
         results[first[key]] += RECORD_BYTES
     shapes = {v.feature_spec: cost.shapes for v, cost in costs.items()}
     backbones = {v.feature_spec: cost.macs.backbone for v, cost in costs.items()}
     images = images_to_pass(cells, plan.sizes, plan.tiles)
     return Counted(
         trainings,
-        works,
         results,
         passes={w: backbones[w[0]] * count * rates.infer for w, count in images.items()},
         features={w: entry_bytes(shapes[w[0]], n, w[0].dtype) for w, n in images.items()},
@@ -162,20 +158,20 @@ def count(plan: Plan, cells: Sequence[Cell], rates: Rates) -> Counted:
     )
 
 
-def _one_training(plan: Plan, cell: Cell, cost: Cost, rates: Rates) -> tuple[int, float, int]:
-    """One training's multiply-accumulates and seconds, and what its energies take on the disk."""
+def _one_training(plan: Plan, cell: Cell, cost: Cost, rates: Rates) -> tuple[float, int]:
+    """One training's seconds, and what its energies take on the disk."""
     variant = cell.variant
     images, test = plan.images_of(variant, cell.category)
     test *= 1 + variant.feature_spec.turned
-    work, evaluations = cost.training_work(variant, images), 1
+    evaluations = 1
     if METHODS[variant.method].trained:
-        seconds = work * rates.train
+        seconds = cost.training_work(variant, images) * rates.train
         evaluations = evaluations_of(variant, images)
     else:  # fitted: what scoring takes; the fit itself is not known
         seconds = cost.macs.flow * test * rates.infer * rates.cores / rates.threads
     held = round(variant.holdout * images) if DEFECTIVE_COPIES[variant.validation] else 0
     scored = test + 2 * held  # each with its copy
-    return work, seconds, 8 * evaluations * scored * sum(h * w for _, h, w in cost.shapes)
+    return seconds, 8 * evaluations * scored * sum(h * w for _, h, w in cost.shapes)
 
 
 def measured_rates(records: Iterable[Record], settings: Settings) -> Rates:

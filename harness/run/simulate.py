@@ -19,7 +19,7 @@ from harness.experiment.study import Cell
 from harness.run.estimate import Counted, Rates, measured_rates, recorded_rates
 from harness.run.order import in_groups, longest_first
 from harness.run.plan import Plan
-from harness.run.shards import deal, training_works
+from harness.run.shards import deal
 
 LINE = 125e6  # bytes a second between machines: a network of 1 Gbit/s
 NEARLY = 0.9  # of the time of all trainings: who takes that long bounds it
@@ -157,13 +157,22 @@ def as_if(rates: Rates, cluster: Cluster) -> Unit:
 
 
 def simulate(
-    plan: Plan, counted: Counted, cluster: Cluster, unit: Unit, *, shared: bool, limit: int
+    plan: Plan,
+    works: Mapping[Cell, float],
+    counted: Counted,
+    cluster: Cluster,
+    unit: Unit,
+    *,
+    shared: bool,
+    limit: int,
 ) -> Forecast:
     """Play a plan through on a cluster.
 
     Args:
         plan: of which something is left.
-        counted: what that takes, by the unit's rates.
+        works: of all its cells (:func:`harness.run.shards.training_works`): by them trainings are
+            dealt, and the longest is told.
+        counted: what is left takes, by the unit's rates.
         cluster: on which.
         unit: what its GPUs or cores are.
         shared: whether the nodes share one folder, in which features are made once; else each
@@ -173,7 +182,7 @@ def simulate(
     Returns:
         The forecast; on one node both ways are the same.
     """
-    play = _Play(plan, counted, cluster, unit)
+    play = _Play(plan, works, counted, cluster, unit)
     run = play.shared if shared else play.apart
     wall, features, groups = run(limit)
     features_bytes, moved = play.traffic(shared=shared)
@@ -226,6 +235,7 @@ class _Play:
     """One plan on one cluster."""
 
     plan: Plan
+    works: Mapping[Cell, float]
     counted: Counted
     cluster: Cluster
     unit: Unit
@@ -244,7 +254,7 @@ class _Play:
         trainings = self.counted.trainings
         mine = [
             [c for c in part if c in trainings]
-            for part in deal(training_works(self.plan), self.cluster.nodes)
+            for part in deal(self.works, self.cluster.nodes)
         ]
         return max(self._in_groups(part, [node], limit) for node, part in enumerate(mine))
 
@@ -268,7 +278,7 @@ class _Play:
             passes = dict.fromkeys((c.variant.feature_spec, c.category) for c in group)
             seconds = [self.counted.passes[which] * self.unit.passing for which in passes]
             passed = _last(hand_out(seconds, len(nodes)))
-            order = longest_first(group, self.counted.works.__getitem__)
+            order = longest_first(group, self.works.__getitem__)
             ends = hand_out([self.counted.trainings[c] for c in order], slots)
             features, wall = features + passed, wall + passed + _last(ends)
             for cell, (_, slot) in zip(order, ends, strict=True):

@@ -21,7 +21,7 @@ SHAPES = ((1, 1, 1),)  # 4 bytes an image
 
 
 @pytest.fixture
-def play(monkeypatch):
+def play():
     """Play trainings of given seconds, one a category, on so many nodes of so many cores."""
 
     def played(seconds, nodes, each, *, shared=True, limit=HUGE, passing=0.0, sizes=None, res=0):
@@ -30,17 +30,16 @@ def play(monkeypatch):
         cells = tuple(Cell(TINY, name, 0) for name in sizes)
         plan = Plan(study, {}, sizes, "d", None, cells)
         times = dict(zip(cells, seconds, strict=True))
-        monkeypatch.setattr(module, "training_works", lambda plan: times)
         which = [(TINY.feature_spec, name) for name in sizes]
         counted = Counted(
-            trainings=times, works=times, results=dict.fromkeys(cells, res),
+            trainings=times, results=dict.fromkeys(cells, res),
             passes=dict.fromkeys(which, passing),
             features={w: 4 * sum(sizes[w[1]]) for w in which},
             shapes={TINY.feature_spec: SHAPES}, at_most=False,
         )  # fmt: skip
         cluster = Cluster(nodes, each, "core")
         unit = Unit(RATES, each, 1.0)
-        return simulate(plan, counted, cluster, unit, shared=shared, limit=limit)
+        return simulate(plan, times, counted, cluster, unit, shared=shared, limit=limit)
 
     return played
 

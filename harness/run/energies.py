@@ -307,15 +307,9 @@ def writing_energies(
         history = History(energies=SavedEnergies(temporary))
         try:
             yield history
-            about = {
-                "data": data,
-                "weights": weights,
-                "arithmetic": arithmetic,
-                "loss": history.loss,
-                "holdout": history.holdout,
-                "bank_bytes": history.bank_bytes,
-                **({"grown": history.grown} if history.grown else {}),
-            }
+            about: dict[str, Any] = {"data": data, "weights": weights, "arithmetic": arithmetic}
+            about |= {"loss": history.loss, "holdout": history.holdout}
+            about |= {"bank_bytes": history.bank_bytes, "grown": history.grown}
             history.energies.write("about", np.array(json.dumps(about)))
         finally:
             history.energies.close()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
@@ -184,8 +184,7 @@ def run_job(
         job: what to run.
         progress: called after every epoch with its number and loss.
         say: is told of a checkpoint that cannot be taken up or written.
-        granted: is asked between two batches how many threads the training may have from now on;
-            0: as many as it has.
+        granted: is asked between two batches how many threads there may be now; 0: as before.
 
     Raises:
         RunFailed: the run cannot give a record; the reason is one line.
@@ -199,9 +198,8 @@ def run_job(
     if trained := history is None:
         if there.exists():
             say(f"{there}: expected energies of this run; they are made anew")
-        history, model, before = _trained(
-            job, lambda: patience(job.variant, labels, masks), progress, say, granted
-        )
+        rule = partial(patience, job.variant, labels, masks)
+        history, model, before = _trained(job, rule, progress, say, granted)
     else:  # what a start left that was killed when they had just become whole
         remove(job.training_place.checkpoint)
     fitted = time.perf_counter()

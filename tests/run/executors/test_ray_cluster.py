@@ -41,6 +41,7 @@ class Nodes:
     def end(self):
         self.process.stdin.close()
         self.process.wait(60)
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from harness.experiment.settings import GIB, Settings, Shard
 
 if TYPE_CHECKING:
     from harness.run.plan import Plan as StudyPlan
-    from harness.run.simulate import Cluster, Forecast as Found, Unit
+    from harness.run.simulate import Cluster, Unit
+    from harness.run.simulate import Forecast as Found
 
 ON = "what it would take on a cluster, as '4 nodes × 8 GPU' or '2 nodes x 16 cores'"
 

@@ -266,5 +266,3 @@ def _is_set_aside(record: Record, place: Place) -> bool:
 def _copied(source: Path, target: Path) -> None:
     with written_whole(target) as temporary:
         shutil.copyfile(source, temporary)
-
-

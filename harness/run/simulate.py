@@ -23,7 +23,9 @@ from harness.run.shards import deal
 
 LINE = 125e6  # bytes a second between machines: a network of 1 Gbit/s
 NEARLY = 0.9  # of the time of all trainings: who takes that long bounds it
-FORMS = re.compile(r"(\d{1,6})\s*nodes?\s*[×x*]\s*(\d{1,6})\s*(GPU|core)s?", re.IGNORECASE | re.ASCII)
+FORMS = re.compile(
+    r"(\d{1,6})\s*nodes?\s*[×x*]\s*(\d{1,6})\s*(GPU|core)s?", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,7 @@ class _Play:
         self.needed = [set() for _ in range(self.cluster.nodes)]
         trainings = self.counted.trainings
         mine = [
-            [c for c in part if c in trainings]
-            for part in deal(self.works, self.cluster.nodes)
+            [c for c in part if c in trainings] for part in deal(self.works, self.cluster.nodes)
         ]
         return max(self._in_groups(part, [node], limit) for node, part in enumerate(mine))
 
@@ -298,5 +299,3 @@ def as_json(ways: Mapping[str, Forecast], unit: Unit) -> dict[str, Any]:
         "slots_per_node": unit.slots,
         **{name: asdict(forecast) for name, forecast in ways.items()},
     }
-
-

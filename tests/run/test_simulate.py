@@ -157,5 +157,3 @@ def test_a_gpu_that_nobody_measured_is_counted_as_what_a_run_had():
     unit = as_if(RATES, cluster)
     assert (unit.slots, unit.passing, unit.says) == (8, 2.0, "1 core of chip")
     assert as_if(GPU, cluster) == Unit(GPU, 8, 1.0)
-
-

@@ -253,8 +253,7 @@ class _Play:
         self.needed = [set() for _ in range(self.cluster.nodes)]
         trainings = self.counted.trainings
         mine = [
-            [c for c in part if c in trainings]
-            for part in deal(self.works, self.cluster.nodes)
+            [c for c in part if c in trainings] for part in deal(self.works, self.cluster.nodes)
         ]
         return max(self._in_groups(part, [node], limit) for node, part in enumerate(mine))
 

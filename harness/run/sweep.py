@@ -192,7 +192,7 @@ def _load_extractors(cells: Iterable[Cell], settings: Settings) -> dict[FeatureS
 
 def _same_weights(plan: Plan, extractors: Extractors) -> None:
     """A study's records of one backbone are all of one weights file."""
-    for cell in plan.study.cells(plan.sizes):  # of all shards
+    for cell in plan.study.cells(tuple(plan.sizes)):  # of all shards
         path, extractor = plan.place(cell).record, extractors.get(cell.variant.feature_spec)
         if extractor and path.is_file() and cell not in plan.damaged:
             there, now = read_record(path).weights.sha256, extractor.weights["sha256"]

@@ -116,7 +116,8 @@ def test_a_part_is_the_same_whatever_is_recorded(monkeypatch, tmp_path):
 STUDY = """
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
-STUDY = Study(name="three", asks="?", seeds=(0, 1), dataset="mvtec_ad", categories=("left", "right"),
+STUDY = Study(name="three", asks="?", seeds=(0, 1), dataset="mvtec_ad",
+    categories=("left", "right"),
     bases={"base": Variant(backbone="tf_efficientnet_lite0.pypi_in1k", image_size=64, taps=(1, 2),
         flow_steps=2, epochs=1, batch_size=8)},
     vary=one_factor(flow_steps=(1,), smoothing=(2.0,)))

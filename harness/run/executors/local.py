@@ -77,7 +77,7 @@ class LocalPool:
                 for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
                     yield from _news(ready, workers, waiting, again)
-        except (KeyboardInterrupt, GeneratorExit):
+        except BaseException:  # Ctrl-C, or a claim that could not be written
             _stop(workers)
             raise
         finally:

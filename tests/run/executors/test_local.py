@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import pytest
 from hungry import Hungry
 
+from harness.errors import RunFailed
 from harness.run.executors import local
 from harness.run.executors.local import LocalPool
 
@@ -29,10 +30,10 @@ class Dead:
     """Stands for a process that the system killed."""
 
     exitcode = -9
-    ended = 0
+    ended = told = 0
 
     def terminate(self):
-        pass
+        self.told += 1
 
     def kill(self):
         self.ended += 1
@@ -142,6 +143,20 @@ def test_after_an_expected_failure_the_worker_goes_on(workers):
     # Its end of the pipe is closed, so the second task cannot be sent to this stand-in.
     assert told([[Work("a")]]) == [("a", "failed", "the loss became nan")]
     assert len(started) == 1
+
+
+def test_workers_write_where_they_are_when_nothing_more_can_be_claimed(workers):
+    """They are told to end, which is when a training writes its checkpoint, before a kill."""
+    said, started = workers
+    said += [[]]
+
+    def tasks():
+        yield [Work("a")]
+        raise RunFailed("the disk is full")
+
+    with pytest.raises(RunFailed, match="the disk is full"):
+        told(tasks(), parallel=2)
+    assert [(w.process.told, w.process.ended > 0) for w in started] == [(1, True)]
 
 
 def test_workers_that_cannot_start_fail_their_tasks(workers):

@@ -1,6 +1,7 @@
 """``python -m benchmarks.scale``: what large studies take on clusters, into docs/scale.md.
 
-Nothing is measured here: the rates are those of docs/benchmarks.md, and stand in the page; from them all else follows.
+Nothing is measured here: the rates are those of docs/benchmarks.md, and stand in the page; from
+them all else follows.
 """
 
 import json

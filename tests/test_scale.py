@@ -81,7 +81,8 @@ def test_the_indexed_job_runs_every_shard_once(said):
 
 
 def test_every_other_command_of_the_page_can_be_parsed():
-    lines = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).splitlines()
+    text = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
+    lines = list(filter(None, text.splitlines()))
     assert len(lines) == 8
     for line in lines:
         assert shlex.split(line)[0] == "harness"

@@ -64,8 +64,9 @@ def forecast(options: Forecast, plan: "StudyPlan", settings: Settings) -> int:
         print(json.dumps(as_json(ways, unit), indent=1))
         return 0
     print(
-        f"{plan.study.name} on {cluster}: {len(missing)} runs, {len(counted.trainings)} trainings, "
-        f"{cluster.nodes * unit.slots} at a time" + ("; at most" if counted.at_most else "")
+        f"{plan.study.name} on {cluster}: {len(missing)} runs, "
+        f"{len(counted.trainings)} trainings, {cluster.nodes * unit.slots} at a time"
+        + ("; at most" if counted.at_most else "")
     )
     for name, found in ways.items():
         print(_way(found, cluster, shared=name == "shared_folder"))

@@ -31,8 +31,8 @@ class Status:
         failed: which have failed, and why; they are tried again at the next start.
         damaged: what is wrong with records that are none, a line each.
         hourly: runs recorded an hour, since the first of the starts that are at work began.
-        seconds_left: at this rate, of what the starts at work are to do: the study, or their shards
-            of it; None: nobody is at work, or nothing is recorded yet.
+        seconds_left: at this rate, of what the starts at work are to do: the study, or their
+            shards of it; None: nobody is at work, or nothing is recorded yet.
         best: variant, metric, its mean over the recorded runs, and their number.
 
     >>> Status("kernels", "mvtec_ad", runs=90, recorded=30).waiting

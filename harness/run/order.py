@@ -1,4 +1,4 @@
-"""In which order a study's work is done: by the sweep, and by what foretells how long that takes."""
+"""In which order a study's work is done: by the sweep, and by what foretells its time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar

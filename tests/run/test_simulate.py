@@ -143,10 +143,12 @@ def test_clusters_are_read_in_several_spellings(text, cluster):
     assert Cluster.parse(str(cluster)) == cluster
 
 
-@pytest.mark.parametrize("text", ["", "8 GPU", "4 nodes", "0 nodes × 8 GPU", "4 nodes × 0 GPU",
-                                  "-1 nodes × 8 GPU", "4 nodes × 8 TPU", "4 nodes × 8.5 GPU",
-                                  "4 nodes + 8 GPU", "٤ nodes × 8 GPU",
-                                  "9" * 400 + " nodes × 1 GPU", "4 nodes × 8 GPU and more", "4 nodes\n× 8 GPU\n;"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["", "8 GPU", "4 nodes", "0 nodes × 8 GPU", "4 nodes × 0 GPU", "-1 nodes × 8 GPU",
+     "4 nodes × 8 TPU", "4 nodes × 8.5 GPU", "4 nodes + 8 GPU", "٤ nodes × 8 GPU",
+     "9" * 400 + " nodes × 1 GPU", "4 nodes × 8 GPU and more", "4 nodes\n× 8 GPU\n;"],
+)  # fmt: skip
 def test_other_clusters_are_refused_with_the_forms(text):
     with pytest.raises(InputError, match=r"4 nodes × 8 GPU.*1 node × 2 cores"):
         Cluster.parse(text)

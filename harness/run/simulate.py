@@ -258,7 +258,7 @@ class _Play:
         return max(self._in_groups(part, [node], limit) for node, part in enumerate(mine))
 
     def traffic(self, *, shared: bool) -> tuple[int, int]:
-        """Bytes of features on all disks, and bytes moved between machines."""
+        """Count the bytes of features on all disks, and those moved between machines."""
         sizes, results = self.counted.features, sum(self.counted.results.values())
         read = sum(sizes[which] for needed in self.needed for which in needed)
         if not shared:

@@ -76,7 +76,7 @@ def ray(session: nox.Session) -> None:
     """Run the tests that start a Ray cluster, with the extra ray: -- [pytest options]."""
     install(session)
     session.install("ray")  # what it needs beside is pinned, or else its own
-    session.run("pytest", "-m", "cluster", "tests/run/executors/test_ray.py", *session.posargs)
+    session.run("pytest", "-m", "cluster", "tests/run/executors", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,7 +1,7 @@
 """Try every kind of fault and write docs/reliability.md's table: ``nox -s faults -- [KIND ...]``.
 
 What was counted is kept in results/faults.json after every kind, so that it goes on where it was
-stopped; ``--anew`` starts over.
+stopped; a kind that is named is tried on top of what was counted. ``--anew`` starts over.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main():
             for kind in chosen:
                 bar.note(kind)
                 fault, times = KINDS[kind]
-                tally = Tally()
+                tally = Tally.of(counted.get(kind, {}))
                 fault(ground, tally, options.times or times)
                 counted[kind] = tally.counts
                 write_whole(COUNTED, json.dumps(counted, indent=1) + "\n")

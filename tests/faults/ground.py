@@ -40,6 +40,11 @@ class Tally:
     phases: Counter = field(default_factory=Counter)
     notes: list = field(default_factory=list)
 
+    @classmethod
+    def of(cls, counts):
+        """Go on counting."""
+        return cls(**{**counts, "phases": Counter(counts.get("phases", {}))})
+
     @property
     def faults(self):
         """All that should not be."""

@@ -14,7 +14,7 @@ from harness.cli.main import main
 from harness.experiment.place import Place
 from harness.experiment.record import write_failure
 from harness.experiment.study import Study
-from harness.heartbeat import Running, holders
+from harness.heartbeat import Holder, Running, holders
 from harness.report.status import selections, status
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -58,6 +58,27 @@ def test_every_run_is_counted_once(study, tmp_path):
     assert found.best == ("base", "image_auroc", pytest.approx(0.85), 2)
     assert found.hourly == 1  # since the start that is at work began, at eleven
     assert found.seconds_left == 5 * 3600
+
+
+@pytest.mark.parametrize("edit", [{"seed": 7}, {"category": "b"}, {"digest": "0" * 12}])
+def test_a_record_that_was_edited_is_damaged_and_not_recorded(study, tmp_path, edit):
+    finish(tmp_path, TINY, "a", 0, 0.9, "2030-01-01T10:30:00+00:00")
+    path = place(tmp_path, TINY, "a", 0).record
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    (selection,) = selections(study, tmp_path)
+    found = status(selection, (), now=NOW)
+    assert (found.runs, found.recorded, len(found.damaged), found.waiting) == (4, 0, 1, 3)
+
+
+def test_the_time_left_is_that_of_the_shards_at_work(study, tmp_path):
+    """Two starts at one shard of three runs, of which one is recorded: two are left, not seven."""
+    finish(tmp_path, TINY, "a", 0, 0.9, "2030-01-01T11:30:00+00:00")
+    began = "2030-01-01T11:00:00+00:00"
+    start = Holder(study="tiny", started=began, shard="1/2", runs=3)
+    (selection,) = selections(study, tmp_path, categories=["a", "b"])
+    assert status(selection, [start, start], now=NOW).seconds_left == 2 * 3600
+    whole = Holder(study="tiny", started=began)
+    assert status(selection, [start, whole], now=NOW).seconds_left == 7 * 3600
 
 
 def test_nobody_at_work_has_no_rate(study, tmp_path):

@@ -90,6 +90,9 @@ class Ours:
         return "exceeds" if low > published + tolerance else "undecided"
 
 
+Runs = dict[tuple[str, str], list[Record]]  # by digest and data set
+
+
 def gaps(
     figures: Sequence[Published],
     results: Path,
@@ -116,7 +119,10 @@ def gaps(
 
     Verdicts are those of :meth:`Ours.verdict`; ``not run`` or ``not comparable`` otherwise.
     """
-    records = [r for r in read_records(results, damaged=damaged) if not r.smoke]
+    records: Runs = {}
+    for r in read_records(results, damaged=damaged):
+        if not r.smoke:
+            records.setdefault((r.digest, r.dataset), []).append(r)
     return pd.DataFrame([_row(figure, records, counts, asked) for figure in figures])
 
 
@@ -150,7 +156,7 @@ def stands_for(figure: Published) -> tuple[Study, str, Variant] | None:
 
 
 def _row(
-    figure: Published, records: Sequence[Record], counts: Mapping[str, int], asked: Study | None
+    figure: Published, records: Runs, counts: Mapping[str, int], asked: Study | None
 ) -> dict[str, Any]:
     found, changed = stands_for(figure), ""
     if found and asked and asked.name == found[0].name:
@@ -190,7 +196,7 @@ def _as_run(
 def _ours(
     figure: Published,
     found: tuple[Study, str, Variant] | None,
-    records: Sequence[Record],
+    records: Runs,
     counts: Mapping[str, int],
 ) -> Ours:
     why = _incomparable(figure)
@@ -201,9 +207,7 @@ def _ours(
         )
         return Ours(why=why or reason)
     study, variant = found[0], found[2]
-    digest = variant.digest
-    dataset = figure.dataset or study.dataset
-    mine = [r for r in records if r.digest == digest and r.dataset == dataset]
+    mine = records.get((variant.digest, figure.dataset or study.dataset), [])
     if figure.metric == "additional_params":
         count = counts.get(variant.training.digest)
         return Ours(((count / 1e6,),) if count is not None else (), why, exact=True)

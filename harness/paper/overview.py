@@ -155,9 +155,9 @@ class Overview:
         covered = {d for e in found if e.page for d in e.page.selection.labels}
         recorded = {r.digest for r in self.records}
         for name, study in STUDIES.items():
-            mine = [r for r in self.records if r.digest in study.labels()]
-            new = recorded & set(study.labels()) - covered
-            if mine and new:
+            own = set(study.labels())
+            mine = [r for r in self.records if r.digest in own] if own & recorded else []
+            if mine and own - covered & recorded:
                 sets = Counter(r.dataset for r in mine)
                 dataset = sets.most_common(1)[0][0]
                 categories = list(dict.fromkeys(r.category for r in mine if r.dataset == dataset))

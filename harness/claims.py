@@ -209,6 +209,11 @@ class Claims:
         found = (_read(file) for file in highest.values())
         return {said.work for said in found if not self.signs.is_dead(said.token)}
 
+    def alone(self) -> bool:
+        """Tell whether no other start is known to be at work in the folder."""
+        others = (token for token in self.signs.tokens() if token != self.token)
+        return all(self.signs.is_dead(token) for token in others)
+
     @contextmanager
     def using(self, names: Iterable[str]) -> Iterator[None]:
         """Mark things of the folder as in use, so that nobody removes them."""

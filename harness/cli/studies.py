@@ -257,6 +257,7 @@ def settings_of(options: options.Plan) -> Settings:
     """Give where and how the study is run."""
     checked("--jobs", options.jobs, Annotated[int, JOBS])
     checked("--cache-limit", options.cache_limit, Annotated[float, GIGABYTES])
+    _no_clash(options)
     checked("--checkpoint-minutes", options.checkpoint_minutes, Annotated[float, MINUTES])
     return replace(
         _settings(options),
@@ -272,6 +273,20 @@ def settings_of(options: options.Plan) -> Settings:
         checkpoint_minutes=options.checkpoint_minutes,
         shard=Shard.parse(options.shard) if options.shard else None,
     )
+
+
+def _no_clash(options: options.Plan) -> None:
+    """Refuse what would have no effect beside another option."""
+    several = len(options.device.split(","))
+    for flag, given, wanted, has in (
+        ("--ray-address", options.ray_address, "--executor ray", options.executor == "ray"),
+        ("--grow", options.grow, "--executor local", options.executor == "local"),
+        ("--grow", options.grow, "--device cpu", options.device in ("auto", "cpu")),
+        ("--device", several > 1 and options.jobs, f"--jobs {several} or more, or none",
+         options.jobs >= several),
+    ):  # fmt: skip
+        if given and not has:
+            raise InputError(f"{flag}: expected {wanted} beside it; got another")
 
 
 def _about(study: Study) -> dict[str, Any]:

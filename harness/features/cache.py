@@ -206,7 +206,10 @@ class FeatureCache:
 
         Else a full disk could not be freed of what fills it. Returns the bytes freed.
         """
-        if shutil.disk_usage(self.folder).free >= SIGN or self.claims.signs.tokens():
+        signs = self.claims.signs
+        shown = [signs.read(token) for token in signs.tokens()]
+        alive = any(holder is None or not holder.is_gone() for holder in shown)
+        if alive or shutil.disk_usage(self.folder).free >= SIGN:
             return 0
         folder, size = max(self._folders(), key=lambda entry: entry[1], default=(None, 0))
         if folder is not None:

@@ -30,6 +30,8 @@ from harness.score import ranking, rule
 PROCESS = 440 * 2**20  # anonymous memory of a worker that has imported all and done nothing
 DEFECTIVE = 0.03  # share of the test images' pixels that scoring is reckoned with
 FLOAT = 4
+# How torch, C++, CUDA and its libraries say that memory ran out, where no type says it.
+OUT = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 SIDE_BY_SIDE = 4  # runs on a GPU at most, unless more are asked for: they share what computes
 MARGIN = 0.1  # share of a GPU's free memory that is left alone: it is in pieces, and others ask
 
@@ -197,11 +199,13 @@ def out_of_memory(error: Exception) -> bool:
 
     >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("a size of 3"))
     (True, False)
+    >>> out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"))
+    True
     """
     known = (MemoryError, torch.OutOfMemoryError)
     if isinstance(error, known) or getattr(error, "errno", None) == ENOMEM:
         return True
-    return "can't allocate memory" in str(error) or "bad_alloc" in str(error)
+    return any(said in str(error) for said in OUT)
 
 
 @cache

@@ -84,6 +84,7 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
         claims.signs.say(doing="merging")
         with claims, progress("copying", len(join.wanted), unit="runs") as bar:
             join.copy(works, claims, bar)
+    join.merged.damaged += join.broken.values()
     return join.merged
 
 
@@ -101,6 +102,7 @@ class _Join:
     wanted: dict[Place, tuple[Place, str]] = field(default_factory=dict)  # from where, training
     aside: dict[Path, Path] = field(default_factory=dict)  # records of fewer images: to, from
     notes: dict[Place, Place] = field(default_factory=dict)
+    broken: dict[Place, str] = field(default_factory=dict)  # damaged there, not yet replaced
     conflicts: list[Path] = field(default_factory=list)
 
     def look(self, source: Path, path: Path) -> None:
@@ -139,7 +141,7 @@ class _Join:
         try:
             self.known[there] = _digest(read_at(there)), there
         except DamagedRecord as error:
-            self.merged.mended += [] if there in self.wanted else [str(error)]
+            self.broken[there] = str(error)
 
     def _gives_way(self, there: Place, here: Place, record: Record, says: bytes) -> bool:
         """Whether the known record is one that the folder with this one has set aside."""
@@ -186,9 +188,10 @@ class _Join:
                 bar.advance(1)
         for target, earlier in self.aside.items():
             _copied(earlier, target)
-        for there in self.failed():
-            _copied(self.notes[there].failure, there.failure)
-            self.merged.failed += 1
+        if claims.alone():  # else a start at work would take them for news of its own runs
+            for there in self.failed():
+                _copied(self.notes[there].failure, there.failure)
+                self.merged.failed += 1
 
     def _copy(self, there: Place) -> None:
         """Copy a run's files, each whole, and its record last, unless another start has now."""
@@ -206,15 +209,16 @@ class _Join:
                 return
         own = [(here.gallery, there.gallery), (here.weights, there.weights)]
         trained, to = _training(here, training), _training(there, training)
-        if to == there or not to.record.is_file():  # else those that its own record is of
+        if trained.energies.is_file() and (to == there or not to.energies.is_file()):
             own.append((trained.energies, to.energies))
+            _forget_checkpoint(to)
         for source, target in own:
             if source.is_file():
                 _copied(source, target)
         _copied(here.record, there.record)
         there.failure.unlink(missing_ok=True)
-        _forget_checkpoint(to)
         self.merged.copied += 1
+        self.merged.mended += filter(None, [self.broken.pop(there, "")])
 
 
 def _files(source: Path) -> Iterator[Path]:

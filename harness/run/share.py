@@ -69,6 +69,7 @@ class Shares:
     def tasks(self) -> Generator[Task | None, Collection[str] | None]:
         """Yield tasks, claimed; None where an executor has to ask again in a moment.
 
+        An empty one says that there is nothing to wait for but what this start itself runs.
         Sent digests of features, it prefers the longest training that needs one of these.
         """
         near: Collection[str] | None = None
@@ -83,7 +84,7 @@ class Shares:
             if name is None or claim is None:  # another start holds it, or was faster
                 if not self.held:
                     self.waiting(list(self.left))
-                near = yield None
+                near = yield None if self.left else ()
             elif self._is_ended(name):  # before the claim was won
                 self.claims.release(claim)
             else:

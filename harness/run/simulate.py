@@ -8,7 +8,7 @@ own before (:func:`deal`): the functions that the sweep itself calls.
 import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from harness.errors import InputError
@@ -149,6 +149,9 @@ def as_if(rates: Rates, cluster: Cluster) -> Unit:
         cluster: of GPUs or cores.
     """
     if cluster.kind == "core":
+        if cluster.each < rates.threads:  # a run has fewer there
+            slower = rates.train * rates.threads / cluster.each
+            rates = replace(rates, train=slower, threads=cluster.each)
         return Unit(rates, max(1, cluster.each // rates.threads), rates.cores / cluster.each)
     if rates.device != "cpu":
         return Unit(rates, cluster.each, 1.0)

@@ -200,3 +200,17 @@ def test_the_kernel_is_this_python_with_nothing_of_the_user(tmp_path, monkeypatc
     assert Path(package, "harness").is_dir()
     assert rest[:2] == [str(tmp_path / "here"), "/a b$$c"]  # $$: jupyter_client fills in $name
     assert spec.env["IPYTHONDIR"] == spec.env["MPLCONFIGDIR"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--ray-address", "a:6379"], "--executor ray"),
+        (["--grow", "--executor", "ray"], "--executor local"),
+        (["--grow", "--device", "cuda"], "--device cpu"),
+        (["--device", "cuda:0,cuda:1", "--jobs", "1"], "--jobs 2 or more, or none"),
+    ],
+)
+def test_an_option_without_effect_beside_another_is_refused(options, wanted, capsys):
+    assert cli.main(["plan", "surfaces", *options]) == 2
+    assert f"expected {wanted} beside it" in capsys.readouterr().err

@@ -225,3 +225,33 @@ def test_a_checkpoint_of_what_is_now_recorded_goes(tmp_path):
     merge([tmp_path / "a"], tmp_path / "all")
     assert not there.checkpoint.exists()
     assert not growing.exists()
+
+
+def test_notes_are_left_where_a_start_is_at_work(tmp_path):
+    """It would take them for news of runs that it has before it, and never run these."""
+    write(tmp_path / "a", ONE, 0, 0.9)
+    write_failure(Place.of(tmp_path / "a", ONE, "d", "c", 1), "the loss became nan")
+    with Claims(tmp_path / "all", token="e" * 16):
+        assert merge([tmp_path / "a"], tmp_path / "all").failed == 0
+    assert merge([tmp_path / "a"], tmp_path / "all").failed == 1
+
+
+def test_a_damaged_record_that_nothing_replaces_is_not_called_replaced(tmp_path):
+    write_failure(Place.of(tmp_path / "a", ONE, "d", "c", 0), "the loss became nan")
+    there = Place.of(tmp_path / "all", ONE, "d", "c", 0).record
+    there.parent.mkdir(parents=True)
+    there.write_text("{")
+    merged = merge([tmp_path / "a"], tmp_path / "all")
+    assert merged.mended == []
+    assert [str(there) in line for line in merged.damaged] == [True]
+
+
+def test_energies_that_records_there_are_of_stay(tmp_path):
+    """Of a training that only scoring variants are recorded of, in both folders."""
+    scored, other = ONE.replace(smoothing=1.0), ONE.replace(smoothing=2.0)
+    for results, variant in ((tmp_path / "a", scored), (tmp_path / "all", other)):
+        write(results, variant, 0, 0.9)
+        Place.of(results, ONE, "d", "c", 0).energies.parent.mkdir(parents=True, exist_ok=True)
+        Place.of(results, ONE, "d", "c", 0).energies.write_text(results.name)
+    assert merge([tmp_path / "a"], tmp_path / "all").copied == 1
+    assert Place.of(tmp_path / "all", ONE, "d", "c", 0).energies.read_text() == "all"

@@ -252,17 +252,33 @@ def test_a_run_that_fails_elsewhere_is_not_tried_here_too(tmp_path, monkeypatch)
     assert ended == ["the loss became nan (in another start)"]
 
 
+def job_of(name, results, work=1):
+    """Stands for a job that nobody has recorded."""
+    return SimpleNamespace(
+        name=name, training_work=work, place=Place(results, name, "d", "c", 0), epochs=1,
+        is_recorded=lambda: False,
+    )  # fmt: skip
+
+
 def test_the_longest_trainings_come_first(tmp_path, monkeypatch):
     """Else the last one may keep a core busy for long while the others have nothing to do."""
     monkeypatch.setattr(share, "work_of", lambda one: one.name)
-    jobs = [
-        SimpleNamespace(
-            name=name, training_work=work, place=Place(tmp_path, name, "d", "c", 0),
-            is_recorded=lambda: False,
-        )
-        for name, work in (("a", 3), ("b", 7), ("c", 7), ("a", 3), ("d", 9))
-    ]  # fmt: skip
+    works = (("a", 3), ("b", 7), ("c", 7), ("a", 3), ("d", 9))
+    jobs = [job_of(name, tmp_path, work) for name, work in works]
     assert list(Shares(Claims(tmp_path), jobs, print, print).left) == ["d", "b", "c", "a"]
+
+
+def test_what_runs_here_alone_is_nothing_to_wait_for(tmp_path, monkeypatch):
+    """An empty task lets idle cores be granted; what is lost to another start comes again."""
+    monkeypatch.setattr(share, "work_of", lambda one: "training")
+    tasks = Shares(
+        Claims(tmp_path), [job_of("training", tmp_path)], print, print
+    ).tasks()  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(share, "replace", lambda one, **changes: one)
+        (task,) = next(tasks)
+    assert task.name == "training"
+    assert [next(tasks), next(tasks)] == [(), ()]
 
 
 def test_entries_in_use_are_neither_cleared_nor_evicted(tmp_path):

@@ -159,3 +159,10 @@ def test_a_gpu_that_nobody_measured_is_counted_as_what_a_run_had():
     unit = as_if(RATES, cluster)
     assert (unit.slots, unit.passing, unit.says) == (8, 2.0, "1 core of chip")
     assert as_if(GPU, cluster) == Unit(GPU, 8, 1.0)
+
+
+def test_a_run_on_a_node_of_fewer_cores_than_were_measured_takes_longer():
+    rates = Rates(1e-9, 1e-10, "a stopwatch", "cpu", "chip", threads=8, cores=16)
+    unit = as_if(rates, Cluster(4, 2, "core"))
+    assert (unit.slots, unit.rates.train, unit.rates.threads) == (1, 4e-9, 2)
+    assert as_if(rates, Cluster(4, 16, "core")).rates == rates

@@ -309,7 +309,7 @@ def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch)
     plan = make_plan(replace(study, vary=({},), seeds=(0,)), settings)
     macs = Macs(backbone=1, flow=1)
     monkeypatch.setattr(sweep, "_costs", lambda plan, cells, *rest: {
-        c.variant.digest: SimpleNamespace(macs=macs, training_work=lambda *of: 1) for c in cells
+        c.variant.digest: SimpleNamespace(macs=macs, training_work={}.get) for c in cells
     })  # fmt: skip
     outcome = run_study(plan, settings, quiet)
     assert [reason for _, reason in outcome.failed] == [

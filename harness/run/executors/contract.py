@@ -46,7 +46,8 @@ class Executor(Protocol):
         """Run the tasks and yield what happens, every job's end among it.
 
         A task is asked for when somebody is free to run it, and is this start's from then on. In
-        place of one comes None while other starts hold all that is left: ask again in a moment.
+        place of one comes None while other starts hold all that is left: ask again in a moment;
+        and an empty one where nothing is left: ask again when something ends, as it may be lost.
         Where the tasks are a generator, whoever asks may send it the digests of features that are
         near: of these comes the next task, if there is one.
 

@@ -310,7 +310,8 @@ def _run(task: Task, connection: Connection) -> None:
         raise
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         if out_of_memory(error):
-            where = job.device if isinstance(error, torch.OutOfMemoryError) else "cpu"
+            of_gpu = isinstance(error, torch.OutOfMemoryError) or "CU" in str(error)
+            where = job.device if of_gpu else "cpu"
             connection.send(("memory", where, False))
             return
         first = next(iter(str(error).splitlines()), "")

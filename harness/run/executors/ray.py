@@ -100,8 +100,9 @@ class RayPool:
                 asks = more and len(running) < self._share.runs
                 for told in self._ready(running, PAUSE if asks else LOOK):
                     yield from self._news(told, running, again)
-        except (KeyboardInterrupt, GeneratorExit):
-            self._stop(running)
+        except BaseException:  # Ctrl-C, or a claim that could not be written
+            with suppress(RunFailed, self.ray.exceptions.RayError):  # the cluster may be gone
+                self._stop(running)
             raise
         finally:
             self._end(running)
@@ -334,8 +335,7 @@ def _take(run: _Run, job: Job, news: node.News) -> None:
     """Write a piece of what a run leaves; an empty one says that the file is whole.
 
     Raises:
-        RunFailed: no room, or another start took the training over.
-        InputError: it cannot be written for another reason.
+        RunFailed, InputError: no room, no right, or another start took the training over.
     """
     place = job.training_place if news.text == "energies" else job.place
     path: Path = getattr(place, news.text)
@@ -344,5 +344,7 @@ def _take(run: _Run, job: Job, news: node.News) -> None:
         return
     job.check_claim()
     run.files.finish(path)
+    if news.text == "record":
+        place.failure.unlink(missing_ok=True)
     if news.text == "energies":
         checkpoint.remove(place.checkpoint)

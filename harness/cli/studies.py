@@ -257,8 +257,8 @@ def settings_of(options: options.Plan) -> Settings:
     """Give where and how the study is run."""
     checked("--jobs", options.jobs, Annotated[int, JOBS])
     checked("--cache-limit", options.cache_limit, Annotated[float, GIGABYTES])
-    _no_clash(options)
     checked("--checkpoint-minutes", options.checkpoint_minutes, Annotated[float, MINUTES])
+    _no_clash(options)
     return replace(
         _settings(options),
         device=options.device,

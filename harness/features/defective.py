@@ -93,8 +93,8 @@ def ensure_all(
         kinds: values of ``validation`` that make copies.
         extractor: the recipe with its backbone.
         category: whose images pass: photos, or their tiles.
-        device: where the backbone runs, in the key's arithmetic.
-        progress: called with the number of images just done.
+        device: as of :func:`ensure_defective`.
+        progress: likewise.
     """
     cache.ensure(key, extractor, category, device=device, progress=progress)
     for kind in kinds:

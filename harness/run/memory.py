@@ -30,8 +30,9 @@ from harness.score import ranking, rule
 PROCESS = 440 * 2**20  # anonymous memory of a worker that has imported all and done nothing
 DEFECTIVE = 0.03  # share of the test images' pixels that scoring is reckoned with
 FLOAT = 4
-# How torch, C++, CUDA and its libraries say that memory ran out, where no type says it.
-OUT = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+# How a GPU's libraries, and torch and C++ on the processor, say that memory ran out.
+GPU_OUT = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+OUT = (*GPU_OUT, "can't allocate memory", "bad_alloc")
 SIDE_BY_SIDE = 4  # runs on a GPU at most, unless more are asked for: they share what computes
 MARGIN = 0.1  # share of a GPU's free memory that is left alone: it is in pieces, and others ask
 

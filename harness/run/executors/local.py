@@ -29,7 +29,7 @@ from harness.run.executors.contract import Event, Task
 from harness.run.forking import context, die_with_parent
 from harness.run.job import Job, run_job
 from harness.run.machine import cores
-from harness.run.memory import out_of_memory, what_fits
+from harness.run.memory import GPU_OUT, out_of_memory, what_fits
 from harness.run.process import give_back_memory, keep_memory
 from harness.run.stop import Stopped, check, stop
 
@@ -310,7 +310,8 @@ def _run(task: Task, connection: Connection) -> None:
         raise
     except Exception as error:  # a bug or a full disk: the grid goes on, the note tells all
         if out_of_memory(error):
-            of_gpu = isinstance(error, torch.OutOfMemoryError) or "CU" in str(error)
+            said = any(text in str(error) for text in GPU_OUT)
+            of_gpu = said or isinstance(error, torch.OutOfMemoryError)
             where = job.device if of_gpu else "cpu"
             connection.send(("memory", where, False))
             return

@@ -35,7 +35,9 @@ def main():
         parser.error(f"expected kinds of {list(KINDS)}; got {unknown}")
     counted = {} if options.anew or not COUNTED.is_file() else json.loads(COUNTED.read_text())
     with tempfile.TemporaryDirectory() as folder:
-        ground = Ground(options.folder or Path(folder), "--checkpoint-minutes", "0.005")
+        tried = sum(tally["tried"] for tally in counted.values())  # other moments than before
+        place = options.folder or Path(folder)
+        ground = Ground(place, "--checkpoint-minutes", "0.005", seed=tried)
         chosen = options.kinds or [k for k in KINDS if k not in counted]
         with progress("faults", len(chosen), unit="kinds") as bar:
             for kind in chosen:

@@ -68,7 +68,8 @@ def run_study(
             _run(plan, missing, settings, say, executor, claims, outcome)
     else:
         with suppress(OSError, RunFailed, InputError):  # nothing need be written
-            claims.clean()
+            for left_in in (claims, _cache(settings).claims):
+                left_in.clean()
     say(outcome.line)
     return outcome
 
@@ -96,7 +97,7 @@ def _run(
     costs = _costs(plan, missing, extractors, settings, say)
     executor.prepare()
     _set_aside(plan, missing, claims, say)
-    cache = FeatureCache(settings.cache / "features", settings.cache_limit)
+    cache = _cache(settings)
     cache.claims.signs.say(study=plan.study.name)
     with cache.claims:
         shapes = {spec: extractor.shapes for spec, extractor in extractors.items()}
@@ -121,6 +122,10 @@ def _run(
         f"backbone passes: {made.passes} images passed, each once per backbone; "
         f"{made.reused} taken from the cache; {outcome.recorded} runs shared them"
     )
+
+
+def _cache(settings: Settings) -> FeatureCache:
+    return FeatureCache(settings.cache / "features", settings.cache_limit)
 
 
 def _fitting_jobs(settings: Settings, memory: Mapping[str, int], say: Say) -> Settings:

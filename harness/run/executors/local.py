@@ -274,7 +274,7 @@ def _work(connection: Connection) -> None:
     die_with_parent()
     keep_memory()
     before: Task = ()
-    with suppress(EOFError, Stopped):
+    with suppress(EOFError, ConnectionError, Stopped):  # a killed parent leaves the pipe broken
         while True:
             task: Task | int = connection.recv()
             if isinstance(task, int):  # threads for a run that had just ended

@@ -1,13 +1,11 @@
-"""Pages of the site made in this process: a kernel takes seconds, and these are many."""
+"""Pages of the site, and what their notebooks display."""
 
 import json
-from dataclasses import asdict
 
-import IPython.display
-import nbformat
+import papermill
 
 from harness.bundled import bundled
-from harness.report import pages
+from harness.report import engine, pages
 from harness.report.pages import Made
 
 
@@ -16,31 +14,18 @@ def cells(notebook):
     return [c for c in json.loads(source.read_text())["cells"] if c["cell_type"] == "code"]
 
 
-def displayed(monkeypatch, notebook, results, **given):
+def displayed(notebook, results, **given):
     """What a notebook displays, a list a cell."""
-    shown, parts = [], []
-    monkeypatch.setattr(IPython.display, "display", lambda *objects: shown.extend(objects))
-    first, *rest = ("".join(c["source"]) for c in cells(notebook))
-    names = {}
-    exec(first, names)
-    names |= {"results": str(results), **given}
-    for source in rest:
-        shown.clear()
-        exec(source, names)
-        parts.append([part._repr_html_() for part in shown])
-    return parts
+    source = str(bundled("notebooks", f"{notebook}.ipynb"))
+    executed = papermill.execute_notebook(
+        source, None, {"results": str(results), **given}, engine_name=engine.NAME,
+        kernel_name="python3", progress_bar=False,
+    )  # fmt: skip
+    return [[o.data["text/html"] for o in c.outputs] for c in executed.cells if "outputs" in c]
 
 
-def render(monkeypatch, notebook, name, results, made=None, **given):
-    """Write the page that a kernel would."""
-    book = nbformat.v4.new_notebook()
-    for parts in displayed(monkeypatch, notebook, results, **given):
-        data = [nbformat.v4.new_output("display_data", {"text/html": p}) for p in parts]
-        book.cells.append(nbformat.v4.new_code_cell(outputs=data))
-    book.metadata["harness"] = asdict(made or Made("Why?", "harness report", name))
-    book.metadata["papermill"] = {"parameters": {"results": str(results), **given}}
-    reports = results / "reports"
-    reports.mkdir(exist_ok=True)
-    file = reports / f"{name}.ipynb"
-    file.write_text(nbformat.writes(book))
-    return pages.to_html(file)
+def render(notebook, name, results, made=None, **given):
+    """Write a page."""
+    parameters = {"results": str(results), **given}
+    made = made or Made("Why?", "harness report", name)
+    return pages.execute(notebook, name, results / "reports", parameters, made=made)

@@ -5,14 +5,15 @@ elsewhere. ``index.html`` is a notebook too, and looks at the records themselves
 """
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import harness
@@ -20,7 +21,7 @@ from harness.bundled import bundled
 from harness.errors import InputError, unknown
 from harness.experiment.study import Study
 from harness.experiment.values import show
-from harness.files import write_whole
+from harness.files import cache_folder, write_whole
 from harness.report.commands import command
 from harness.report.site import palette
 from harness.studies import definition, get_study
@@ -169,11 +170,11 @@ def execute(
         InputError: a parameter that the notebook does not declare, which papermill would only
             warn of; or what went wrong inside it. No page is written then.
     """
+    find_fonts()
     import nbformat
     import papermill
-    from papermill.exceptions import PapermillExecutionError
 
-    from harness.report.kernel import own_kernel
+    from harness.report import engine
 
     source = bundled("notebooks", f"{notebook}.ipynb")
     template = str(source).replace("{", "{{").replace("}", "}}")  # papermill fills in others
@@ -182,23 +183,31 @@ def execute(
         if key not in declared:
             raise unknown(f"parameter of {source.name}", key, declared)
     reports.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), TemporaryDirectory() as folder:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of papermill's own use of its libraries
         try:
             executed = papermill.execute_notebook(
-                template, None, dict(parameters), kernel_name="python3", progress_bar=False,
-                cwd=str(reports), extra_arguments=["--IPKernelApp.log_level=50"],
-                kernel_manager_class=own_kernel(Path(folder)),
+                template, None, dict(parameters), engine_name=engine.NAME, kernel_name="python3",
+                progress_bar=False,
             )  # fmt: skip
-        except PapermillExecutionError as error:
-            what = "" if error.ename == "InputError" else f"{error.ename}: "
-            raise InputError(f"report {name}: {what}{error.evalue}") from None
-        except RuntimeError as error:  # the kernel died, or never began
-            raise InputError(f"report {name}: {error} (out of memory?); start it again") from None
+        except InputError as error:
+            raise InputError(f"report {name}: {error}") from error
+        except Exception as error:
+            what = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+            raise InputError(f"report {name}: {what}: {error}") from error
     executed.metadata["harness"] = asdict(made)
     final = reports / f"{name}.ipynb"
     write_whole(final, nbformat.writes(executed) + "\n")
     return to_html(final)
+
+
+def find_fonts() -> None:
+    """Let matplotlib, which is imported next, keep its list of fonts: it takes seconds to make."""
+    kept = cache_folder() / "matplotlib"
+    with suppress(OSError):
+        kept.mkdir(parents=True, exist_ok=True)
+    if os.access(kept, os.W_OK | os.X_OK) and not os.environ.get("MPLCONFIGDIR"):
+        os.environ["MPLCONFIGDIR"] = str(kept)
 
 
 def to_html(notebook: Path) -> Path:

@@ -15,7 +15,7 @@ from harness.cli import main as cli
 from harness.cli import surroundings
 from harness.errors import InputError
 from harness.methods.flow import compiled
-from harness.report.kernel import own_kernel
+from harness.report.pages import find_fonts
 from harness.run import forking
 
 
@@ -181,25 +181,16 @@ def test_no_folder_for_sockets_names_tmpdir(long_folder, monkeypatch):
         forking._make_room_for_sockets()
 
 
-def test_the_kernel_is_this_python_with_nothing_of_the_user(tmp_path, monkeypatch):
-    other = tmp_path / "kernels" / "python3"
-    other.mkdir(parents=True)
-    other.joinpath("kernel.json").write_text('{"argv": ["/opt/gone/bin/python"]}')
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "/nowhere")
-    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "nothing")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["here", "/a b$c"]))
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    monkeypatch.chdir(tmp_path)
-    manager = own_kernel(tmp_path)(kernel_name="python3")
-    spec = manager.kernel_spec
-    assert spec.argv[0] == sys.executable
-    assert spec.metadata["kernel_provisioner"]["provisioner_name"] == "local-provisioner"
-    assert Path(manager.connection_file).parent == tmp_path
-    package, *rest = spec.env["PYTHONPATH"].split(os.pathsep)
-    assert Path(package, "harness").is_dir()
-    assert rest[:2] == [str(tmp_path / "here"), "/a b$$c"]  # $$: jupyter_client fills in $name
-    assert spec.env["IPYTHONDIR"] == spec.env["MPLCONFIGDIR"] == str(tmp_path)
+@pytest.mark.parametrize(("home", "mine"), [("", ""), ("/proc", ""), ("/proc", "/mine")])
+def test_matplotlib_keeps_its_fonts_where_it_can(home, mine, tmp_path, monkeypatch):
+    """Else it looks for them anew in every process, for seconds, and warns."""
+    monkeypatch.setenv("HOME", home or str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("MPLCONFIGDIR", mine)
+    find_fonts()
+    wanted = mine or str(tmp_path / "fastflow-harness" / "matplotlib")
+    assert os.environ["MPLCONFIGDIR"] == wanted
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,8 @@ def needed():
 
 
 def write_pages(results):
-    with pytest.MonkeyPatch.context() as patched:
-        for name, (notebook, given) in NOTEBOOKS.items():
-            render(patched, notebook, name, results, **given)
+    for name, (notebook, given) in NOTEBOOKS.items():
+        render(notebook, name, results, **given)
     return results / "reports"
 
 

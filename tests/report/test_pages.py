@@ -6,11 +6,14 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from types import ModuleType
 
+import matplotlib
 import nbformat
 import papermill
 import pytest
 from handmade import write_run
+from IPython.core.interactiveshell import InteractiveShell
 from rendered import cells, displayed
 
 from harness.bundled import bundled
@@ -78,7 +81,6 @@ def test_an_undeclared_parameter_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.long
 def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path):
     given = {"results": str(tmp_path), "study": "table2", "dataset": 3}
     with pytest.raises(InputError, match=r"^report x: AttributeError: .*"):
@@ -86,7 +88,7 @@ def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path):
     assert list((tmp_path / "reports").iterdir()) == []
 
 
-def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path, show):
+def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path):
     write_run(tmp_path, CAIT, "screw", 0, 0.5)
     write_run(tmp_path, CAIT, "screw", 1, 0.5)
     moved = Place.of(tmp_path, CAIT, "mvtec_ad", "screw", 0).record
@@ -164,10 +166,9 @@ def test_an_unknown_notebook_is_an_error(tmp_path):
         pages.execute("nothing", "x", tmp_path, {}, made=MADE)
 
 
-@pytest.fixture
-def show(monkeypatch):
-    """What a notebook displays, as text; its cells run here, without a kernel's seconds."""
-    return lambda name, results, **given: text_of(displayed(monkeypatch, name, results, **given))
+def show(name, results, **given):
+    """What a notebook displays, as text."""
+    return text_of(displayed(name, results, **given))
 
 
 def text_of(parts):
@@ -180,7 +181,7 @@ def text_of(parts):
 
 
 @pytest.mark.parametrize("study", ["table3", "table4"])
-def test_the_other_tables_by_category(study, show, tmp_path):
+def test_the_other_tables_by_category(study, tmp_path):
     dataset = STUDIES[study].dataset
     text = show("table_by_category", tmp_path, study=study, dataset=dataset)
     first = next(iter(PUBLISHED_COUNTS[dataset]))
@@ -191,7 +192,7 @@ def test_the_other_tables_by_category(study, show, tmp_path):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_renders_on_nothing_and_says_so(name, show, tmp_path):
+def test_every_notebook_renders_on_nothing_and_says_so(name, tmp_path):
     text = show(name, tmp_path)
     said = {
         "parameters": "Answer. No single reading gives all 5",  # needs no run
@@ -213,7 +214,7 @@ def recorded(tmp_path):
     return tmp_path
 
 
-def test_table2_on_records(show, recorded):
+def test_table2_on_records(recorded):
     text = show("table_by_category", recorded)
     assert "46 of 405" in text
     assert "97.3 ± 0.2" in text  # the mean of ResNet18: 97.1, 97.3, 97.5
@@ -223,24 +224,37 @@ def test_table2_on_records(show, recorded):
     assert "−47.80" in text
 
 
-def test_table2_on_a_part_of_the_data_has_no_mean(show, recorded):
+def test_table2_on_a_part_of_the_data_has_no_mean(recorded):
     text = show("table_by_category", recorded, categories=["bottle", "screw"])
     assert text.splitlines()[text.splitlines().index("mean") + 1] == "–"
 
 
-def test_table1_on_records(show, recorded):
+def test_table1_on_records(recorded):
     text = show("table1_complexity", recorded)
     assert "97.9\n97.30\n" in text
     assert "4.9\n4.657\n" in text
 
 
-def test_gap_on_records(show, recorded):
+def test_gap_on_records(recorded):
     text = show("gap", recorded)
     assert "[figure]" in text
     assert "Nothing that can be judged" not in text
 
 
-def test_changed_settings_are_said(show, tmp_path):
+def test_a_persons_own_settings_change_no_page(recorded, monkeypatch):
+    """Those of matplotlib, and a shell of IPython's that is there already."""
+    before = displayed("gap", recorded)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.labelpad", 40.0)
+    shell = InteractiveShell.instance(user_module=ModuleType("own"))
+    try:
+        assert displayed("gap", recorded) == before
+        assert InteractiveShell.instance() is shell
+        assert matplotlib.rcParams["axes.labelpad"] == 40.0
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_changed_settings_are_said(tmp_path):
     changed = RESNET18.replace(epochs=20)
     for category in PUBLISHED_COUNTS["mvtec_ad"]:
         write_run(tmp_path, changed, category, 0, 0.97)
@@ -249,8 +263,8 @@ def test_changed_settings_are_said(show, tmp_path):
     assert "not comparable" in text
 
 
-def test_a_tables_report_and_the_index_by_kernel(recorded, capsys):
-    """What a reader opens first, executed as papermill does."""
+def test_a_tables_report_and_the_index(recorded, capsys):
+    """What a reader opens first."""
     assert cli.main(["report", "table2", "--results", str(recorded)]) == 0
     page = recorded / "reports" / "table2.html"
     assert f"report: {page}" in capsys.readouterr().out

@@ -27,6 +27,7 @@ from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone
 from harness.features.cache import FeatureCache
+from harness.heartbeat import this_process
 from harness.methods.contract import Energies
 from harness.report import sentences, tables
 from harness.report.selection import Selection
@@ -96,9 +97,14 @@ def test_a_whole_study(study, settings):
     assert (outcome.passes, outcome.reused) == (32, 0)
     assert "32 images passed, each once" in said[-2]
     assert said[-1] == outcome.line == "trained 8, took up 0, recorded 12"
-    # a second start trains nothing and passes nothing
+    # a second start trains nothing, passes nothing, and clears what a killed one left in the cache
+    gone = msgspec.structs.replace(this_process(), process=2**22 + 1)
+    marks = settings.cache / "features" / "claims"
+    (marks / "0123456789abcdef.json").write_bytes(msgspec.json.encode(gone))
+    (marks / "an-entry.0123456789abcdef.use").touch()
     again = run_study(make_plan(study, settings), settings, quiet)
     assert (again.recorded, again.already, again.passes) == (0, 12, 0)
+    assert list(marks.iterdir()) == []
 
 
 def test_a_training_on_augmented_copies(study, settings, in_process, monkeypatch):

@@ -2,6 +2,7 @@
 
 import multiprocessing as mp
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -157,6 +158,17 @@ def test_workers_write_where_they_are_when_nothing_more_can_be_claimed(workers):
     with pytest.raises(RunFailed, match="the disk is full"):
         told(tasks(), parallel=2)
     assert [(w.process.told, w.process.ended > 0) for w in started] == [(1, True)]
+
+
+def test_a_worker_of_a_killed_start_ends_without_a_word():
+    ours, its = mp.Pipe()
+    its.send("read by nobody")  # so that the system says that the pipe was cut
+    ours.close()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        local._work(its)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_workers_that_cannot_start_fail_their_tasks(workers):

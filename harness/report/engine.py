@@ -1,0 +1,78 @@
+"""The engine by which papermill executes notebooks here: their cells run in this process.
+
+A kernel is another process, which takes seconds to begin and reads every record anew. A report
+needs neither a kernel's isolation nor its protocol: its notebooks are ours, and train nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import matplotlib as mpl
+import nbformat
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from papermill.engines import Engine, papermill_engines
+from traitlets.config import Config
+
+NAME = "harness"  # of the engine, to papermill
+
+
+class InProcess(Engine):
+    """Execute a notebook's cells one after another, and keep what they display.
+
+    An error in a cell goes up to whoever executes the notebook, as that of a function does.
+
+    >>> notebook = nbformat.v4.new_notebook(metadata={"papermill": {}})
+    >>> says = "from IPython.display import HTML, display; display(HTML('<p>Hello.'))"
+    >>> notebook.cells = [nbformat.v4.new_code_cell(says)]
+    >>> executed = InProcess.execute_notebook(notebook, "python3", progress_bar=False)
+    >>> executed.cells[0].outputs[0].data["text/html"]
+    '<p>Hello.'
+    """
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **given: Any) -> None:  # noqa: ANN401
+        """Execute the cells of papermill's ``nb_man.nb``, in place.
+
+        Args:
+            nb_man: papermill's manager of the notebook, which is told where it is.
+            kernel_name: of no use here, as all else that papermill gives.
+            given: of no use here.
+        """
+        names: dict[str, Any] = {"__name__": "notebook"}
+        code = [(i, c) for i, c in enumerate(nb_man.nb.cells) if c.cell_type == "code"]
+        with _shell(), mpl.rc_context():
+            mpl.rcdefaults()  # a person's own settings are for working by hand
+            for count, (index, cell) in enumerate(code, 1):
+                nb_man.cell_start(cell, index)
+                cell.execution_count = count
+                with capture_output(stdout=False, stderr=False) as shown:
+                    exec(compile(cell.source, f"<cell {count}>", "exec"), names)
+                cell.outputs = [
+                    nbformat.v4.new_output("display_data", o.data, metadata=o.metadata)
+                    for o in shown.outputs
+                ]
+                nb_man.cell_complete(cell, index)
+
+
+@contextmanager
+def _shell() -> Iterator[None]:
+    """Let there be a shell of IPython's, which is what turns objects into what is displayed."""
+    if InteractiveShell.initialized():  # a person's own, who works in a notebook
+        yield
+        return
+    quiet = Config({"HistoryManager": {"enabled": False}})
+    with TemporaryDirectory() as folder:
+        InteractiveShell.instance(
+            user_module=ModuleType("notebook"), ipython_dir=folder, config=quiet
+        )
+        try:
+            yield
+        finally:
+            InteractiveShell.clear_instance()
+
+
+papermill_engines.register(NAME, InProcess)

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import render
 from benchmarks.common import Options, Part, cores, find_category, in_child
 from harness.errors import InputError
-from harness.experiment.record import write_whole
+from harness.files import write_whole
 
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")

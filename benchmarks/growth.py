@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import BACKBONE, Options, Part, Row, exponent, spread, write_noise
-from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.features.cache import FeatureCache, Features

@@ -23,7 +23,8 @@ from PIL import Image
 from benchmarks.common import ROOT, Options, Part, child_environment, exponent, in_child
 from harness.errors import InputError
 from harness.experiment.measured import Metrics, Speed
-from harness.experiment.record import Images, Record, read_record
+from harness.experiment.record import Images, Record
+from harness.experiment.store import read_record
 
 VARIANTS = (4, 40, 400)
 QUICK = (1, 2)
@@ -272,7 +273,7 @@ def _command(options: Options, words: list[str]) -> tuple[float, float]:
 
 def read_all(options: Options) -> tuple[float, float]:
     """Seconds and CPU seconds of reading every record and keeping it."""
-    from harness.experiment.record import read_records
+    from harness.experiment.store import read_records
     from harness.files import uncollected
 
     def read() -> None:

@@ -136,7 +136,7 @@ def variants(options: Options, precision: str = "float32") -> list[Any]:
 def ours(options: Options) -> list[Row]:
     """``harness run`` on a study of the six, or the first of them, and the AUROC of each."""
     from harness.cli.main import main
-    from harness.experiment.record import read_records
+    from harness.experiment.store import read_records
     from harness.experiment.study import Study
     from harness.studies import STUDIES
 

@@ -68,7 +68,7 @@ def _row(side: str, child: Child, found: dict[str, Any], figure: float) -> Row:
 def ours(options: Options) -> Row:
     """``harness run`` on the recipe with so many steps; its last epoch."""
     from harness.cli.main import main
-    from harness.experiment.record import read_records
+    from harness.experiment.store import read_records
     from harness.experiment.study import Study
     from harness.studies import STUDIES
     from harness.studies.recipe import FASTFLOW

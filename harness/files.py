@@ -3,7 +3,6 @@
 import atexit
 import csv
 import errno
-import gc
 import os
 import re
 import secrets
@@ -25,7 +24,6 @@ UNREADABLE = (
     *(BadZipFile, zlib.error, TokenError, SyntaxError, MemoryError),  # of a header of NumPy's
 )
 TEMPORARY = re.compile(r"\.([0-9a-f]{16})-[0-9a-f]{8}\.tmp$")
-MANY = 50_000  # objects that are worth it: those of some thousand records
 _token: list[str] = []  # this start's, once it is drawn or given
 
 
@@ -86,23 +84,6 @@ def written_whole(path: Path, size: int = 0) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # else it would hide what went wrong
             written.unlink(missing_ok=True)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Pause the garbage collector where thousands of things are made that are kept.
-
-    They are left out of later collections too, each of which would look at every one.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if gc.get_count()[0] > MANY:
-            gc.freeze()
-        if was:
-            gc.enable()
 
 
 def home() -> Path:

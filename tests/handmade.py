@@ -6,7 +6,8 @@ from dataclasses import asdict
 import msgspec
 
 from harness.experiment.place import Place
-from harness.experiment.record import SCHEMA, Record, write_record
+from harness.experiment.record import SCHEMA, Record
+from harness.experiment.store import write_record
 
 
 def record(variant, category, seed, auroc, *, pixel=0.9, best=None):

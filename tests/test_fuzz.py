@@ -21,7 +21,8 @@ from harness.cli.main import main
 from harness.data.datasets import open_dataset
 from harness.errors import InputError, RunFailed
 from harness.experiment.choices import METHODS
-from harness.experiment.record import Record, read_record
+from harness.experiment.record import Record
+from harness.experiment.store import read_record
 from harness.experiment.values import parsed, show
 from harness.experiment.variant import FIELDS, HINTS, Variant, parse
 from harness.paper.ledger import Published, read_published

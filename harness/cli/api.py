@@ -95,8 +95,8 @@ SECTIONS = (
             "harness.report.answer:answer",
             "harness.report.best:best",
             "harness.report.best:Best",
-            "harness.experiment.record:read_records",
-            "harness.experiment.record:read_record",
+            "harness.experiment.store:read_records",
+            "harness.experiment.store:read_record",
         ),
     ),
     Section(

@@ -47,14 +47,16 @@ def report(options: options.Report) -> int:
     if options.study:
         written: list[list[Path] | None] = [write_pages(options, planned(options, checked=False))]
     else:
+        from harness.experiment.store import held
         from harness.report.pages import PAGES, write_index, write_page
 
         page: Callable[[str], list[Path]]
         page = lambda name: _said([write_page(name, options.results)], options)
-        studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
-        written = [_unless_damaged(_report, asked) for asked in studies]
-        written += [_unless_damaged(page, name) for name in PAGES]
-        written.append(_said([write_index(options.results)], options))
+        with held():
+            studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
+            written = [_unless_damaged(_report, asked) for asked in studies]
+            written += [_unless_damaged(page, name) for name in PAGES]
+            written.append(_said([write_index(options.results)], options))
     if options.json:
         print(json.dumps([str(page) for pages in written for page in pages or ()], indent=1))
     return 2 if None in written else 0
@@ -96,10 +98,12 @@ def write_pages(
     options: options.Study | options.Report, plan: "Plan", *, live: bool = False
 ) -> list[Path]:
     """Write a study's page, the page of its photos where there are any, and the index."""
+    from harness.experiment.store import held
     from harness.report.pages import write_index
 
-    pages = _said(_write(options, plan, live=live), options)
-    write_index(plan.results)
+    with held():
+        pages = _said(_write(options, plan, live=live), options)
+        write_index(plan.results)
     return pages
 
 
@@ -120,7 +124,7 @@ def _write(
 
 def _recorded(results: Path) -> list[str]:
     """The paper's tables, and the other studies with a record."""
-    from harness.experiment.record import read_records
+    from harness.experiment.store import read_records
     from harness.report.pages import NOTEBOOKS
 
     digests = {r.digest for r in read_records(results, damaged=warn)}

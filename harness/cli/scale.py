@@ -44,7 +44,7 @@ def checked_forecast(options: Forecast) -> None:
 
 def forecast(options: Forecast, plan: "StudyPlan", settings: Settings) -> int:
     """Print what is left of a plan would take on a cluster: on one folder, and on one a node."""
-    from harness.experiment.record import read_records
+    from harness.experiment.store import read_records
     from harness.run.estimate import count
     from harness.run.shards import training_works
     from harness.run.simulate import Cluster, as_json, simulate, unit_of

@@ -1,6 +1,7 @@
 """Where a run's files are, below a folder of results."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -47,7 +48,7 @@ class Place:
         name = f"seed-{self.seed}{suffix}"
         return self.results.joinpath("runs", self.digest, self.dataset, self.category, name)
 
-    @property
+    @cached_property
     def record(self) -> Path:
         """Find the record."""
         return self._file(".json")

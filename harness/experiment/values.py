@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -57,21 +58,22 @@ def checked(name: str, value: Any, hint: Any, *, given: object = None) -> Any:  
     >>> checked("kernels", 3, tuple[int, ...]), checked("rate", 1, float)
     ((3,), 1.0)
     """
-    plain, rules = _split(hint)
-    shown = _brief(value if given is None else given)
-    if get_origin(plain) is tuple and type(value) is int:
+    plain, rules, is_tuple = _split(hint)
+    shown = value if given is None else given
+    if is_tuple and type(value) is int:
         value = (value,)
     if isinstance(value, set | frozenset):  # msgspec would take it, in no order
-        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown}")
+        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {_brief(shown)}")
     if isinstance(value, float):
         value = float(value)  # numpy's, as of np.geomspace, is one too; msgspec wants the plain
     try:
         value = msgspec.convert(value, plain)
     except (msgspec.ValidationError, OverflowError, RecursionError):  # 10**400 is no float
-        raise InputError(f"{name}: expected {_type_in_words(plain)}; got {shown}") from None
+        words = _type_in_words(plain)
+        raise InputError(f"{name}: expected {words}; got {_brief(shown)}") from None
     for rule in rules:
         if not rule.holds(value):
-            raise InputError(f"{name}: expected {rule.expects}; got {shown}")
+            raise InputError(f"{name}: expected {rule.expects}; got {_brief(shown)}")
     return value
 
 
@@ -81,7 +83,7 @@ def parsed(name: str, text: str, hint: Any) -> Any:  # noqa: ANN401
     >>> parsed("kernels", "3,1", tuple[int, ...]), parsed("hidden", "none", int | None)
     ((3, 1), None)
     """
-    plain, _ = _split(hint)
+    plain, _, _ = _split(hint)
     if plain is str or get_origin(plain) is Literal:
         return checked(name, text, hint)
     return checked(name, _read(text), hint, given=text)
@@ -129,16 +131,18 @@ def expected(hint: Any) -> str:  # noqa: ANN401
     >>> expected(Literal["sum", "mean"]), expected(int | None)
     ('one of sum, mean', 'a whole number or none')
     """
-    plain, rules = _split(hint)
+    plain, rules, _ = _split(hint)
     return "; ".join(rule.expects for rule in rules) or _type_in_words(plain)
 
 
-def _split(hint: Any) -> tuple[Any, tuple[Rule, ...]]:  # noqa: ANN401
-    """A hint's bare type, and its rules."""
+@cache  # there are a few hints, and thousands of values
+def _split(hint: Any) -> tuple[Any, tuple[Rule, ...], bool]:  # noqa: ANN401
+    """A hint's bare type, its rules, and whether it is a tuple's."""
+    rules: tuple[Rule, ...] = ()
     if get_origin(hint) is Annotated:
-        plain, *extras = get_args(hint)
-        return plain, tuple(e for e in extras if isinstance(e, Rule))
-    return hint, ()
+        hint, *extras = get_args(hint)
+        rules = tuple(e for e in extras if isinstance(e, Rule))
+    return hint, rules, get_origin(hint) is tuple
 
 
 def _type_in_words(hint: Any) -> str:  # noqa: ANN401

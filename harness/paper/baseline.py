@@ -19,7 +19,8 @@ from scipy import stats
 from harness.errors import InputError
 from harness.experiment.measured import is_number
 from harness.experiment.place import Place
-from harness.experiment.record import Record, read_at, read_record
+from harness.experiment.record import Record
+from harness.experiment.store import read_at, read_record
 from harness.experiment.study import Study
 from harness.files import write_whole
 from harness.score.metrics import METRICS

@@ -15,7 +15,8 @@ from harness.data.counts import PUBLISHED_COUNTS, Copy, Counts, compare
 from harness.errors import InputError, warn
 from harness.experiment.choices import method_of
 from harness.experiment.measured import is_number
-from harness.experiment.record import Record, read_records
+from harness.experiment.record import Record
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.experiment.variant import Variant

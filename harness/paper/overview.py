@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pandas as pd
 
 from harness.errors import InputError
-from harness.experiment.record import Record, read_records
-from harness.files import uncollected
+from harness.experiment.record import Record
+from harness.experiment.store import read_records, uncollected
 from harness.paper import boards
 from harness.paper import tables as paper_tables
 from harness.paper.gap import VERDICTS, gaps

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from harness.escape import in_markdown
-from harness.experiment.record import Record, read_records
+from harness.experiment.record import Record
+from harness.experiment.store import read_records
 from harness.report.commands import command
 from harness.report.names import architecture
 from harness.report.pages import about, page_names

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
+import pandas as pd
 
 from harness.escape import in_markdown
 from harness.report.differences import ALPHA, Difference, differences, own_photos
@@ -175,16 +176,22 @@ def _names(variants: Sequence[str]) -> str:
 
 def means_of(selection: Selection, metric: str, names: Iterable[str]) -> dict[str, float]:
     """Give each variant's mean in %, over the runs on the same images that all of them have."""
-    values: dict[str, dict[tuple[str, int, str], float]] = {name: {} for name in names}
-    for r in selection.records:
-        name = selection.labels[r.digest]
-        if metric in r.metrics and name in values:
-            values[name][r.category, r.seed, r.data.digest] = 100 * r.metrics[metric]
-    has = {name: of for name, of in values.items() if of}
-    common = set.intersection(*(set(of) for of in has.values())) if has else set()
-    if not common:
-        return {}
-    return {name: float(np.mean([of[cell] for cell in common])) for name, of in has.items()}
+    frame = _values(selection, metric)
+    common = frame[[name for name in names if name in frame]].dropna()
+    return {str(n): float(mean) for n, mean in common.mean().items()} if len(common) else {}
+
+
+def _values(selection: Selection, metric: str) -> pd.DataFrame:
+    """A metric of every run in %, a column a variant and a row a category, seed and images."""
+    if ("values", metric) not in selection.memo:
+        by_name: dict[str, dict[tuple[str, int, str], float]] = {}
+        for r in selection.records:
+            if metric in r.metrics:
+                of_variant = by_name.setdefault(selection.labels[r.digest], {})
+                of_variant[r.category, r.seed, r.data.digest] = 100 * r.metrics[metric]
+        selection.memo["values", metric] = pd.DataFrame(by_name)
+    found: pd.DataFrame = selection.memo["values", metric]
+    return found
 
 
 def oracles(selection: Selection) -> set[str]:

@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from harness.errors import InputError, warn
-from harness.experiment.record import Record, read_records
+from harness.experiment.record import Record
+from harness.experiment.store import read_records
 from harness.experiment.values import show
 from harness.experiment.variant import Variant
 from harness.report.differences import Difference, Pairs, Source, corrected, difference, own_photos

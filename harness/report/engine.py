@@ -17,6 +17,8 @@ from IPython.utils.capture import capture_output
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
+from harness.experiment.store import uncollected
+
 NAME = "harness"  # of the engine, to papermill
 
 
@@ -44,7 +46,7 @@ class InProcess(Engine):
         """
         names: dict[str, Any] = {"__name__": "notebook"}
         code = [(i, c) for i, c in enumerate(nb_man.nb.cells) if c.cell_type == "code"]
-        with _shell(), mpl.rc_context():
+        with _shell(), mpl.rc_context(), uncollected(kept=False):
             mpl.rcdefaults()  # a person's own settings are for working by hand
             for count, (index, cell) in enumerate(code, 1):
                 nb_man.cell_start(cell, index)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from harness.errors import InputError, warn
 from harness.experiment.place import Place
-from harness.experiment.record import Images, Record, read_record, read_sound
+from harness.experiment.record import Images, Record
+from harness.experiment.store import read_record, read_sound
 from harness.report.selection import Selection
 from harness.score.metrics import image_metrics
 

@@ -48,29 +48,20 @@ def rises(curves: pd.DataFrame, metric: str) -> list[Rise]:
         One of each variant that was evaluated before, at a multiple of ``eval_every``; what was
         evaluated at its end alone says nothing of it.
     """
-    runs: dict[str, dict[str, dict[int, list[tuple[int, float]]]]] = {}
-    chosen = curves[curves["metric"] == metric]
-    columns = (chosen[name] for name in ("label", "category", "seed", "epoch", "value"))
-    for label, category, seed, *point in zip(*columns, strict=True):
-        of_variant = runs.setdefault(str(label), {})
-        of_variant.setdefault(category, {}).setdefault(seed, []).append((*point,))
+    runs = ["label", "category", "seed"]
+    chosen = curves[curves["metric"] == metric].sort_values([*runs, "epoch"])
+    epochs = chosen.groupby(runs, observed=True, sort=False)["epoch"]
+    three_quarters = np.maximum(FROM * epochs.transform("last"), epochs.transform("first"))
+    before = chosen[chosen["epoch"] <= three_quarters].groupby(runs, observed=True).last()
+    last = chosen.groupby(runs, observed=True).last()
+    table = pd.DataFrame({"since": before["epoch"], "until": last["epoch"],
+                          "points": 100 * (last["value"] - before["value"])})  # fmt: skip
+    table = table[table["since"] < table["until"]]
     found = []
-    for label, by_category in runs.items():
-        groups, spans = [], set()
-        for by_seed in by_category.values():
-            values = []
-            for _, run in sorted(by_seed.items()):
-                run.sort()
-                until, last = run[-1]
-                since, first = [p for p in run if p[0] <= max(FROM * until, run[0][0])][-1]
-                if since < until:
-                    values.append(100 * (last - first))
-                    spans.add((int(since), int(until)))
-            groups.append(np.array(values))
-        if spans:
-            made = paired_estimate(groups)
-            since, until = max(spans)
-            found.append(Rise(label, since, until, made.mean, made.interval()[0]))
+    for label, mine in table.groupby(level="label", sort=False):
+        made = paired_estimate([g.to_numpy() for _, g in mine["points"].groupby(level="category")])
+        since, until = max(zip(mine["since"], mine["until"], strict=True))
+        found.append(Rise(str(label), int(since), int(until), made.mean, made.interval()[0]))
     return found
 
 

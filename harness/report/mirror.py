@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from harness.errors import InputError, warn
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 from harness.experiment.values import show
 from harness.experiment.variant import Variant
 from harness.report.compare import name_of

@@ -71,12 +71,13 @@ def runs(frame: pd.DataFrame, metric: str, names: Mapping[str, Name], title: str
         title: of the chart.
     """
     with plt.rc_context(STYLE):
-        present = [label for label in names if (frame["label"] == label).any()]
+        groups = {k: 100 * g.dropna() for k, g in frame.groupby("label", observed=True)[metric]}
+        present = [label for label in names if label in groups]
         figure, axis = _axes(0.75 + 0.27 * len(present))
         rows = _rows(axis, [names[label].text for label in present])
         said = []
         for row, label in zip(rows, present, strict=True):
-            values = 100 * frame.loc[frame["label"] == label, metric].dropna()
+            values = groups[label]
             place = list(names).index(label)
             jitter = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else [0.0]
             axis.scatter(values, row + np.array(jitter), s=17, color=colour(place),
@@ -174,11 +175,11 @@ def learning(
     with plt.rc_context(STYLE):
         figure, axis = _axes(3.1)
         of_metric = curves[curves["metric"] == metric]
+        means = 100 * of_metric.groupby(["label", "epoch"], observed=True)["value"].mean()
+        drawn = {label: line.droplevel("label") for label, line in means.groupby(level="label")}
         said = []
         for place, label in enumerate(names):
-            mine = of_metric[of_metric["label"] == label]
-            line = 100 * mine.groupby("epoch")["value"].mean()
-            if line.empty:
+            if (line := drawn.get(label)) is None:
                 continue
             axis.plot(line.index, line, color=colour(place), linewidth=1.3 + 0.7 * (not place))
             if (at := chosen.get(label)) is not None:

@@ -10,9 +10,9 @@ from typing import Any
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError, warn
 from harness.experiment.place import Place
-from harness.experiment.record import Record, read_sound
+from harness.experiment.record import Record
+from harness.experiment.store import read_sound, uncollected
 from harness.experiment.study import Study
-from harness.files import uncollected
 from harness.studies import get_study
 
 

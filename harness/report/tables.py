@@ -1,18 +1,17 @@
 """Tables as queries over records: nothing here trains, and nothing is typed in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.experiment.record import Images, Record
+from harness.experiment.record import Record
 from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.report.selection import Selection
 from harness.report.speeds import speeds
 from harness.score.metrics import METRICS
-from harness.score.statistics import placements
 
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")  # the rest stands in a table of its own
 ORACLE = "(oracle)"  # behind a variant whose epochs were chosen with the test's labels
@@ -164,18 +163,25 @@ def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
     A row a variant, a column a kind with the number of its images: the mean over categories and
     seeds, nan where there is none. Empty where the records do not list their images.
     """
-    values: dict[tuple[str, str], list[float]] = {}
     counts: dict[str, dict[str, int]] = {}
-    for record in selection.records:
-        for kind, count, auroc in _kinds(record.images):
-            values.setdefault((selection.labels[record.digest], kind), []).append(100 * auroc)
-            counts.setdefault(kind, {})[record.category] = count
-    columns = {kind: f"{kind} ({sum(of.values())})" for kind, of in counts.items()}
-    rows = {
-        label: {n: float(np.mean(values.get((label, k)) or np.nan)) for k, n in columns.items()}
-        for label in frame["label"].cat.categories
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns.values()))
+    alike: dict[tuple[str, ...], list[tuple[Record, list[float]]]] = {}
+    for r in selection.records:
+        if r.images and "good" in r.images.defect:
+            alike.setdefault(tuple(r.images.defect), []).append((r, r.images.score))
+    parts = []
+    for kinds, runs_of in alike.items():
+        shares = _by_kind(np.array(kinds), np.array([scores for _, scores in runs_of]))
+        labels = [selection.labels[record.digest] for record, _ in runs_of]
+        parts.append(pd.DataFrame({kind: 100 * share for kind, share in shares.items()}, labels))
+        for kind in shares:
+            of = counts.setdefault(kind, {})
+            of |= {record.category: kinds.count(kind) for record, _ in runs_of}
+    if not parts:
+        return pd.DataFrame(index=frame["label"].cat.categories)
+    means = pd.concat(parts).groupby(level=0).mean().reindex(frame["label"].cat.categories)
+    return means.rename(
+        columns={kind: f"{kind} ({sum(of.values())})" for kind, of in counts.items()}
+    )
 
 
 def by_category(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -190,17 +196,19 @@ def by_category(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return means.unstack("category")
 
 
-def _kinds(images: Images | None) -> Iterator[tuple[str, int, float]]:
-    """Kind, images of it, and its AUROC against the good images."""
-    if images is None:
-        return
-    kinds, scores = np.array(images.defect), np.array(images.score)
-    good = kinds == "good"
-    if good.any():
-        shares = placements(scores, ~good)  # of a defective image: among the good ones alone
-        for kind in dict.fromkeys(images.defect):
-            if kind != "good":
-                yield kind, int((kinds == kind).sum()), float(shares[kinds == kind].mean())
+def _by_kind(kinds: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Kind → its AUROC against the good images, (runs,), of runs on the same images.
+
+    Args:
+        kinds: (N,) some of them ``good``.
+        scores: (runs, N).
+    """
+    good, bad = scores[:, kinds == "good"], kinds != "good"
+    shares = np.full(scores.shape, np.nan)
+    for image in np.flatnonzero(bad):  # a share of the good ones alone, ties half
+        below, ties = (f(good, scores[:, [image]]).mean(axis=1) for f in (np.less, np.equal))
+        shares[:, image] = below + ties / 2
+    return {k: shares[:, kinds == k].mean(axis=1) for k in dict.fromkeys(kinds[bad].tolist())}
 
 
 def cost(frame: pd.DataFrame) -> pd.DataFrame:

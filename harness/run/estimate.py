@@ -12,8 +12,9 @@ from harness.data.synthetic import DEFECTIVE_COPIES
 from harness.errors import warn
 from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import Record, read_records
+from harness.experiment.record import Record
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records
 from harness.experiment.study import Cell
 from harness.experiment.variant import Variant
 from harness.features.cache import entry_bytes

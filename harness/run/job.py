@@ -26,9 +26,8 @@ from harness.experiment.record import (
     Protocol,
     Record,
     Weights,
-    read_sound,
-    write_record,
 )
+from harness.experiment.store import read_sound, write_record
 from harness.experiment.variant import Variant
 from harness.features.key import FeatureKey
 from harness.features.views import Shapes

@@ -13,7 +13,8 @@ import msgspec
 from harness.claims import RESULTS, Claims
 from harness.errors import InputError
 from harness.experiment.place import Place
-from harness.experiment.record import DamagedRecord, Record, read_at, read_record
+from harness.experiment.record import Record
+from harness.experiment.store import DamagedRecord, read_at, read_record
 from harness.files import written_whole
 from harness.heartbeat import Holder
 from harness.progress import Bar, progress

@@ -19,8 +19,9 @@ from harness.errors import InputError, unknown, warn
 from harness.experiment.choices import METHODS
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.place import Place
-from harness.experiment.record import Record, read_sound
+from harness.experiment.record import Record
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_sound
 from harness.experiment.study import Cell, Study
 from harness.experiment.variant import Variant
 

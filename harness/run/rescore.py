@@ -14,16 +14,9 @@ from harness.data.tiles import tiled
 from harness.errors import RunFailed, warn
 from harness.experiment.measured import Measured, Speed
 from harness.experiment.place import Place
-from harness.experiment.record import (
-    SCHEMA,
-    Data,
-    Record,
-    Rescored,
-    read_records,
-    read_sound,
-    write_record,
-)
+from harness.experiment.record import SCHEMA, Data, Record, Rescored
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records, read_sound, write_record
 from harness.experiment.study import Cell
 from harness.heartbeat import now
 from harness.progress import progress

@@ -10,7 +10,7 @@ import msgspec
 
 from harness.claims import Claim, Claims
 from harness.errors import InputError, RunFailed
-from harness.experiment.record import write_failure
+from harness.experiment.store import write_failure
 from harness.heartbeat import Holder, Running, now
 from harness.progress import Bar, progress
 from harness.run.executors.contract import Event, Executor, Task

@@ -8,8 +8,8 @@ from harness.claims import RESULTS, Claims
 from harness.data.tiles import tiled
 from harness.errors import InputError, RunFailed
 from harness.experiment.feature_spec import FeatureSpec
-from harness.experiment.record import read_at, read_record, read_records, read_sound
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_at, read_record, read_records, read_sound
 from harness.experiment.study import Cell
 from harness.features.cache import FeatureCache, making
 from harness.features.defective import ensure_all

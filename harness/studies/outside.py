@@ -6,6 +6,7 @@ from collections.abc import Container
 from contextlib import redirect_stdout
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
@@ -72,6 +73,25 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
             f"{file}: expected a study's file; found none{hint} (`harness new study NAME` writes "
             "one; `harness list` shows the built-in ones)"
         )
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: expected a study's file; it cannot be read ({error})") from None
+    study = _loaded(file, file.resolve(), content)
+    if _is_taken(study.name, taken):
+        raise InputError(
+            f"{file}: name: expected a name of its own; '{study.name}' is one of the harness's own"
+        )
+    return study
+
+
+@lru_cache(maxsize=8)
+def _loaded(file: Path, source: Path, content: bytes) -> Study:
+    """The study of a file, which knows where it is from; executed once, until its content changes.
+
+    Raises:
+        InputError: it is none, or its name cannot be one.
+    """
     study = _execute(file)
     if not isinstance(study, Study):
         got = "nothing of that name" if study is None else type(study).__name__
@@ -80,11 +100,7 @@ def load_study(file: Path, taken: Container[str] = ()) -> Study:
         raise InputError(
             f"{file}: name: expected a name of its own; '{study.name}' is no name for a file"
         )
-    if _is_taken(study.name, taken):
-        raise InputError(
-            f"{file}: name: expected a name of its own; '{study.name}' is one of the harness's own"
-        )
-    return replace(study, source=str(file.resolve()))
+    return replace(study, source=str(source))
 
 
 def _is_taken(name: str, taken: Container[str]) -> bool:

@@ -6,7 +6,7 @@ from handmade import record
 
 from harness.cli.main import main
 from harness.experiment.place import Place
-from harness.experiment.record import write_record
+from harness.experiment.store import write_record
 from harness.experiment.variant import Variant
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.cli import main as cli
 from harness.errors import InputError
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 from harness.studies import STUDIES, definition, get_study
 from harness.studies.outside import load_study, new_study
 from harness.studies.surfaces import BASE

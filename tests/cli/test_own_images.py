@@ -5,7 +5,7 @@ from trees import draw
 
 from harness.cli import main as cli
 from harness.experiment.place import Place
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 
 FEW = [
     "--where", "kernels=3,1", "--where", "actnorm=data", "--seed", "0",

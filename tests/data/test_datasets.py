@@ -13,7 +13,7 @@ from harness.data.counts import PUBLISHED_COUNTS
 from harness.data.datasets import open_dataset
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 
 
 def test_counts_labels_and_masks(data):

@@ -22,8 +22,8 @@ from harness.detect.make import make_detector, unseen
 from harness.detect.predict import photos_of, predict
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
-from harness.experiment.record import read_at
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_at
 from harness.experiment.study import Study
 from harness.run.kept import Kept, write_tensors
 from harness.run.plan import make_plan

@@ -11,9 +11,10 @@ from handmade import record
 from harness.bundled import bundled
 from harness.errors import InputError
 from harness.experiment import record as records
+from harness.experiment import store
 from harness.experiment.measured import finite
 from harness.experiment.place import Place
-from harness.experiment.record import read_record, read_records, write_record
+from harness.experiment.store import read_record, read_records, write_record
 from harness.experiment.variant import Variant
 
 
@@ -51,7 +52,7 @@ def test_a_record_without_an_arithmetic_is_read(tmp_path):
 
 
 def test_a_record_removes_the_failure_note_and_notes_are_not_records(tmp_path):
-    records.write_failure(place(tmp_path), "because", epoch=3)
+    store.write_failure(place(tmp_path), "because", epoch=3)
     assert json.loads(place(tmp_path).failure.read_text())["reason"] == "because"
     assert list(read_records(tmp_path)) == []
     write_record(place(tmp_path), example())
@@ -175,7 +176,7 @@ KEPT = sorted(
 def test_the_fast_reading_gives_what_the_close_one_gives():
     assert len(KEPT) > 200
     for path in KEPT:
-        fast, close = records._read_sound(path), records._read_closely(path)
+        fast, close = store._read_sound(path), store._read_closely(path)
         assert fast is not None
         assert repr(fast) == repr(close)  # of every field, and of its type
 
@@ -237,9 +238,9 @@ def test_the_fast_reading_takes_nothing_that_the_close_one_refuses(tmp_path, dam
         except InputError as error:
             return type(error), str(error)
 
-    close = said_by(records._read_closely)
+    close = said_by(store._read_closely)
     assert said_by(read_record) == close
-    assert isinstance(close, str) or records._read_sound(path) is None
+    assert isinstance(close, str) or store._read_sound(path) is None
 
 
 @pytest.mark.parametrize(
@@ -248,10 +249,10 @@ def test_the_fast_reading_takes_nothing_that_the_close_one_refuses(tmp_path, dam
 def test_what_is_no_json_is_said_as_ever(tmp_path, content):
     path = tmp_path / "seed-0.json"
     path.write_bytes(content)
-    with pytest.raises(records.DamagedRecord) as caught:
+    with pytest.raises(store.DamagedRecord) as caught:
         read_record(path)
-    with pytest.raises(records.DamagedRecord) as close:
-        records._read_closely(path)
+    with pytest.raises(store.DamagedRecord) as close:
+        store._read_closely(path)
     assert str(caught.value) == str(close.value)
 
 
@@ -262,5 +263,5 @@ def test_a_record_that_was_written_anew_is_read_anew(tmp_path):
     write_record(place(tmp_path), example(seed=1))
     assert read_record(place(tmp_path).record).seed == 1
     place(tmp_path).record.unlink()
-    with pytest.raises(records.DamagedRecord, match="cannot be read"):
+    with pytest.raises(store.DamagedRecord, match="cannot be read"):
         read_record(place(tmp_path).record)

@@ -10,7 +10,7 @@ from tiny import TINY
 
 from harness.errors import RunFailed
 from harness.experiment.choices import METHODS
-from harness.experiment.record import read_record, read_records
+from harness.experiment.store import read_record, read_records
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.methods.flow.step import FlowStep, make_flow

@@ -10,7 +10,8 @@ from handmade import changed, record
 
 from harness.experiment.measured import Speed
 from harness.experiment.place import Place
-from harness.experiment.record import Images, Record, write_record
+from harness.experiment.record import Images, Record
+from harness.experiment.store import write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.report import plots, study_tables, tables

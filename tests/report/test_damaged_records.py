@@ -11,7 +11,8 @@ from tiny import TINY
 
 from harness.errors import InputError
 from harness.experiment.place import Place
-from harness.experiment.record import Images, read_sound
+from harness.experiment.record import Images
+from harness.experiment.store import read_sound
 from harness.experiment.study import Study
 from harness.paper.gap import gaps
 from harness.paper.ledger import ledger

@@ -6,7 +6,8 @@ import pytest
 from handmade import changed, record
 
 from harness.experiment.place import Place
-from harness.experiment.record import Record, write_record
+from harness.experiment.record import Record
+from harness.experiment.store import write_record
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.report import label_free, plots, study_figures, study_tables

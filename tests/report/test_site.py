@@ -15,7 +15,8 @@ from handmade import changed, record, write_rows, write_run
 from harness.cli import main as cli
 from harness.errors import InputError
 from harness.experiment.place import Place
-from harness.experiment.record import Record, read_records, write_record
+from harness.experiment.record import Record
+from harness.experiment.store import read_records, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.paper.overview import Entry, Overview

@@ -12,7 +12,7 @@ from tiny import TINY
 from harness.claims import Claims
 from harness.cli.main import main
 from harness.experiment.place import Place
-from harness.experiment.record import write_failure
+from harness.experiment.store import write_failure
 from harness.experiment.study import Study
 from harness.heartbeat import Holder, Running, holders
 from harness.report.status import selections, status

@@ -8,7 +8,7 @@ import pytest
 from handmade import record, write_rows
 
 from harness.experiment.place import Place
-from harness.experiment.record import write_failure, write_record
+from harness.experiment.store import write_failure, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.report import photos, sentences, study_tables, tables

@@ -16,7 +16,8 @@ from tiny import Here
 
 from harness.claims import TakenOver
 from harness.errors import RunFailed
-from harness.experiment.record import Epoch, read_records
+from harness.experiment.record import Epoch
+from harness.experiment.store import read_records
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
 from harness.run import stop, sweep

@@ -8,7 +8,7 @@ import pytest
 from tiny import Here, write_category
 
 from harness.cli.main import main
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 from harness.run import sweep
 from harness.run.kept import Kept, read_tensors
 

@@ -17,7 +17,7 @@ import torch
 from tiny import SPEC, Here
 
 from harness.data.datasets import open_dataset
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 from harness.experiment.variant import Variant
 from harness.features.extractor import Extractor
 from harness.features.passing import extract, splits_of

@@ -7,8 +7,9 @@ from handmade import changed, record
 from harness.errors import InputError
 from harness.experiment.measured import Macs
 from harness.experiment.place import Place
-from harness.experiment.record import Record, write_record
+from harness.experiment.record import Record
 from harness.experiment.settings import Settings
+from harness.experiment.store import write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.run import estimate as module

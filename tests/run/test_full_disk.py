@@ -18,7 +18,7 @@ from harness.cli.main import main
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError, RunFailed
 from harness.experiment.place import Place
-from harness.experiment.record import read_records, write_failure, write_record
+from harness.experiment.store import read_records, write_failure, write_record
 from harness.features.cache import FeatureCache
 from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey

@@ -9,8 +9,8 @@ from handmade import record
 from harness.claims import Claims
 from harness.errors import InputError
 from harness.experiment.place import Place
-from harness.experiment.record import (
-    Images,
+from harness.experiment.record import Images
+from harness.experiment.store import (
     read_at,
     read_record,
     read_records,

@@ -10,8 +10,8 @@ from tiny import TINY, Here, write_category
 
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
-from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.run.plan import make_plan
 from harness.run.sweep import run_study

@@ -10,7 +10,7 @@ from tiny import TINY, Here
 
 from harness.data.frame import Box
 from harness.errors import InputError
-from harness.experiment.record import read_records
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.methods.contract import Energies

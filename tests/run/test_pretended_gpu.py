@@ -17,8 +17,9 @@ from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.detect.inference import fused
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
-from harness.experiment.record import Record, read_records
+from harness.experiment.record import Record
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.features.cache import FeatureCache

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tiny import Here
 
-from harness.experiment.record import read_record, read_records, write_record
+from harness.experiment.store import read_record, read_records, write_record
 from harness.experiment.study import one_factor
 from harness.run import learn
 from harness.run.history import load_energies, writing_energies

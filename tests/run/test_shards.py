@@ -10,8 +10,8 @@ from tiny import Here, write_category
 
 from harness.cli.main import main
 from harness.errors import InputError
-from harness.experiment.record import read_records
 from harness.experiment.settings import Settings, Shard
+from harness.experiment.store import read_records
 from harness.experiment.study import Cell
 from harness.experiment.variant import Variant
 from harness.run import estimate, shards, simulate

@@ -17,7 +17,7 @@ from tiny import Here
 from harness import claims, heartbeat
 from harness.claims import Claims
 from harness.experiment.place import Place
-from harness.experiment.record import read_records, write_failure
+from harness.experiment.store import read_records, write_failure
 from harness.features import cache
 from harness.features.cache import FeatureCache
 from harness.run import job, share

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.experiment.record import read_record
+from harness.experiment.store import read_record
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 

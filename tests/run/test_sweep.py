@@ -21,8 +21,9 @@ from harness.errors import InputError, RunFailed
 from harness.experiment import record as blocks
 from harness.experiment.measured import Macs, Speed, finite
 from harness.experiment.place import Place
-from harness.experiment.record import Epoch, read_record, read_records
+from harness.experiment.record import Epoch
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_record, read_records
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
 from harness.features.backbone import Backbone

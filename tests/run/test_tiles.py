@@ -10,8 +10,8 @@ from harness.data.tiles import tiled
 from harness.detect.detector import Detector
 from harness.detect.make import make_detector, unseen
 from harness.errors import InputError
-from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.run.plan import make_plan, plan_without_data
 from harness.run.rescore import rescore_study

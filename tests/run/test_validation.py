@@ -8,8 +8,8 @@ import torch
 from tiny import TINY, Here
 
 from harness.experiment.choices import METHODS
-from harness.experiment.record import read_record
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_record
 from harness.experiment.study import Study
 from harness.features.cache import FeatureCache
 from harness.methods.contract import Energies

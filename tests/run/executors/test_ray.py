@@ -12,8 +12,8 @@ from tiny import TINY, Here
 from harness.cli.main import main
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError, RunFailed
-from harness.experiment.record import read_records
 from harness.experiment.settings import Settings
+from harness.experiment.store import read_records
 from harness.experiment.study import Study, one_factor
 from harness.run import cluster, node
 from harness.run.cluster import Share, share_of

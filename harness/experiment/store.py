@@ -32,7 +32,7 @@ class DamagedRecord(InputError):
 
     >>> raise DamagedRecord("seed-0.json: expected a run record; ...")
     Traceback (most recent call last):
-    harness.experiment.record.DamagedRecord: seed-0.json: expected a run record; ...
+    harness.experiment.store.DamagedRecord: seed-0.json: expected a run record; ...
     """
 
 

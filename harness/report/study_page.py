@@ -223,17 +223,15 @@ class StudyPage:
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         return f"Drawn from {', '.join(places[:3])}{more}."
 
-    def _hero(self) -> dict[str, Any] | None:
-        """The winner's photos and scores; None where nothing was run."""
-        winner = self.verdict.winner
-        if not winner:
-            return None
-        plate = self.histograms(winner, most=1)
+    def _hero(self) -> dict[str, Any]:
+        """The winner's photos and scores; without one the reference's photos."""
+        shown = self.verdict.winner or self.reference
+        shots = self.pictures(shown)
+        plate = self.histograms(shown, most=1) if self.verdict.winner else None
         panel: Panel | None = plate.panels[0] if plate else None
-        shots = self.pictures(winner)
         category = panel.title if panel else ""
         return {
-            "name": self.names[winner], "pairs": [p for p, _ in shots], "category": category,
+            "name": self.names[shown], "pairs": [p for p, _ in shots], "category": category,
             "scale": shots[0][1] if shots else None, "histogram": panel,
             "note": photos.THRESHOLD_NOTE if panel else "",
         }  # fmt: skip

@@ -1,5 +1,7 @@
 """Fixtures: the tiny data set, settings and a study on it."""
 
+import gc
+
 import pytest
 import torch
 from tiny import TINY, write_category
@@ -7,6 +9,12 @@ from tiny import TINY, write_category
 from harness.experiment.settings import Settings
 from harness.experiment.study import Study, one_factor
 from harness.features.backbone import Backbone
+
+
+def pytest_collection_finish():
+    """Let the garbage collector leave out what imports have made: a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

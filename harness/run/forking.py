@@ -8,18 +8,21 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 
 # What a terminal or a scheduler may tell every process of a group.
 TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST = 103 - len("/pymp-12345678/listener-12345678")  # 103 bytes: macOS; Linux has 107
+TRIES, PAUSE = 3, 0.1  # to start a process, and seconds between
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # where sockets may be beside TMPDIR
 
 
@@ -29,6 +32,30 @@ def context() -> ForkServerContext:
     forking.set_forkserver_preload(["harness.run.job", "torch._dynamo"])  # optimisers import that
     _start_server()
     return forking
+
+
+def start(function: Callable[..., object], *given: object) -> BaseProcess:
+    """Start a process that calls a function; the server is started anew where it was killed.
+
+    Args:
+        function: of a module, so that it can be named to the process.
+        given: its arguments, values that pickle.
+
+    Raises:
+        RunFailed: the server was killed as often as it was asked.
+    """
+    for _ in range(TRIES):
+        process: BaseProcess = context().Process(target=function, args=given, daemon=True)
+        try:
+            process.start()
+        except (EOFError, ConnectionError, FileNotFoundError):
+            time.sleep(PAUSE)  # until the system knows that it is gone
+        else:
+            return process
+    raise RunFailed(
+        f"expected to start a worker; the process that starts them ended {TRIES} times (out of "
+        "memory?); start again, with fewer --jobs"
+    )
 
 
 def _start_server() -> None:
@@ -106,8 +133,7 @@ def apart(function: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401
         given: its arguments, values that pickle.
     """
     ours, its = context().Pipe(duplex=False)
-    process = context().Process(target=_call, args=(its, function, *given), daemon=True)
-    process.start()
+    process = start(_call, its, function, *given)
     its.close()
     try:
         return ours.recv()

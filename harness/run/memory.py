@@ -58,7 +58,8 @@ def run_memory(variant: Variant, train: int, test: int) -> dict[str, int]:
     """
     shapes = Extractor.on_meta(variant.feature_spec).shapes
     batch = min(variant.batch_size, train)
-    model, step = _training(variant.training, shapes, train, batch)
+    in_bank = 0 if METHODS[variant.method].trained else train  # what is trained does not grow
+    model, step = _training(variant.training, shapes, in_bank, batch)
     parts = {
         "process": PROCESS,
         "model": model,

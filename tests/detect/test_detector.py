@@ -125,7 +125,7 @@ def test_those_held_out_set_no_threshold_where_scores_are_read_on_their_scale(bo
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fastflow"])
 def test_every_method_can_be_kept(method, bolts, tmp_path):
-    own = {"differnet": {"views": 2, "hidden_channels": 8}}
+    own = {"differnet": {"views": 2, "hidden_channels": 8}, "cflow": {"flow_steps": 1}}
     variant = SMALL.replace(method=method, **own.get(method, {}))
     variant = variant.replace(epochs=1) if METHODS[method].trained else variant
     detector, plan = made(bolts, tmp_path / "r", variant)

@@ -26,7 +26,7 @@ from harness.claims import PAUSE
 from harness.errors import InputError, RunFailed
 from harness.experiment.settings import Settings
 from harness.run.executors.contract import Event, Task
-from harness.run.forking import context, die_with_parent
+from harness.run.forking import context, die_with_parent, start
 from harness.run.job import Job, run_job
 from harness.run.machine import cores
 from harness.run.memory import GPU_OUT, out_of_memory, what_fits
@@ -216,10 +216,8 @@ def _fits(job: Job, short: str) -> str:
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:
     ours, its = context().Pipe()
-    process: BaseProcess = context().Process(target=_work, args=(its,), daemon=True)
-    process.start()
+    workers[ours] = _Worker(start(_work, its))
     its.close()
-    workers[ours] = _Worker(process)
     return ours
 
 

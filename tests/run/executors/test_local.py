@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from multiprocessing import forkserver, popen_forkserver
 from multiprocessing.connection import Connection
 
 import pytest
 from hungry import Hungry
 
 from harness.errors import RunFailed
+from harness.run import forking
 from harness.run.executors import local
 from harness.run.executors.local import LocalPool
 
@@ -169,6 +171,23 @@ def test_a_worker_of_a_killed_start_ends_without_a_word():
         local._work(its)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_the_server_of_workers_is_started_anew_where_it_was_killed(tmp_path):
+    forking.context()
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    process = forking.start(os.mkdir, tmp_path / "made")
+    process.join()
+    assert (tmp_path / "made").is_dir()
+
+
+def test_what_cannot_be_started_is_one_line(monkeypatch):
+    def gone(*given):
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(popen_forkserver.Popen, "_launch", gone)
+    with pytest.raises(RunFailed, match=r"ended 3 times .* with fewer --jobs$"):
+        forking.start(os.getpid)
 
 
 def test_workers_that_cannot_start_fail_their_tasks(workers):

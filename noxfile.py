@@ -121,9 +121,10 @@ def audit(session: nox.Session) -> None:
     """Ask whether a pinned version has a known weakness (needs the network): -- [pip-audit's]."""
     session.install("pip-audit")
     pins = [word for file in PINS for word in ("--requirement", file)]
-    options = ("--disable-pip", "--require-hashes", "--no-deps", "--progress-spinner", "off")
+    # Strict: a package of which the index has no answer is none that was found to be sound.
+    options = ("--strict", "--disable-pip", "--require-hashes", "--no-deps")
     try:
-        session.run("pip-audit", *pins, *options, *session.posargs)
+        session.run("pip-audit", *pins, *options, "--progress-spinner=off", *session.posargs)
     except CommandFailed:
         session.error(
             "audit: expected no known weakness; what pip-audit says above is either one, which "

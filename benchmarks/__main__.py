@@ -14,7 +14,10 @@ from harness.files import write_whole
 RESULTS = Path("results/benchmarks")
 PAGE = Path("docs/benchmarks.md")
 ASKED = ("accelerator", "target")  # measured where they are named: an hour beside anomalib
-CPU = {"exactness", "metrics", "memory", "threads", "idle", "target", "prediction", "records"}
+CPU = {
+    "exactness", "metrics", "memory", "threads", "idle", "safety", "target", "prediction",
+    "records",
+}  # fmt: skip
 GPU = [p for p in render.PARTS if p not in CPU]
 
 
@@ -46,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", type=int, action="append",
         help="of the sweep (default: 2); given several times, it is measured with each",
     )  # fmt: skip
+    parser.add_argument("--kinds", type=int, help="the first so many of the sweep's six variants")
     parser.add_argument("--rounds", type=int, default=0, help="in place of each part's own")
     parser.add_argument("--name", help="of the result's file (default: device and cores)")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -75,6 +79,7 @@ def _measure(given: argparse.Namespace) -> int:
         data=data, work=work, weights=given.weights,
         device=device, epochs=tuple(given.epochs or [1 if given.quick or gpu else 2]),
         rounds=given.rounds, quick=given.quick,
+        extra={"kinds": given.kinds} if given.kinds else {},
     )  # fmt: skip
     usual = f"{device.replace(':', '-')}-{cores()}-cores"
     target = given.results / f"{given.name or ('quick' if given.quick else usual)}.json"

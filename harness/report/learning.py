@@ -37,12 +37,13 @@ class Rise:
         return self.points > RISE and not self.low <= 0
 
 
-def rises(curves: pd.DataFrame, metric: str) -> list[Rise]:
+def rises(curves: pd.DataFrame, metric: str, above: float = -np.inf) -> list[Rise]:
     """Measure for every variant how the metric moved from 3/4 of the epochs to the last one.
 
     Args:
         curves: of :func:`harness.report.tables.epochs`.
         metric: one that every evaluated epoch has.
+        above: points; variants that rose by no more are left out.
 
     Returns:
         One of each variant that was evaluated before, at a multiple of ``eval_every``; what was
@@ -57,6 +58,7 @@ def rises(curves: pd.DataFrame, metric: str) -> list[Rise]:
     table = pd.DataFrame({"since": before["epoch"], "until": last["epoch"],
                           "points": 100 * (last["value"] - before["value"])})  # fmt: skip
     table = table[table["since"] < table["until"]]
+    table = table[table.groupby(level="label")["points"].transform("mean") > above]
     found = []
     for label, mine in table.groupby(level="label", sort=False):
         made = paired_estimate([g.to_numpy() for _, g in mine["points"].groupby(level="category")])
@@ -73,7 +75,7 @@ def unfinished(curves: pd.DataFrame, metric: str, label: str) -> str:
         metric: that is looked at.
         label: how it is printed.
     """
-    rising = [r for r in rises(curves, metric) if r.still]
+    rising = [r for r in rises(curves, metric, RISE) if r.still]
     if not rising:
         return ""
     most = max(rising, key=lambda r: r.points)

@@ -126,12 +126,12 @@ def damaged(change):
     """A file of a finished study is changed, each kind in turn: it is made anew, or named."""
 
     def fault(ground, tally, times):
-        for i in range(times):
+        for _ in range(times):
             results = ground.fresh()
             shutil.copytree(ground.folder / "whole", results)
             kinds = every_file(results)
             kinds.pop("other", None)
-            kind = sorted(kinds)[i % len(kinds)]
+            kind = sorted(kinds)[tally.tried % len(kinds)]  # after those that were tried before
             tally.phases[kind] += 1
             file = ground.random.choice(kinds[kind])
             change(ground.random, file)

@@ -273,8 +273,7 @@ def _command(options: Options, words: list[str]) -> tuple[float, float]:
 
 def read_all(options: Options) -> tuple[float, float]:
     """Seconds and CPU seconds of reading every record and keeping it."""
-    from harness.experiment.store import read_records
-    from harness.files import uncollected
+    from harness.experiment.store import read_records, uncollected
 
     def read() -> None:
         with uncollected():
@@ -285,10 +284,12 @@ def read_all(options: Options) -> tuple[float, float]:
 
 def memory(options: Options) -> tuple[float, float]:
     """Those of counting what the study's runs would take, by the records that there are."""
-    from harness.run.sweep import _parallel
+    from harness.run.sweep import _memory
 
     plan, settings = _plan(options)
-    return _clocked(lambda: _parallel(plan, plan.cells, settings, lambda text: None))
+    return _clocked(
+        lambda: _memory(plan, plan.cells, settings, lambda text: None, elsewhere=False)
+    )
 
 
 def weights(options: Options) -> tuple[float, float]:

@@ -98,10 +98,10 @@ def write_pages(
     options: options.Study | options.Report, plan: "Plan", *, live: bool = False
 ) -> list[Path]:
     """Write a study's page, the page of its photos where there are any, and the index."""
-    from harness.experiment.store import held
+    from harness.experiment.store import held, uncollected
     from harness.report.pages import write_index
 
-    with held():
+    with held(), uncollected(kept=False):
         pages = _said(_write(options, plan, live=live), options)
         write_index(plan.results)
     return pages

@@ -85,7 +85,7 @@ def held() -> Iterator[None]:
     try:
         yield
     finally:
-        _KEPT.remove(kept)
+        _KEPT[:] = [other for other in _KEPT if other is not kept]  # an equal one is another's
 
 
 def _read_sound(path: Path) -> Record | None:
@@ -207,7 +207,7 @@ def uncollected(*, kept: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        if kept and gc.get_count()[0] > MANY:
+        if kept and was and gc.get_count()[0] > MANY:
             gc.freeze()
         if was:
             gc.enable()

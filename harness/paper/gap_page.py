@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.errors import InputError
+from harness.escape import in_markdown
 from harness.paper import tables
 from harness.paper.gap import gaps
 from harness.paper.ledger import ledger
@@ -26,6 +28,14 @@ class GapPage:
 
     own: pd.DataFrame
     others: pd.DataFrame
+    damaged: tuple[str, ...] = ()
+
+    def opening(self) -> Html:
+        """Say what came out in words, after what is wrong with records that are left out."""
+        left_out = [
+            f"> A record is **damaged** and left out: {in_markdown(d)}" for d in self.damaged
+        ]
+        return prose("\n\n".join([*left_out, tables.gap_opening(self.own, self.others)]))
 
     def forest(self) -> Plate | Html:
         """Draw ours minus published for whatever can be judged."""
@@ -52,6 +62,7 @@ class GapPage:
 
 def read(results: str | Path) -> GapPage:
     """Judge every published figure by a folder of results."""
-    table = gaps(ledger(), Path(results), tables.accepted_counts())
+    damaged: list[InputError] = []
+    table = gaps(ledger(), Path(results), tables.accepted_counts(), damaged=damaged.append)
     own = table[(table["by"] == "FastFlow") & (table["method"] == "FastFlow")]
-    return GapPage(own, table.drop(own.index))
+    return GapPage(own, table.drop(own.index), tuple(map(str, damaged)))

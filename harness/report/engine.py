@@ -4,7 +4,8 @@ A kernel is another process, which takes seconds to begin and reads every record
 needs neither a kernel's isolation nor its protocol: its notebooks are ours, and train nothing.
 """
 
-from collections.abc import Iterator
+import atexit
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -46,7 +47,7 @@ class InProcess(Engine):
         """
         names: dict[str, Any] = {"__name__": "notebook"}
         code = [(i, c) for i, c in enumerate(nb_man.nb.cells) if c.cell_type == "code"]
-        with _shell(), mpl.rc_context(), uncollected(kept=False):
+        with _displaying(), mpl.rc_context(), uncollected(kept=False):
             mpl.rcdefaults()  # a person's own settings are for working by hand
             for count, (index, cell) in enumerate(code, 1):
                 nb_man.cell_start(cell, index)
@@ -60,21 +61,49 @@ class InProcess(Engine):
                 nb_man.cell_complete(cell, index)
 
 
+class _Shell(InteractiveShell):
+    """A shell for a moment, which leaves this process as it is."""
+
+    def init_virtualenv(self) -> None:
+        """Leave ``sys.path`` alone."""
+
+
 @contextmanager
-def _shell() -> Iterator[None]:
-    """Let there be a shell of IPython's, which is what turns objects into what is displayed."""
-    if InteractiveShell.initialized():  # a person's own, who works in a notebook
-        yield
-        return
-    quiet = Config({"HistoryManager": {"enabled": False}})
-    with TemporaryDirectory() as folder:
-        InteractiveShell.instance(
-            user_module=ModuleType("notebook"), ipython_dir=folder, config=quiet
-        )
+def _displaying() -> Iterator[None]:
+    """Let objects be displayed as HTML; an error in one goes up, instead of being printed."""
+    with _shell() as shell:
+        formatter: Any = shell.display_formatter
+        before = formatter.active_types
+        formatter.active_types = formatter.format_types
+        shell.showtraceback = _raise
         try:
             yield
         finally:
-            InteractiveShell.clear_instance()
+            del shell.showtraceback
+            formatter.active_types = before
+
+
+@contextmanager
+def _shell() -> Iterator[Any]:
+    """The shell of IPython's that displays: the one that there is, of who works in it, or ours."""
+    if InteractiveShell.initialized():
+        yield InteractiveShell.instance()
+        return
+    quiet = Config({"HistoryManager": {"enabled": False}})
+    with TemporaryDirectory() as folder:
+        shell = _Shell.instance(
+            user_module=ModuleType("notebook"), ipython_dir=folder, config=quiet
+        )
+        try:
+            yield shell
+        finally:
+            _Shell.clear_instance()
+            atexit.unregister(shell.atexit_operations)  # which would keep it
+
+
+def _raise(error: Sequence[Any], **_: object) -> None:
+    """In place of a shell's way to print an error: ``error`` is its type, itself and its trace."""
+    raise error[1]
 
 
 papermill_engines.register(NAME, InProcess)

@@ -60,7 +60,10 @@ def rises(curves: pd.DataFrame, metric: str, above: float = -np.inf) -> list[Ris
     table = table[table["since"] < table["until"]]
     table = table[table.groupby(level="label")["points"].transform("mean") > above]
     found = []
-    for label, mine in table.groupby(level="label", sort=False):
+    by_label = dict(iter(table.groupby(level="label", observed=True)))
+    for label in dict.fromkeys(curves["label"]):
+        if (mine := by_label.get(label)) is None:
+            continue
         made = paired_estimate([g.to_numpy() for _, g in mine["points"].groupby(level="category")])
         since, until = max(zip(mine["since"], mine["until"], strict=True))
         found.append(Rise(str(label), int(since), int(until), made.mean, made.interval()[0]))

@@ -7,6 +7,7 @@ elsewhere. ``index.html`` is a notebook too, and looks at the records themselves
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -170,9 +171,10 @@ def execute(
         InputError: a parameter that the notebook does not declare, which papermill would only
             warn of; or what went wrong inside it. No page is written then.
     """
-    find_fonts()
     import nbformat
     import papermill
+
+    import_matplotlib()
 
     from harness.report import engine
 
@@ -201,13 +203,33 @@ def execute(
     return to_html(final)
 
 
-def find_fonts() -> None:
-    """Let matplotlib, which is imported next, keep its list of fonts: it takes seconds to make."""
+def import_matplotlib() -> None:
+    """Import matplotlib without a person's settings, with its list of fonts where that is kept.
+
+    To make the list takes seconds, and settings are for working by hand.
+
+    Raises:
+        InputError: a file of settings in the current folder, which is always read, is none.
+    """
+    if "matplotlib" in sys.modules:
+        return
     kept = cache_folder() / "matplotlib"
     with suppress(OSError):
         kept.mkdir(parents=True, exist_ok=True)
-    if os.access(kept, os.W_OK | os.X_OK) and not os.environ.get("MPLCONFIGDIR"):
-        os.environ["MPLCONFIGDIR"] = str(kept)
+    given = {"MATPLOTLIBRC": os.devnull, "MPLBACKEND": "agg"}
+    if os.access(kept, os.W_OK | os.X_OK):
+        given["MPLCONFIGDIR"] = str(kept)
+    before = {name: os.environ.get(name) for name in given}
+    os.environ |= given
+    try:
+        import matplotlib.font_manager  # noqa: F401
+    except ValueError as error:
+        raise InputError(
+            f"matplotlibrc: expected settings of matplotlib in this folder; got {error}; remove it"
+        ) from None
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def to_html(notebook: Path) -> Path:

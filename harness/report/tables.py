@@ -1,5 +1,6 @@
 """Tables as queries over records: nothing here trains, and nothing is typed in."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,14 +169,14 @@ def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
     for r in selection.records:
         if r.images and "good" in r.images.defect:
             alike.setdefault(tuple(r.images.defect), []).append((r, r.images.score))
+            for kind, count in Counter(r.images.defect).items():
+                counts.setdefault(kind, {})[r.category] = count
+    counts.pop("good", None)
     parts = []
     for kinds, runs_of in alike.items():
         shares = _by_kind(np.array(kinds), np.array([scores for _, scores in runs_of]))
         labels = [selection.labels[record.digest] for record, _ in runs_of]
         parts.append(pd.DataFrame({kind: 100 * share for kind, share in shares.items()}, labels))
-        for kind in shares:
-            of = counts.setdefault(kind, {})
-            of |= {record.category: kinds.count(kind) for record, _ in runs_of}
     if not parts:
         return pd.DataFrame(index=frame["label"].cat.categories)
     means = pd.concat(parts).groupby(level=0).mean().reindex(frame["label"].cat.categories)

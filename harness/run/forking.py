@@ -44,17 +44,19 @@ def start(function: Callable[..., object], *given: object) -> BaseProcess:
     Raises:
         RunFailed: the server was killed as often as it was asked.
     """
+    why = ""
     for _ in range(TRIES):
         process: BaseProcess = context().Process(target=function, args=given, daemon=True)
         try:
             process.start()
-        except (EOFError, ConnectionError, FileNotFoundError):
+        except (EOFError, ConnectionError, FileNotFoundError) as error:
+            why = str(error) or type(error).__name__
             time.sleep(PAUSE)  # until the system knows that it is gone
         else:
             return process
     raise RunFailed(
-        f"expected to start a worker; the process that starts them ended {TRIES} times (out of "
-        "memory?); start again, with fewer --jobs"
+        f"expected to start a worker; the process that starts them did not answer {TRIES} times "
+        f"({why}; out of memory?); start again, with fewer --jobs"
     )
 
 

@@ -67,8 +67,8 @@ def run_study(
         with claims:
             _run(plan, missing, settings, say, executor, claims, outcome)
     else:
-        with suppress(OSError, RunFailed, InputError):  # nothing need be written
-            for left_in in (claims, _cache(settings).claims):
+        for left_in in (claims, _cache(settings).claims):
+            with suppress(OSError, RunFailed, InputError):  # nothing need be written
                 left_in.clean()
     say(outcome.line)
     return outcome

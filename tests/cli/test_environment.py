@@ -15,7 +15,6 @@ from harness.cli import main as cli
 from harness.cli import surroundings
 from harness.errors import InputError
 from harness.methods.flow import compiled
-from harness.report.pages import find_fonts
 from harness.run import forking
 
 
@@ -181,16 +180,32 @@ def test_no_folder_for_sockets_names_tmpdir(long_folder, monkeypatch):
         forking._make_room_for_sockets()
 
 
-@pytest.mark.parametrize(("home", "mine"), [("", ""), ("/proc", ""), ("/proc", "/mine")])
-def test_matplotlib_keeps_its_fonts_where_it_can(home, mine, tmp_path, monkeypatch):
-    """Else it looks for them anew in every process, for seconds, and warns."""
-    monkeypatch.setenv("HOME", home or str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    monkeypatch.setenv("MPLCONFIGDIR", mine)
-    find_fonts()
-    wanted = mine or str(tmp_path / "fastflow-harness" / "matplotlib")
-    assert os.environ["MPLCONFIGDIR"] == wanted
+def imported(folder, **variables):
+    """Import matplotlib in a process of its own, as a report does, in this folder."""
+    script = (
+        "from harness.report.pages import import_matplotlib as first; first(); first();"
+        "import matplotlib as m; print(m.get_cachedir(), m.get_backend(),"
+        " m.rcParams['lines.linewidth'])"
+    )
+    environ = {**os.environ, "HOME": "/proc", "XDG_CACHE_HOME": str(folder / "cache"), **variables}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=environ, capture_output=True, text=True
+    )
+
+
+def test_matplotlib_is_imported_without_a_persons_settings(tmp_path):
+    """Its fonts are kept where that can be: it would look for them for seconds, and warn."""
+    (tmp_path / "mine").write_text("lines.linewidth: 9\n")
+    ran = imported(tmp_path, MATPLOTLIBRC=str(tmp_path / "mine"), MPLBACKEND="nonsense")
+    fonts = tmp_path / "cache" / "fastflow-harness" / "matplotlib"
+    assert ran.stderr == ""
+    assert ran.stdout.split() == [str(fonts), "agg", "1.5"]
+
+
+def test_settings_of_matplotlib_that_are_none_are_named(tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"font.size: \xff\n")
+    ran = imported(tmp_path)
+    assert "InputError: matplotlibrc: expected settings of matplotlib" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,14 @@ def place(folder, seed=0):
     return Place.of(folder, Variant(), "d", "thing", seed)
 
 
+def test_what_is_held_twice_is_held_until_the_last_end():
+    with store.held():
+        with store.held():
+            pass
+        assert len(store._KEPT) == 1
+    assert store._KEPT == []
+
+
 def test_place(tmp_path):
     expected = tmp_path / "runs" / Variant().digest / "d" / "thing" / "seed-3.json"
     assert place(tmp_path, 3).record == expected

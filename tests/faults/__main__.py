@@ -67,7 +67,7 @@ def render(counted):
     lines.append("|---|" + "---:|" * len(COLUMNS) + "---|")
     for kind in (k for k in KINDS if k in counted):
         tally = counted[kind]
-        when = ", ".join(f"{n} × {what}" for what, n in sorted(tally["phases"].items()))
+        when = "; ".join(f"{n} × {what}" for what, n in sorted(tally["phases"].items()))
         lines.append(" | ".join([f"| {kind}", *(str(tally[c]) for c in COLUMNS), f"{when} |"]))
     return "\n".join(lines) + "\n"
 

@@ -244,6 +244,11 @@ def test_a_rise_that_noise_can_explain_is_none():
     assert not rises(curves(0.5, 0.6, 0.7, 0.71, noise=0.05), "image_auroc")[0].still
 
 
+def test_rises_come_in_the_order_of_the_study():
+    table = pd.concat([curves(0.5, 0.6, 0.7, 0.73).assign(label=name) for name in ("b", "a", "c")])
+    assert [r.variant for r in rises(table, "image_auroc")] == ["b", "a", "c"]
+
+
 def test_one_evaluation_tells_nothing():
     assert rises(curves(0.7), "image_auroc") == []
 

@@ -21,6 +21,7 @@ from harness.cli import main as cli
 from harness.data.counts import PUBLISHED_COUNTS
 from harness.errors import InputError
 from harness.experiment.place import Place
+from harness.paper import gap_page
 from harness.report import pages
 from harness.report.pages import Made
 from harness.studies import STUDIES, outside
@@ -88,6 +89,22 @@ def test_what_goes_wrong_in_a_notebook_is_one_line_and_leaves_no_page(tmp_path):
     assert list((tmp_path / "reports").iterdir()) == []
 
 
+class Undrawn:
+    """Stands for a chart that cannot be drawn."""
+
+    def _repr_html_(self):
+        raise MemoryError("1 GiB")
+
+
+def test_what_cannot_be_drawn_leaves_no_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gap_page.GapPage, "forest", lambda page: Undrawn())
+    given = {"results": str(tmp_path)}
+    with pytest.raises(InputError, match=r"^report x: out of memory: 1 GiB$"):
+        pages.execute("gap", "x", tmp_path / "reports", given, made=MADE)
+    assert list((tmp_path / "reports").iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
 def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path):
     write_run(tmp_path, CAIT, "screw", 0, 0.5)
     write_run(tmp_path, CAIT, "screw", 1, 0.5)
@@ -96,7 +113,8 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path):
     text = show("table_by_category", tmp_path)
     assert f"A record is damaged and left out: {moved}: expected a run record" in text
     assert "50.0 (1 seed)" in text
-    assert f"A record is damaged and left out: {moved}" in show("index", tmp_path)
+    for other in ("index", "gap"):
+        assert f"A record is damaged and left out: {moved}" in show(other, tmp_path)
 
 
 def test_all_reports_are_written_but_one_that_cannot_be(tmp_path, monkeypatch, capsys):
@@ -242,12 +260,14 @@ def test_gap_on_records(recorded):
 
 
 def test_a_persons_own_settings_change_no_page(recorded, monkeypatch):
-    """Those of matplotlib, and a shell of IPython's that is there already."""
+    """Those of matplotlib, and a shell of IPython's that is there already, of a terminal too."""
     before = displayed("gap", recorded)
     monkeypatch.setitem(matplotlib.rcParams, "axes.labelpad", 40.0)
     shell = InteractiveShell.instance(user_module=ModuleType("own"))
+    shell.display_formatter.active_types = ["text/plain"]
     try:
         assert displayed("gap", recorded) == before
+        assert shell.display_formatter.active_types == ["text/plain"]
         assert InteractiveShell.instance() is shell
         assert matplotlib.rcParams["axes.labelpad"] == 40.0
     finally:

@@ -186,7 +186,7 @@ def test_what_cannot_be_started_is_one_line(monkeypatch):
         raise EOFError("unexpected EOF")
 
     monkeypatch.setattr(popen_forkserver.Popen, "_launch", gone)
-    with pytest.raises(RunFailed, match=r"ended 3 times .* with fewer --jobs$"):
+    with pytest.raises(RunFailed, match=r"3 times \(unexpected EOF; .* --jobs$"):
         forking.start(os.getpid)
 
 

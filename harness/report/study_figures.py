@@ -12,7 +12,7 @@ from harness.report import label_free, photos, plots, ranks
 from harness.report.differences import differences
 from harness.report.drawing import Plate
 from harness.report.sentences import DIFFERENCES_NOTE
-from harness.report.site.markup import Html, block
+from harness.report.site.markup import Html, block, prose
 from harness.report.study_page import StudyPage
 from harness.score.metrics import METRICS
 
@@ -73,14 +73,15 @@ def forests(page: StudyPage) -> Plate:
     return Plate(f"differences-{_study(page)}", panels, caption, page.records, data)
 
 
-def rank_diagrams(page: StudyPage) -> list[Plate]:
+def rank_diagrams(page: StudyPage) -> list[Plate | Html]:
     """Draw critical-difference diagrams, where there are categories enough to rank by.
 
-    Of more variants than a page shows there is none: it would compare every two of them.
+    Of more variants than a page shows there is none, which is said.
     """
-    made: list[Plate] = []
+    made: list[Plate | Html] = []
     if len(page.chief) < len(page.names):
-        return made
+        many = len(page.names)
+        return [prose(f"No diagram of ranks: it would compare every two of {many} variants.")]
     for metric in page.shown:
         if ranked := ranks.ranks(page.selection, metric):
             label = METRICS[metric].label

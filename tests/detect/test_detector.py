@@ -94,8 +94,8 @@ def test_its_scores_are_the_records(name, bolts, tmp_path):
 
 def test_a_run_in_bfloat16_scores_in_float32_where_that_is_asked_for(bolts, tmp_path):
     """Its thresholds are of such scores, and other runtimes can give them."""
-    _, plan = made(bolts, tmp_path / "r", TINY.replace(precision="bfloat16"))
-    _, settings = planned(bolts, tmp_path / "r", TINY.replace(precision="bfloat16"))
+    _, plan = made(bolts, tmp_path / "r", SMALL.replace(precision="bfloat16"))
+    _, settings = planned(bolts, tmp_path / "r", SMALL.replace(precision="bfloat16"))
     detector = make_detector(plan, settings, float32=True)
     photos = [s.path for s in plan.categories["bolts"].test]
     got = detector(photos).score
@@ -222,13 +222,13 @@ def test_files_that_are_no_detector(tmp_path):
 
 def test_no_score_is_no_verdict(bolts, tmp_path):
     """A good photo is one that scores low, not one without a score."""
-    detector, plan = made(bolts, tmp_path / "r", TINY)
+    detector = detector_of(NOISE)
     with torch.no_grad():
         for parameter in detector.model.parameters():
             parameter.fill_(float("nan"))
     detector.save(tmp_path / "d.safetensors")
     detector = Detector.load(tmp_path / "d.safetensors", "cpu")
-    photo = plan.categories["bolts"].test[0].path
+    photo = bolts / "test" / "good" / "000.png"
     (finding,), _ = predict(detector, [photo], tmp_path / "o")
     assert finding.score is None
     assert finding.verdict == "unreadable"
@@ -236,11 +236,10 @@ def test_no_score_is_no_verdict(bolts, tmp_path):
 
 
 def test_what_is_no_file_does_not_hold_the_others_up(bolts, tmp_path):
-    detector, plan = made(bolts, tmp_path / "r", TINY)
-    shutil.rmtree(tmp_path / "r")
+    detector = detector_of(NOISE)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("nowhere")
-    shutil.copy(plan.categories["bolts"].test[0].path, tmp_path / "photo.png")
+    shutil.copy(bolts / "test" / "good" / "000.png", tmp_path / "photo.png")
     found, _ = predict(detector, photos_of([str(tmp_path)]), tmp_path / "o")
     assert ["No such file" in found[0].error, "got a pipe" in found[2].error] == [True, True]
     assert found[1].error == ""

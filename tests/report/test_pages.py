@@ -1,5 +1,6 @@
 """Notebooks: parameters are checked, sources are clean, pages come out whole."""
 
+import base64
 import html
 import json
 import re
@@ -23,8 +24,9 @@ from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.paper import gap_page
 from harness.report import pages
+from harness.report.names import readable
 from harness.report.pages import Made
-from harness.studies import STUDIES, outside
+from harness.studies import STUDIES, get_study, outside
 from harness.studies.paper import CAIT, RESNET18
 
 MADE = Made("Why?")
@@ -295,6 +297,34 @@ def test_a_tables_report_and_the_index(recorded, capsys):
     assert '<a href="table2.html">Table 2: MVTec AD by category</a>' in index
     assert "46 of 405 runs" in index
     assert not list((recorded / "reports").glob(".*"))
+
+
+MANY = """
+from harness.experiment.study import Study, one_factor
+from harness.experiment.variant import Variant
+
+STUDY = Study(name="many", asks="Which?", bases={"base": Variant(learning_rate=1e-3)}, seeds=(0,),
+              vary=one_factor(learning_rate=[i * 1e-5 for i in range(1, 31)]))
+"""
+
+
+def test_of_many_variants_a_page_shows_some_and_offers_all(tmp_path):
+    (tmp_path / "many.py").write_text(MANY)
+    study = get_study(str(tmp_path / "many.py"))
+    for i, variant in enumerate(study.variants):
+        write_run(tmp_path, variant, "screw", 0, 0.5 + i / 100)
+    given = {"study": study.source, "dataset": "mvtec_ad", "categories": ["screw"]}
+    parts = displayed("ablations", tmp_path, **given)
+    text = text_of(parts)
+    assert "Shown: the reference and the best 24 of 31 variants; the downloads have all." in text
+    assert "No diagram of ranks: it would compare every two of 31 variants." in text
+    (whole,) = ("".join(cell) for cell in parts if any("Every variant" in part for part in cell))
+    table, names = text_of([[whole]]), study.labels().values()
+    shown = [n for n in names if re.search(rf"{re.escape(readable(n))}(?![\d.e-])", table)]
+    assert len(shown) == 25
+    assert shown[0] == next(iter(names))  # the reference, which is the worst
+    (file,) = re.findall(r'data:text/csv;charset=utf-8;base64,([^"]*)', whole)
+    assert all(name in base64.b64decode(file).decode() for name in names)
 
 
 def test_what_was_asked_is_in_a_pages_name():

@@ -266,7 +266,7 @@ def _command(options: Options, words: list[str]) -> tuple[float, float]:
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode > (words[0] == "gap"):  # whose 1 is its word on the records
         raise InputError(f"harness {words[0]}: ended with {process.returncode}: {said[-300:]!r}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 

@@ -1,4 +1,4 @@
-"""What claims, signs of life and checkpoints take of a study's time: every call of theirs timed.
+"""What claims, signs of life and checkpoints take of a study's time, by timing their calls.
 
 Two whole runs, with and without, differ by more than that on a machine that others use too.
 """
@@ -6,6 +6,7 @@ Two whole runs, with and without, differ by more than that on a machine that oth
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ TIMED = {
     "signs of life": ("begin", "end", "beat", "is_dead"),
     "checkpoints": ("take_up", "look", "_write"),
 }
+AROUND = {"claims": ("using",), "checkpoints": ("grow", "keeping", "around")}  # with ...:
 MOST = 2.0  # percent
 
 
@@ -35,8 +37,9 @@ def measure(options: Options) -> Part:
     part = Part(
         protocol=[
             "The embedded study's reference on its three categories, one run after another in one "
-            "process; every call of what keeps starts apart and trainings from being lost is "
-            "timed, in whatever thread. Shares are of the whole run's time, features included."
+            "process. Timed, in whatever thread: claims made, looked at and given back, marks of "
+            "use, signs of life, checkpoints looked at and written, and the forced writing of "
+            "energies to the disk. Shares are of the whole run's time, features included."
         ],
         tables={"Claims and checkpoints": rows},
     )
@@ -61,6 +64,9 @@ def side(options: Options) -> Row:
     for what, names in TIMED.items():
         for name in names:
             setattr(owners[what], name, _timed(getattr(owners[what], name), what, took))
+    for what, names in AROUND.items():
+        for name in names:
+            setattr(owners[what], name, _timed_ends(getattr(owners[what], name), what, took))
     study = get_study("surfaces", variants=["base"], seeds=[0], smoke=options.quick)
     with TemporaryDirectory(dir=options.work) as folder:
         settings = Settings(
@@ -90,6 +96,20 @@ def _timed(function: Callable[..., Any], what: str, took: Counter[str]) -> Calla
             _DEPTH.n = depth - 1
             if depth == 1:
                 took[what] += time.perf_counter() - began
+
+    return call
+
+
+def _timed_ends(function: Callable[..., Any], what: str, took: Counter[str]) -> Callable[..., Any]:
+    """The same of what stands in a ``with``: its beginning and its end, not what is inside."""
+
+    @contextmanager
+    def call(*given: Any, **named: Any) -> Iterator[Any]:
+        manager = function(*given, **named)
+        begin, end = (_timed(getattr(manager, n), what, took) for n in ("__enter__", "__exit__"))
+        value = begin()
+        yield value
+        end(None, None, None)
 
     return call
 

@@ -5,17 +5,21 @@
 
 import json
 import os
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
+from unittest.mock import patch
 
+import counted
 import msgspec
+import pytest
 from handmade import record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import write_category
 
 from harness.cli.main import main
 from harness.data.datasets import open_dataset
@@ -26,6 +30,7 @@ from harness.experiment.store import read_record
 from harness.experiment.values import parsed, show
 from harness.experiment.variant import FIELDS, HINTS, Variant, parse
 from harness.paper.ledger import Published, read_published
+from harness.run import estimate, shards, simulate
 from harness.studies import get_study
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -101,9 +106,9 @@ PLAIN = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 @st.composite
-def tokens(draw):
+def tokens(draw, valid=VALID):
     """Words of a command line: valid ones, some with another value, and some that are none."""
-    word = draw(st.sampled_from(VALID))
+    word = draw(st.sampled_from(valid))
     kind = draw(st.integers(0, 3))
     if kind == 1:
         return word.partition("=")[0] + "=" + draw(st.one_of(NUMBERS, PLAIN))
@@ -122,6 +127,42 @@ def test_command_lines(words):
             code = error.code
     assert code in (0, 1, 2), err.getvalue()
     assert "Traceback" not in err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_category(folder / "screw")
+    return folder
+
+
+OF_A_PLAN = (
+    "--shard=1/3", "--on=2 nodes × 4 cores", "--on=1 nodes × 8 GPU", "--checkpoint-minutes=1",
+    "--grow", "--keep", "--tf32", "--ray-address=a:1", "--executor=ray", "--variant=base",
+    "--set=image_size=64", "--set=holdout=0.2", "--set=flow_steps=4", "--where=backbone=resnet18",
+)  # fmt: skip
+
+
+@given(st.lists(tokens((*VALID, *OF_A_PLAN)), max_size=4))
+def test_plans(photos, words):
+    out, err = StringIO(), StringIO()
+    rates = estimate.Rates(1e-9, 1e-10, "a stopwatch", "cpu", "chip", threads=1, cores=2)
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        for module in (estimate, simulate):
+            stack.enter_context(patch.object(module, "measured_rates", lambda *given: rates))
+        for module in (estimate, shards):
+            stack.enter_context(patch.object(module, "measure", counted.measure))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        try:
+            code = main(["plan", "kernels", f"--data={photos}", f"--results={folder}/r", *words])
+        except SystemExit as error:  # of argparse
+            code = error.code
+        assert not list(Path(folder).rglob("*.json")), "a plan records nothing"
+    assert code in (0, 2), err.getvalue()
+    assert "Traceback" not in err.getvalue()
+    if code == 0 and "--json" in words and "--help" not in words:
+        json.loads(out.getvalue(), parse_constant=pytest.fail)
 
 
 JSON = st.recursive(

@@ -28,9 +28,14 @@ def checked_forecast(options: Forecast) -> None:
     """Refuse what cannot be foretold, before anything is read.
 
     Raises:
-        InputError: no cluster, or a shard of one.
+        InputError: no cluster, a shard of one, or an executor elsewhere without one.
     """
     if not options.on:
+        if options.executor != "local":
+            raise InputError(
+                f"plan --executor {options.executor}: expected --on beside it, as in "
+                "--on '2 nodes × 16 cores', since a plan asks no cluster; got none"
+            )
         return
     from harness.run.simulate import Cluster
 

@@ -81,6 +81,7 @@ class Order:
         cache_limit: bytes of the feature cache.
         driver: names the driver's machine and folder of results: a node's own folder is for it.
         folder: where the driver runs; relative paths are meant from there.
+        recorded: of each job the record that there is already; see :func:`recorded`.
         trained: whether the driver has the energies of the training.
         energies: those, where the node asked for them.
     """
@@ -90,8 +91,18 @@ class Order:
     cache_limit: int
     driver: str
     folder: Path
+    recorded: Sequence[bytes]
     trained: bool = False
     energies: bytes = b""
+
+
+def recorded(jobs: Sequence[Job]) -> list[bytes]:
+    """Read the records of jobs that are run again for their weights; empty where there is none.
+
+    A node that does not see them holds the scores to them, as :func:`harness.run.job.run_job`.
+    """
+    return [j.place.record.read_bytes() if j.keep and j.place.record.is_file() else b""
+            for j in jobs]  # fmt: skip
 
 
 def versions() -> dict[str, str]:
@@ -178,6 +189,9 @@ def _apart(jobs: Sequence[Job], order: Order) -> Iterator[News]:
         return
     if order.energies:
         write_whole(energies, order.energies)
+    for job, content in zip(jobs, order.recorded, strict=True):
+        if content:
+            write_whole(job.place.record, content)
     for news in _told(jobs):
         if news.kind in ("done", "failed"):
             job = jobs[news.job]

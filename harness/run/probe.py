@@ -41,6 +41,9 @@ from harness.run.process import (
 from harness.run.train import ready, step
 from harness.run.watch import energies_of
 
+TRIES = 3  # of a step, while others take or give back memory of the GPU beside it
+STILL = 2**20  # bytes that they may take or give back meanwhile
+
 Wanted = tuple[Variant, int]  # a training, and its images: of a batch, or all where it is fitted
 Run = tuple[Variant, str, int]  # of a variant, on a category, with so many training images
 
@@ -123,15 +126,21 @@ def gpu_memory(
 
 def _probe(known: Probed, tried: dict[str, Wanted], on: str, settings: Settings) -> str:
     """Add to what is known; say so."""
-    device = settings.devices[0]
-    give_back_memory()
-    free = torch.cuda.mem_get_info(device)[0]
-    took = apart(try_steps, list(tried.values()), device, settings.tf32)
+    device, largest = settings.devices[0], 0
     what = f"{device}: one training step of {len(tried)} variants tried for its memory"
-    if took is None:
-        return f"{what}: its process died, so one run at a time goes there"
-    left, steps = took
-    known.process[on] = max(0, free - left)
+    for _ in range(TRIES):
+        give_back_memory()
+        free = torch.cuda.mem_get_info(device)[0]
+        took = apart(try_steps, list(tried.values()), device, settings.tf32)
+        if took is None:
+            return f"{what}: its process died, so one run at a time goes there"
+        left, steps = took
+        largest = max(largest, free - left)
+        if abs(torch.cuda.mem_get_info(device)[0] - free) < STILL:
+            largest = free - left
+            break
+    # Where others never were still, the most that it can be: fewer runs fit, and none fails.
+    known.process[on] = max(0, largest)
     known.steps |= {key: n for key, n in zip(tried, steps, strict=True) if n and key != "again"}
     failed = sum(n == 0 for n in steps)
     return f"{what}" + (f"; {failed} failed, and count as all of it" if failed else "")

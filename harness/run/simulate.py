@@ -138,6 +138,8 @@ def unit_of(cluster: Cluster, records: Iterable[Record], settings: Settings) -> 
     for name, own in sorted(by_name.items(), key=lambda item: -len(item[1])):
         if gpu := recorded_rates(own, f"on {name}"):
             return Unit(gpu, cluster.each, 1.0)
+    if settings.executor != "local":  # the device that is asked for is a node's
+        settings = replace(settings, device="auto")
     return as_if(measured_rates(records, settings), cluster)
 
 

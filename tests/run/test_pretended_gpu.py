@@ -403,6 +403,26 @@ def test_a_probe_that_dies_leaves_one_run_a_gpu(tmp_path, monkeypatch):
     assert "its process died" in said
 
 
+@pytest.mark.parametrize(
+    ("free", "left", "takes"),
+    [
+        ([60, 58, 58, 58], 57, 1),  # another process starts, and is still then
+        ([58, 60, 60, 60], 59, 1),  # another ends
+        ([60, 58, 60, 58, 60, 58], 57, 3),  # others are never still: the most that it can be
+    ],
+)
+def test_a_probe_is_taken_again_while_others_take_memory(tmp_path, monkeypatch, free, left, takes):
+    """By GiB of the GPU that are free before and after each try, and inside it."""
+    monkeypatch.setattr(probe, "apart", lambda *given: (left * GIB, [5 * GIB]))
+    readings = iter(free)
+    with pretended_cuda():
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda device=None: (next(readings, 60) * GIB, ALL)
+        )
+        found, _ = gpu_memory([(TINY, "a", 8)], [], replace(BOTH, results=tmp_path))
+    assert found == {TINY.digest: (5 + takes) * GIB}
+
+
 class Line(Connection):
     """To a worker that is this process: it runs a task as soon as it is given one."""
 

@@ -139,9 +139,10 @@ class RayPool:
             folder=Path.cwd(),
             trained=run.trained,
             energies=run.energies,
+            recorded=node.recorded(run.given),
         )
         need = PROCESS + (job.memory if job.device == "cpu" else PROCESS)
-        strategies = self.ray.util.scheduling_strategies
+        affinity = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         there = job.key.digest in self.near.get(at, ())
         task = self.ray.remote(_on_node).options(
             num_returns="streaming",
@@ -150,9 +151,7 @@ class RayPool:
             memory=min(need, self._share.memory) or None,
             max_retries=0,  # which would repeat news; a lost one is given out anew below
             name=f"{job.category.name} {job.place.digest} seed {job.seed}",
-            scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(at, soft=True)
-            if there
-            else "SPREAD",
+            scheduling_strategy=affinity(at, soft=True) if there else "SPREAD",
             _generator_backpressure_num_objects=NEWS,
         )
         return task.remote(node.versions(), pickle.dumps(order))
@@ -295,9 +294,9 @@ class RayPool:
         if self._looked and time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        jobs, device = self.settings.jobs, self.settings.device
         with suppress(RunFailed):  # none now: what is submitted waits for one
-            self._share = share_of(self._nodes(), jobs=jobs, device=device)
+            asked = self.settings
+            self._share = share_of(self._nodes(), jobs=asked.jobs, device=asked.device)
 
 
 def open_executor(settings: Settings) -> RayPool:

@@ -111,6 +111,10 @@ def trained(results):
     return {k: v for k, v in trainings(results).items() if "checkpoint" not in k}
 
 
+def written(results):
+    return {p: p.read_bytes() for p in results.glob("runs/*/*/*/seed-0.json")}
+
+
 def same(ground, results):
     ours, theirs = records(ground / results), records(ground / "local")
     assert len(theirs) == 6
@@ -170,6 +174,14 @@ def test_a_node_that_does_not_see_the_folder_sends_what_runs_leave(nodes, ground
         assert not list(own.glob(".*.tmp"))
         assert len(list((ground / "apart").glob("runs/*/*/*/*.safetensors"))) == 6
         same(ground, "apart")
+        before = written(ground / "apart")
+        for weights in (ground / "apart").glob("runs/*/*/*/*.safetensors"):
+            weights.unlink()
+        again = on(nodes, ground, "apart", "--keep")
+        assert again.wait() == 0, again.text
+        assert len(ran(again)) == 2
+        assert len(list((ground / "apart").glob("runs/*/*/*/*.safetensors"))) == 6
+        assert written(ground / "apart") == before
     finally:
         nodes.do("see")
         nodes.do("add")

@@ -41,7 +41,7 @@ def answer(selection: Selection) -> str:
         if any(metric in r.metrics for r in of_reference):
             said.append(" ".join(_level(selection, metric, level, reference)))
     curves = epochs(selection)
-    warnings = (unfinished(curves, m, METRICS[m].label) for m in LEVELS)
+    warnings = (unfinished(curves, m, METRICS[m].label) for m in LEVELS if m in curves)
     return "\n\n".join([*said, *filter(None, warnings)])
 
 

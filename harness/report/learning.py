@@ -50,13 +50,13 @@ def rises(curves: pd.DataFrame, metric: str, above: float = -np.inf) -> list[Ris
         evaluated at its end alone says nothing of it.
     """
     runs = ["label", "category", "seed"]
-    chosen = curves[curves["metric"] == metric].sort_values([*runs, "epoch"])
+    chosen = curves.dropna(subset=[metric]).sort_values([*runs, "epoch"])
     epochs = chosen.groupby(runs, observed=True, sort=False)["epoch"]
     three_quarters = np.maximum(FROM * epochs.transform("last"), epochs.transform("first"))
     before = chosen[chosen["epoch"] <= three_quarters].groupby(runs, observed=True).last()
     last = chosen.groupby(runs, observed=True).last()
     table = pd.DataFrame({"since": before["epoch"], "until": last["epoch"],
-                          "points": 100 * (last["value"] - before["value"])})  # fmt: skip
+                          "points": 100 * (last[metric] - before[metric])})  # fmt: skip
     table = table[table["since"] < table["until"]]
     table = table[table.groupby(level="label")["points"].transform("mean") > above]
     found = []

@@ -1,6 +1,7 @@
 """Names that people read: what a variant changes, in words, with its whole name beside it."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def names(selection: Selection, oracles: Iterable[str] = ()) -> dict[str, Name]:
     """
     labels = list(selection.labels.values())
     short = {label: readable(label) for label in labels}
-    alike = {t for t in short.values() if list(short.values()).count(t) > 1}
+    alike = {text for text, often in Counter(short.values()).items() if often > 1}
     random = {selection.labels[r.digest] for r in selection.records if r.random_weights}
     oracles = set(oracles)
     return {

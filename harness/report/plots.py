@@ -174,8 +174,8 @@ def learning(
     """
     with plt.rc_context(STYLE):
         figure, axis = _axes(3.1)
-        of_metric = curves[curves["metric"] == metric]
-        means = 100 * of_metric.groupby(["label", "epoch"], observed=True)["value"].mean()
+        known = curves.dropna(subset=[metric])
+        means = 100 * known.groupby(["label", "epoch"], observed=True)[metric].mean()
         drawn = {label: line.droplevel("label") for label, line in means.groupby(level="label")}
         said = []
         for place, label in enumerate(names):

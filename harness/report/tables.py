@@ -108,18 +108,17 @@ def _row(record: Record, label: str, why: str) -> dict[str, Any]:
 
 
 def epochs(selection: Selection) -> pd.DataFrame:
-    """List label, category, seed, epoch, metric and value of every evaluated epoch."""
+    """List label, category, seed, epoch and every metric (fractions), a row an evaluated epoch."""
     if "epochs" in selection.memo:
         found: pd.DataFrame = selection.memo["epochs"]
         return found
     labels = selection.labels
     entries = [(r, e) for r in selection.records for e in r.epochs]
-    often = [len(e.metrics) for _, e in entries]
     rows = [(labels[r.digest], r.category, r.seed, e.epoch) for r, e in entries]
     frame = pd.DataFrame(rows, columns=["label", "category", "seed", "epoch"])
-    frame = frame.loc[frame.index.repeat(often)].reset_index(drop=True)
-    frame["metric"] = [metric for _, e in entries for metric in e.metrics]
-    frame["value"] = [value for _, e in entries for value in e.metrics.values()]
+    for metric in METRICS:
+        if any(metric in e.metrics for _, e in entries):
+            frame[metric] = [e.metrics.get(metric, np.nan) for _, e in entries]
     selection.memo["epochs"] = frame
     return frame
 
@@ -236,16 +235,11 @@ def oracle(curves: pd.DataFrame, study: Study, metrics: Sequence[str]) -> pd.Dat
         study: whose variants are listed.
         metrics: those to show.
     """
-    chosen = curves[curves["metric"].isin(metrics)].sort_values("epoch")
-    grouped = chosen.groupby(["label", "metric", "category", "seed"], sort=False)["value"]
-    each = pd.DataFrame({"last": grouped.last(), "best on test (oracle)": grouped.max()})
-    means = 100 * each.groupby(["label", "metric"]).mean()
-    columns = {
-        (metric, column): means[column].xs(metric, level="metric")
-        for metric in metrics
-        for column in means
-    }
-    order = [label for label in study.labels().values() if label in means.index]
+    grouped = curves.sort_values("epoch").groupby(["label", "category", "seed"], sort=False)
+    found = {"last": grouped.last(), "best on test (oracle)": grouped.max()}
+    means = {which: 100 * each.groupby("label").mean() for which, each in found.items()}
+    columns = {(metric, which): means[which][metric] for metric in metrics for which in means}
+    order = [label for label in study.labels().values() if label in means["last"].index]
     return pd.DataFrame(columns).reindex(order).round(1)
 
 

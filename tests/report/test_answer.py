@@ -213,11 +213,11 @@ def test_oracles_are_not_recommended(tmp_path):
 def curves(*values, seeds=3, noise=0.001):
     rng = np.random.default_rng(0)
     rows = [
-        ("base", "a", seed, 5 * (i + 1), "image_auroc", value + rng.normal(0, noise))
+        ("base", "a", seed, 5 * (i + 1), value + rng.normal(0, noise))
         for seed in range(seeds)
         for i, value in enumerate(values)
     ]
-    return pd.DataFrame(rows, columns=["label", "category", "seed", "epoch", "metric", "value"])
+    return pd.DataFrame(rows, columns=["label", "category", "seed", "epoch", "image_auroc"])
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ def differences_of(labels):
 
 
 def curves_of(labels):
-    rows = [(n, "a", 0, e, "image_auroc", 0.9 - 0.1 / e - 0.01 * i)
+    rows = [(n, "a", 0, e, 0.9 - 0.1 / e - 0.01 * i)
             for i, n in enumerate(labels) for e in (1, 2, 4)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["label", "category", "seed", "epoch", "metric", "value"])
+    return pd.DataFrame(rows, columns=["label", "category", "seed", "epoch", "image_auroc"])
 
 
 def gaps_of():

@@ -176,7 +176,6 @@ WORDS = {
     "list STUDY": ["list", "{study}"],
     "plan STUDY": ["plan", "{study}", "--results", "{results}"],
     "plan STUDY --data": ["plan", "{study}", "--results", "{results}", "--data", "{data}"],
-    "status": ["status", "--results", "{results}"],
     "status STUDY": ["status", "{study}", "--results", "{results}"],
     "run STUDY, all recorded": ["run", "{study}", "--results", "{results}", "--data", "{data}"],
     "report STUDY": ["report", "{study}", "--results", "{results}"],
@@ -226,7 +225,7 @@ def _as_part(sizes: Sequence[int], took: Mapping[int, Took]) -> Part:
             row["exponent"] = round(exponent(counts[-2:], [few - start, many - start]), 2)
             got = {"value": row["exponent"]}
             part.claim(f"Records, growth of {what}", got, 1.1, sense="at most", unit="")
-        if what in ("report STUDY", "status", "status STUDY") and what in took[counts[-1]]:
+        if what in ("report STUDY", "status STUDY") and what in took[counts[-1]]:
             got = {"value": round(took[counts[-1]][what][0], 1)}
             text = f"Records, {what} of {counts[-1]:,}"
             part.claim(text, got, LONGEST, sense="at most", unit=" s")
@@ -305,11 +304,12 @@ def weights(options: Options) -> tuple[float, float]:
 
 def _plan(options: Options) -> Any:
     from harness.experiment.settings import Settings
+    from harness.run.machine import settle
     from harness.run.plan import make_plan
     from harness.studies import get_study
 
     results, data = (Path(options.extra[k]) for k in ("results", "data"))
-    settings = Settings(results=results, data=data)
+    settings = settle(Settings(results=results, data=data))
     return make_plan(get_study(options.extra["study"]), settings, checked=False), settings
 
 

@@ -25,6 +25,8 @@ def merge(options: Merge) -> int:
     merged = merge(options.folders, options.into)
     for what in merged.mended:
         print(in_line(f"replaced by a sound one: {what}"), file=sys.stderr)
+    for folder in merged.empty:
+        print(in_line(f"{folder}: no runs there yet"), file=sys.stderr)
     for what in merged.damaged:
         warn(InputError(what))
     if options.json:

@@ -71,6 +71,7 @@ def forecast(options: Forecast, plan: "StudyPlan", settings: Settings) -> int:
     print(
         f"{plan.study.name} on {cluster}: {len(missing)} runs, "
         f"{len(counted.trainings)} trainings, {cluster.nodes * unit.slots} at a time"
+        + (f" (--jobs {unit.slots} on each node)" if cluster.kind == "core" else "")
         + ("; at most" if counted.at_most else "")
     )
     for name, found in ways.items():

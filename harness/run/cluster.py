@@ -64,14 +64,24 @@ def share_of(nodes: Sequence[Mapping[str, float]], *, jobs: int, device: str) ->
     able = [n for n in nodes if n.get(kind, 0) >= 1 and n.get("CPU", 0) >= 1]
     if not able:
         raise RunFailed(f"--executor ray: expected a node with a {kind}; the cluster has none")
-    total, memory = int(sum(n[kind] for n in able)), int(max(n.get("memory", 0) for n in able))
+    memory = int(max(n.get("memory", 0) for n in able))
+    cpus = [int(n["CPU"]) for n in able]
     if kind == "CPU":
-        fewest = int(min(n["CPU"] for n in able))
-        threads = max(1, min(total // jobs, fewest)) if jobs else 1
-        return Share(threads, 0.0, jobs or sum(int(n["CPU"]) for n in able), memory)
-    each = max(1, math.ceil(jobs / total))
-    threads = max(1, int(min(n["CPU"] // (n["GPU"] * each) for n in able)))
-    return Share(threads, math.floor(1e4 / each) / 1e4, jobs or total, memory)
+        wanted, each = min(jobs or sum(cpus), sum(cpus)), 0
+        most = min(sum(cpus) // wanted, *cpus)
+        slots = cpus
+    else:
+        gpus = [int(n["GPU"]) for n in able]
+        each = max(1, math.ceil(jobs / sum(gpus)))
+        slots = [each * n for n in gpus]
+        wanted = min(jobs or sum(slots), sum(slots))
+        most = max(1, min(c // n for c, n in zip(cpus, slots, strict=True)))
+    # A run is on one node, so threads that divide the whole may leave some of each unused.
+    for threads in range(most, 0, -1):
+        runs = sum(min(n, c // threads) for n, c in zip(slots, cpus, strict=True))
+        if runs >= wanted or threads == 1:
+            break
+    return Share(threads, math.floor(1e4 / each) / 1e4 if each else 0.0, min(runs, wanted), memory)
 
 
 def connected(settings: Settings) -> Any:  # noqa: ANN401 - Ray is untyped
@@ -148,7 +158,7 @@ def device_there(
     settings = replace(settings, device=device)
     if device == "cpu":
         return settle(settings)
-    ask = ray.remote(_usable).options(num_cpus=1, num_gpus=1, max_retries=3)
+    ask = ray.remote(max_calls=1)(_usable).options(num_cpus=1, num_gpus=1, max_retries=3)
     if fault := ray.get(ask.remote(settings)):
         raise InputError(f"{fault} (said by a node of the cluster)")
     return settings

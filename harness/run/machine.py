@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -18,10 +18,10 @@ from harness.experiment.measured import Environment, Grown
 from harness.experiment.settings import Settings
 from harness.methods.flow import compiled
 
-CGROUPS = (  # limit and use of memory, in both versions of Linux's control groups
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
+CGROUPS = {  # controllers → where they are, limit and use, in both versions of control groups
+    "": (".", "memory.max", "memory.current"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 LIBRARIES = ("torch", "timm", "FrEIA", "numpy", "scikit-learn", "pillow")
 
 
@@ -105,13 +105,33 @@ def available_memory() -> int:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         kib = next(x.split()[1] for x in lines if x.startswith("MemAvailable"))
         found.append(1024 * int(kib))
-    for limit, used in CGROUPS:
-        with suppress(OSError, ValueError):  # "max": no limit
-            most = int(Path("/sys/fs/cgroup", limit).read_text(encoding="utf-8"))
-            found.append(
-                max(0, most - int(Path("/sys/fs/cgroup", used).read_text(encoding="utf-8")))
-            )
-    return min(found)
+    return min(found + group_memory())
+
+
+def group_memory(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """List what is left of each limit of memory that binds this process: a job's, a container's.
+
+    A batch system's limit is of a group far below the root, a container's of what it sees as root.
+
+    Args:
+        groups: where Linux lists the process's groups.
+        root: where all groups are.
+    """
+    found: list[int] = []
+    with suppress(OSError):
+        for line in groups.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in CGROUPS:
+                continue
+            below, limit, used = CGROUPS[controllers]
+            own = PurePosixPath(path.removeprefix("/"))
+            for group in (own, *own.parents):
+                with suppress(OSError, ValueError):  # "max": no limit; or not to be seen from here
+                    most, now = ((root / below / group / n).read_text() for n in (limit, used))
+                    found.append(max(0, int(most) - int(now)))
+    return found
 
 
 def environment(device: str, threads: int, grown: Sequence[Grown] = ()) -> Environment:

@@ -19,6 +19,7 @@ from harness.files import written_whole
 from harness.heartbeat import Holder
 from harness.progress import Bar, progress
 
+OF_RESULTS = ("runs", "claims", "cache")  # folders of which a folder of results has some
 VARYING = ("environment", "measured", "rescored")  # of a record: where, when and how fast
 NOTE = ".failed.json"
 NEWER = ("images", "saturated")  # what records of older schemas do not say
@@ -34,6 +35,7 @@ class Merged:
         failed: notes of runs that failed and are recorded nowhere.
         damaged: what is wrong with files that are no records of their place; they are left out.
         mended: damaged records that were there, in whose place a sound one was copied.
+        empty: folders that have no runs yet.
 
     >>> Merged().copied
     0
@@ -44,6 +46,7 @@ class Merged:
     failed: int = 0
     damaged: list[str] = field(default_factory=list)
     mended: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
 
 def merge(sources: Sequence[Path], into: Path) -> Merged:
@@ -60,11 +63,11 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
         into: the folder to copy to; it may be new, and may hold runs.
 
     Raises:
-        InputError: a source that holds no runs, records of one run that say different things, or
-            a record there of a newer version.
+        InputError: a source that is no folder of results, records of one run that say different
+            things, or a record there of a newer version.
     """
     for source in sources:
-        if not (source / "runs").is_dir():
+        if not any((source / name).is_dir() for name in OF_RESULTS):
             raise InputError(
                 f"{source}: expected a folder of results, with runs in it; found none; name the "
                 "folder given by --results"
@@ -86,6 +89,7 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
         with claims, progress("copying", len(join.wanted), unit="runs") as bar:
             join.copy(works, claims, bar)
     join.merged.damaged += join.broken.values()
+    join.merged.empty += [str(source) for source, files in found if not files]
     return join.merged
 
 

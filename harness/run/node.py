@@ -130,7 +130,7 @@ def work(expected: Mapping[str, str], packed: bytes) -> Iterator[News]:
             wanted = ", ".join(f"{k} {v}" for k, v in expected.items() if v != found.get(k))
             raise RunFailed(f"expected {wanted}; got {other}; install the same on every node")
         yield from _work(pickle.loads(packed))  # from the driver
-    except (RunFailed, InputError) as error:
+    except (RunFailed, InputError, OSError) as error:
         yield News("refused", text=f"node {socket.gethostname()}: {error}")
 
 

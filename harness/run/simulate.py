@@ -130,7 +130,7 @@ def unit_of(cluster: Cluster, records: Iterable[Record], settings: Settings) -> 
     records = list(records)
     if cluster.kind == "core":
         cpu = Settings(results=settings.results, device="cpu", jobs=settings.jobs)
-        return as_if(measured_rates(records, cpu), cluster)
+        return as_if(measured_rates(records, cpu), cluster, settings.jobs)
     by_name: dict[str, list[Record]] = {}
     for r in records:
         if r.environment.device.startswith("cuda"):
@@ -143,17 +143,19 @@ def unit_of(cluster: Cluster, records: Iterable[Record], settings: Settings) -> 
     return as_if(measured_rates(records, settings), cluster)
 
 
-def as_if(rates: Rates, cluster: Cluster) -> Unit:
+def as_if(rates: Rates, cluster: Cluster, jobs: int = 0) -> Unit:
     """Take a cluster's cores for those that were measured, a GPU for what one run had of them.
 
     Args:
         rates: of a processor, or of a GPU, which is taken for itself.
         cluster: of GPUs or cores.
+        jobs: runs at a time on each node of cores; 0: as many as have the threads that a run had.
     """
     if cluster.kind == "core":
-        if cluster.each < rates.threads:  # a run has fewer there
-            slower = rates.train * rates.threads / cluster.each
-            rates = replace(rates, train=slower, threads=cluster.each)
+        threads = max(1, cluster.each // jobs) if jobs else min(rates.threads, cluster.each)
+        if threads != rates.threads:
+            slower = rates.train * rates.threads / threads
+            rates = replace(rates, train=slower, threads=threads)
         return Unit(rates, max(1, cluster.each // rates.threads), rates.cores / cluster.each)
     if rates.device != "cpu":
         return Unit(rates, cluster.each, 1.0)

@@ -8,7 +8,7 @@ import torch
 
 from harness.errors import InputError
 from harness.experiment.settings import Settings
-from harness.run.machine import arithmetic, environment, has_tf32, settle
+from harness.run.machine import arithmetic, environment, group_memory, has_tf32, settle
 from harness.run.process import (
     arithmetic_inside,
     give_back_memory,
@@ -55,6 +55,26 @@ def test_the_peak_counts_from_its_reset():
     low = peak_memory("cpu")
     held = torch.ones(2**26)
     assert peak_memory("cpu") >= low + 0.9 * held.nbytes
+
+
+def test_memory_is_what_the_tightest_group_above_this_process_leaves(tmp_path):
+    def write(group, limit, used, names=("memory.max", "memory.current")):
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, (limit, used), strict=True):
+            (tmp_path / group / name).write_text(f"{value}\n")
+
+    listed = tmp_path / "groups"
+    listed.write_text("4:cpu:/else\n3:memory:/old\n0::/slurm/job_7/step_0\n")
+    write("slurm", 1000, 100)
+    write("slurm/job_7", 500, 450)
+    write("slurm/job_7/step_0", "max", 40)
+    write("else", 1, 0)
+    write("memory/old", 800, 900, ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    assert sorted(group_memory(listed, tmp_path)) == [0, 50, 900]
+    listed.write_text("0::/../../seen/from/outside\n")  # of a container: the root is its own group
+    write(".", 70, 10)
+    assert 60 in group_memory(listed, tmp_path)
+    assert group_memory(tmp_path / "none", tmp_path) == []
 
 
 # --- arithmetic ---------------------------------------------------------------------------------

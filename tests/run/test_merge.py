@@ -7,6 +7,7 @@ import pytest
 from handmade import record
 
 from harness.claims import Claims
+from harness.cli.main import main
 from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.experiment.record import Images
@@ -92,6 +93,17 @@ def test_folders_that_are_none_are_refused(tmp_path):
     write(tmp_path / "a", ONE, 0, 0.9)
     with pytest.raises(InputError, match="got the same"):
         merge([tmp_path / "a"], tmp_path / "a")
+
+
+def test_a_part_without_a_run_yet_is_named_and_the_others_are_joined(tmp_path, capsys):
+    write(tmp_path / "a", ONE, 0, 0.9)
+    (tmp_path / "b" / "claims").mkdir(parents=True)
+    (tmp_path / "c" / "runs").mkdir(parents=True)
+    words = ["merge", *(str(tmp_path / n) for n in "abc"), "--into", str(tmp_path / "all")]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "1 runs copied" in said.out
+    assert [s.rpartition(": ")[2] for s in said.err.splitlines()] == ["no runs there yet"] * 2
 
 
 def test_a_damaged_record_there_is_named_and_replaced_by_a_sound_one(tmp_path):

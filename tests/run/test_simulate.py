@@ -166,3 +166,11 @@ def test_a_run_on_a_node_of_fewer_cores_than_were_measured_takes_longer():
     unit = as_if(rates, Cluster(4, 2, "core"))
     assert (unit.slots, unit.rates.train, unit.rates.threads) == (1, 4e-9, 2)
     assert as_if(rates, Cluster(4, 16, "core")).rates == rates
+
+
+def test_more_runs_than_were_measured_have_fewer_threads_each():
+    rates = Rates(1e-9, 1e-10, "a stopwatch", "cpu", "chip", threads=2, cores=16)
+    unit = as_if(rates, Cluster(4, 16, "core"), jobs=16)
+    assert (unit.slots, unit.rates.threads, unit.rates.train) == (16, 1, 2e-9)
+    unit = as_if(rates, Cluster(4, 16, "core"), jobs=4)
+    assert (unit.slots, unit.rates.threads, unit.rates.train) == (4, 4, 5e-10)

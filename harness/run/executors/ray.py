@@ -14,7 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from typing import Any
 from harness.claims import PAUSE
 from harness.errors import InputError, RunFailed
 from harness.experiment.settings import Settings
-from harness.run import checkpoint, node
-from harness.run.arriving import Arriving
+from harness.run import node
+from harness.run.assigned import Assigned
 from harness.run.cluster import Share, connected, device_there, share_of, why
 from harness.run.executors.contract import Event, Task
 from harness.run.job import Job
@@ -35,25 +35,8 @@ PATIENCE = 60.0  # seconds in which a worker that is told to end writes its chec
 NEWS = 4  # pieces of news of a task that Ray keeps until the driver has read them
 LOOK = 5.0  # seconds between two looks at which nodes there are
 
-
-@dataclass(eq=False)
-class _Run:
-    """A task that a node has, or will have."""
-
-    left: list[Job]  # that have not ended
-    given: list[Job] = field(default_factory=list)  # to the node, which speaks of them by number
-    at: str = ""  # which node, once it is known
-    host: str = ""
-    lost: int = 0
-    trained: bool = False  # whether the node is told that the driver has its energies
-    wants: bool = False  # whether it is to be given out anew with them
-    energies: bytes = b""
-    epochs: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by variant
-    files: Arriving = field(default_factory=Arriving)
-
-
 Told = Any  # a generator of Ray's, which is untyped, of the news of a task
-Running = dict[Told, _Run]
+Running = dict[Told, Assigned]
 
 
 class RayPool:
@@ -68,13 +51,14 @@ class RayPool:
         self.ray = connected(settings)
         self.near: dict[str, set[str]] = defaultdict(set)  # node → features that are there
         self.freed: list[str] = []  # nodes whose run has ended, and that have no other yet
+        self.unfit: set[str] = set()  # nodes that refused a run, while others do not
         self.passes = self.reused = 0
         self.ran: Counter[str] = Counter()
         self._looked, self._share = 0.0, Share(1, 0.0, 1, 0)
 
     def settle(self, settings: Settings) -> Settings:
         """See :class:`Elsewhere`: a node says whether it has the device."""
-        self.settings = device_there(self.ray, settings, self._nodes())
+        self.settings = device_there(self.ray, settings, list(self._alive().values()))
         return self.settings
 
     @property
@@ -87,7 +71,7 @@ class RayPool:
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """See :class:`Executor`."""
-        source, again = iter(tasks), list[_Run]()
+        source, again = iter(tasks), list[Assigned]()
         running: Running = {}
         try:
             while True:
@@ -108,7 +92,7 @@ class RayPool:
             self._end(running)
 
     def _hand_out(
-        self, again: list[_Run], source: Iterator[Task | None], running: Running
+        self, again: list[Assigned], source: Iterator[Task | None], running: Running
     ) -> bool:
         """Submit tasks as long as there is room; false: there are none left, not even later.
 
@@ -123,13 +107,13 @@ class RayPool:
                     if at:
                         self.freed.append(at)
                     return task is None
-                run = _Run(list(task), trained=task[0].is_trained())
+                run = Assigned(list(task), trained=task[0].is_trained())
             running[self._submit(run, at)] = run
         return True
 
-    def _submit(self, run: _Run, at: str) -> Told:
+    def _submit(self, run: Assigned, at: str) -> Told:
         """Give a task to Ray; to this node where its features are there."""
-        run.given, run.at = list(run.left), ""
+        run.given, run.at, run.again = list(run.left), "", False
         job, settings = run.left[0], self.settings
         order = node.Order(
             jobs=[self._described(job) for job in run.given],
@@ -142,19 +126,31 @@ class RayPool:
             recorded=node.recorded(run.given),
         )
         need = PROCESS + (job.memory if job.device == "cpu" else PROCESS)
-        affinity = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        there = job.key.digest in self.near.get(at, ())
-        task = self.ray.remote(_on_node).options(
+        # A process that has used a GPU is not given another: torch keeps to the one it saw first.
+        remote = self.ray.remote(max_calls=1) if self._share.gpus else self.ray.remote
+        task = remote(_on_node).options(
             num_returns="streaming",
             num_cpus=self._share.threads,
             num_gpus=self._share.gpus,
-            memory=min(need, self._share.memory) or None,
+            memory=(self._share.memory if run.alone else min(need, self._share.memory)) or None,
             max_retries=0,  # which would repeat news; a lost one is given out anew below
             name=f"{job.category.name} {job.place.digest} seed {job.seed}",
-            scheduling_strategy=affinity(at, soft=True) if there else "SPREAD",
+            scheduling_strategy=self._strategy(run, at),
             _generator_backpressure_num_objects=NEWS,
         )
         return task.remote(node.versions(), pickle.dumps(order))
+
+    def _strategy(self, run: Assigned, at: str) -> Any:  # noqa: ANN401
+        """Where Ray is to run a task: here if its features are; nowhere that it is refused."""
+        strategies, able = self.ray.util.scheduling_strategies, set(self._able())
+        wide, narrow = self.unfit | set(run.refused), set(run.refused)
+        bad = next((bad for bad in (wide, narrow) if able - bad), set())
+        if at not in bad and run.left[0].key.digest in self.near.get(at, ()):
+            return strategies.NodeAffinitySchedulingStrategy(at, soft=True)
+        if not bad:
+            return "SPREAD"
+        others = strategies.NotIn(*sorted(bad))
+        return strategies.NodeLabelSchedulingStrategy(hard={"ray.io/node-id": others})
 
     def _described(self, job: Job) -> Job:
         """A job as a node is told of it: by absolute paths, with its share of the cluster."""
@@ -179,26 +175,21 @@ class RayPool:
             ) from None
         return ready
 
-    def _news(self, told: Told, running: Running, again: list[_Run]) -> Iterator[Event]:
+    def _news(self, told: Told, running: Running, again: list[Assigned]) -> Iterator[Event]:
         """What a task says next, or that it has ended, in whichever way."""
         run, errors = running[told], self.ray.exceptions
         try:
             said = self.ray.get(next(told))
         except StopIteration:
             self._forget(told, running)
-            if run.wants:
-                run.wants = False
+            if run.again:
                 again.append(run)
             else:
-                yield from _failed(run, "its worker ended without a word")
+                yield from run.fail("its worker ended without a word")
             return
         except errors.RayTaskError as error:
             self._forget(told, running)
-            yield from _failed(run, why(error), str(error))
-            return
-        except errors.OutOfMemoryError:
-            self._forget(told, running)
-            yield from _failed(run, f"node {run.host} ran out of memory; try fewer --jobs")
+            yield from run.fail(why(error), str(error))
             return
         except errors.RayError as error:
             yield from self._lost(told, running, again, error)
@@ -209,22 +200,22 @@ class RayPool:
             except (RunFailed, InputError, OSError) as error:  # a full disk, a claim that is lost
                 self.ray.cancel(told, force=True)
                 self._forget(told, running)
-                yield from _failed(run, str(error))
+                yield from run.fail(str(error))
         else:
             run.at, run.host = said
 
-    def _follow(self, run: _Run, news: node.News) -> Iterator[Event]:
+    def _follow(self, run: Assigned, news: node.News) -> Iterator[Event]:
         """What a node tells of a task, as events."""
         job = run.given[news.job]
         if news.kind == "here":
             self.near[run.at].add(news.text)
             self.passes, self.reused = self.passes + news.passes, self.reused + news.reused
         elif news.kind == "refused":
-            yield from _failed(run, news.text)
+            yield from self._refused(run, news.text)
         elif news.kind == "wants":
-            run.wants, run.energies = True, job.training_place.energies.read_bytes()
+            run.again, run.energies = True, job.training_place.energies.read_bytes()
         elif news.kind == "file":
-            _take(run, job, news)
+            run.take(job, news)
         elif news.kind == "epoch":
             if news.epoch > run.epochs[job.place.digest]:  # not told by a worker that was lost
                 run.epochs[job.place.digest] = news.epoch
@@ -240,21 +231,43 @@ class RayPool:
                 yield Event(job, "failed", reason=news.text, traceback=news.traceback)
 
     def _lost(
-        self, told: Told, running: Running, again: list[_Run], error: Exception
+        self, told: Told, running: Running, again: list[Assigned], error: Exception
     ) -> Iterator[Event]:
-        """A worker or a node is gone: another takes the task, a few times."""
+        """A worker or a node is gone: another takes the task, a few times.
+
+        One that was killed for want of memory is given all of a node's, once.
+        """
         run = self._forget(told, running)
         self.near.pop(run.at, None)
         run.lost += 1
         where = f"its worker on node {run.host or '?'} was lost ({type(error).__name__})"
-        if run.lost > RETRIES:
-            yield from _failed(run, f"{where}, {run.lost} times in all; out of memory?")
+        memory = isinstance(error, self.ray.exceptions.OutOfMemoryError)
+        if memory and run.alone:
+            yield from run.fail(f"node {run.host} ran out of memory, with all of it for this run")
+        elif run.lost > RETRIES:
+            yield from run.fail(f"{where}, {run.lost} times in all; out of memory?")
         elif run.left:
             yield Event(run.left[0], "said", reason=f"{where}; it is given to another")
-            run.trained, run.energies = run.left[0].is_trained(), b""
+            run.trained, run.energies, run.alone = run.left[0].is_trained(), b"", memory
             again.append(run)
 
-    def _forget(self, told: Told, running: Running) -> _Run:
+    def _refused(self, run: Assigned, reason: str) -> Iterator[Event]:
+        """A node cannot run a task: others are asked, and it is asked for no more while they can.
+
+        What all of them refuse is the task's fault.
+        """
+        able, first = set(self._able()), run.at not in self.unfit
+        run.refused[run.at] = reason
+        self.unfit.add(run.at)
+        self.unfit -= self.unfit if able <= self.unfit else set()
+        self._looked = 0.0
+        run.again = bool(able - set(run.refused))
+        if not run.again:
+            yield from run.fail(reason)
+        elif first:
+            yield Event(run.left[0], "said", reason=f"{reason}; other nodes are asked")
+
+    def _forget(self, told: Told, running: Running) -> Assigned:
         run = running.pop(told)
         if run.at:
             self.freed.append(run.at)
@@ -286,8 +299,15 @@ class RayPool:
                 self.ray.cancel(told, force=True)
             self._forget(told, running)
 
-    def _nodes(self) -> list[dict[str, float]]:
-        return [n["Resources"] for n in self.ray.nodes() if n["Alive"]]
+    def _alive(self) -> dict[str, dict[str, float]]:
+        return {n["NodeID"]: n["Resources"] for n in self.ray.nodes() if n["Alive"]}
+
+    def _able(self) -> dict[str, dict[str, float]]:
+        """Nodes that have what a run needs."""
+        kinds = {"CPU", "CPU" if self.settings.device == "cpu" else "GPU"}
+        return {
+            at: has for at, has in self._alive().items() if all(has.get(k, 0) >= 1 for k in kinds)
+        }
 
     def _look(self) -> None:
         """See now and then what the cluster has; nodes come and go."""
@@ -295,8 +315,9 @@ class RayPool:
             return
         self._looked = time.monotonic()
         with suppress(RunFailed):  # none now: what is submitted waits for one
-            asked = self.settings
-            self._share = share_of(self._nodes(), jobs=asked.jobs, device=asked.device)
+            able, asked = self._able(), self.settings
+            fit = [has for at, has in able.items() if at not in self.unfit] or [*able.values()]
+            self._share = share_of(fit, jobs=asked.jobs, device=asked.device)
 
 
 def open_executor(settings: Settings) -> RayPool:
@@ -322,28 +343,3 @@ def _next(source: Iterator[Task | None], near: set[str]) -> Task | None:
                 return task
             return ()
     return next(source, ())
-
-
-def _failed(run: _Run, reason: str, traceback: str = "") -> Iterator[Event]:
-    """All that is left of a task has failed."""
-    left, run.left = run.left, []
-    yield from (Event(j, "failed", reason=reason, traceback=traceback) for j in left)
-
-
-def _take(run: _Run, job: Job, news: node.News) -> None:
-    """Write a piece of what a run leaves; an empty one says that the file is whole.
-
-    Raises:
-        RunFailed, InputError: no room, no right, or another start took the training over.
-    """
-    place = job.training_place if news.text == "energies" else job.place
-    path: Path = getattr(place, news.text)
-    if news.content:
-        run.files.add(path, news.content)
-        return
-    job.check_claim()
-    run.files.finish(path)
-    if news.text == "record":
-        place.failure.unlink(missing_ok=True)
-    if news.text == "energies":
-        checkpoint.remove(place.checkpoint)

@@ -16,6 +16,7 @@ from harness.experiment.settings import Settings
 from harness.experiment.store import read_records
 from harness.experiment.study import Study, one_factor
 from harness.run import cluster, node
+from harness.run.assigned import Assigned
 from harness.run.cluster import Share, share_of
 from harness.run.executors import ray as pool
 from harness.run.plan import make_plan
@@ -37,6 +38,10 @@ class RayTaskError(RayError):
     pass
 
 
+class OutOfMemoryError(RayError):
+    pass
+
+
 class Fake:
     """What the driver asks of Ray; tasks run in this process when they are asked for news.
 
@@ -45,22 +50,25 @@ class Fake:
     """
 
     exceptions = SimpleNamespace(
-        RayError=RayError, RayTaskError=RayTaskError, OutOfMemoryError=type("_", (RayError,), {})
+        RayError=RayError, RayTaskError=RayTaskError, OutOfMemoryError=OutOfMemoryError
     )
     util = SimpleNamespace(
         scheduling_strategies=SimpleNamespace(
-            NodeAffinitySchedulingStrategy=lambda at, soft: ("at", at)
+            NodeAffinitySchedulingStrategy=lambda at, soft: ("at", at),
+            NodeLabelSchedulingStrategy=lambda hard: hard["ray.io/node-id"],
+            NotIn=lambda *nodes: ("not", *nodes),
         )
     )
 
     def __init__(self, *faults):
         self.faults, self.given, self.cancelled, self.orders = list(faults), [], [], []
+        self.names, self.refusing, self.turns = ["n1"], {}, 0
 
     def nodes(self):
-        return [{"Alive": True, "Resources": NODE}]
+        return [{"Alive": True, "Resources": NODE, "NodeID": name} for name in self.names]
 
-    def remote(self, function):
-        return self
+    def remote(self, function=None, **given):
+        return self if function else self.remote
 
     def options(self, **given):
         self.given.append(given)
@@ -71,7 +79,13 @@ class Fake:
         return self.told(expected, order, self.faults.pop(0) if self.faults else None)
 
     def told(self, expected, order, fault):
-        yield "n1", "host"
+        asked = self.given[-1]["scheduling_strategy"] if self.given else "SPREAD"
+        can = [n for n in self.names if asked[0] != "not" or n not in asked[1:]]
+        at, self.turns = can[self.turns % len(can)], self.turns + 1
+        yield at, "host"
+        if reason := self.refusing.get(at):
+            yield node.News("refused", text=reason)
+            return
         for number, news in enumerate(node.work(expected, order)):
             if fault and fault[0] == number:
                 raise fault[1]
@@ -175,6 +189,48 @@ def test_a_worker_that_is_lost_again_and_again_is_a_failure(fake, small, setting
     assert f"{pool.RETRIES + 1} times in all" in outcome.failed[0][1]
 
 
+def test_a_node_that_refuses_is_asked_for_no_more_while_others_can(fake, small, settings):
+    fake.names, fake.refusing = ["n1", "n2"], {"n1": "node host: no photos here"}
+    outcome, said = run(small, settings)
+    assert (outcome.recorded, outcome.failed) == (4, [])
+    assert "runs by node: host (n2) 4" in said
+    assert len([s for s in said if "no photos here; other nodes are asked" in s]) == 1
+    strategies = [g["scheduling_strategy"] for g in fake.given]
+    assert strategies[0] == "SPREAD"
+    assert all(s == ("not", "n1") or s == ("at", "n2") for s in strategies[-2:])
+
+
+def test_what_every_node_refuses_fails_and_the_nodes_are_asked_for_the_rest(fake, small, settings):
+    fake.names = ["n1", "n2"]
+    told = fake.told
+
+    def of_left_alone(expected, order, fault):
+        left = pickle.loads(order).jobs[0].category.name == "left"
+        fake.refusing = dict.fromkeys(fake.names, "node host: no photos") if left else {}
+        yield from told(expected, order, fault)
+
+    fake.told = of_left_alone
+    outcome, _ = run(small, settings)
+    assert [reason for _, reason in outcome.failed] == ["node host: no photos"] * 2
+    assert outcome.recorded == 2
+
+
+def test_a_run_that_was_killed_for_memory_is_given_a_nodes_own_once(fake, small, settings):
+    settings = replace(settings, categories=("left",))
+    fake.faults = [(1, OutOfMemoryError("killed")), None]
+    outcome, _ = run(small, settings)
+    assert (outcome.recorded, outcome.failed) == (2, [])
+    assert fake.given[0]["memory"] < fake.given[1]["memory"] == NODE["memory"]
+
+
+def test_a_run_that_needs_more_than_a_node_has_is_named(fake, small, settings):
+    settings = replace(settings, categories=("left",))
+    fake.faults = [(1, OutOfMemoryError("killed"))] * 2
+    outcome, _ = run(small, settings)
+    assert len(fake.orders) == 2
+    assert "node host ran out of memory, with all of it for this run" in outcome.failed[0][1]
+
+
 def test_an_error_of_a_task_is_named_and_not_tried_again(fake, small, settings):
     fake.faults = [(1, RayTaskError("Traceback\n  a line\nKeyError: 'x'"))]
     outcome, _ = run(small, settings)
@@ -240,7 +296,7 @@ def test_a_training_that_another_start_took_over_is_not_written(
     def check(job):
         raise lost
 
-    monkeypatch.setattr(pool, "_take", lambda run, job, news: check(job))
+    monkeypatch.setattr(Assigned, "take", lambda run, job, news: check(job))
     outcome, _ = run(replace(small), replace(settings, categories=("left",)))
     assert [reason for _, reason in outcome.failed] == [str(lost)] * 2
     assert [force for _, force in fake.cancelled] == [True]
@@ -275,9 +331,13 @@ def test_the_next_task_is_one_whose_features_are_near():
     [
         ([{"CPU": 8}, {"CPU": 4}], 0, "cpu", (1, 0.0, 12)),
         ([{"CPU": 8}, {"CPU": 4}], 2, "cpu", (4, 0.0, 2)),  # no more than the smallest node has
-        ([{"CPU": 8}, {"CPU": 4}], 100, "cpu", (1, 0.0, 100)),
+        ([{"CPU": 8}, {"CPU": 4}], 100, "cpu", (1, 0.0, 12)),
+        ([{"CPU": 8}, {"CPU": 8}], 3, "cpu", (4, 0.0, 3)),  # with five, two would fit
+        ([{"CPU": 16}] * 3, 7, "cpu", (5, 0.0, 7)),
         ([{"CPU": 8, "GPU": 2}, {"CPU": 4}], 0, "cuda", (4, 1.0, 2)),
         ([{"CPU": 8, "GPU": 2}], 6, "cuda", (1, 0.3333, 6)),
+        ([{"CPU": 2, "GPU": 4}], 0, "cuda", (1, 1.0, 2)),
+        ([{"CPU": 64, "GPU": 8}, {"CPU": 4, "GPU": 2}], 0, "cuda", (2, 1.0, 10)),
     ],
 )
 def test_a_cluster_is_shared_out(nodes, jobs, device, share):

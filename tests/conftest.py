@@ -17,6 +17,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Take them back, as libraries print what is left of them at the end."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tensors this small are several times faster without the hand-over between threads."""

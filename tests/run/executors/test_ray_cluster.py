@@ -17,6 +17,10 @@ from harness.run.cluster import SHORT
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.cluster
+may_blind = pytest.mark.skipif(
+    not hasattr(os, "getuid") or subprocess.run(["unshare", "-m", "true"]).returncode != 0,
+    reason="this user may give a process no mounts of its own",
+)
 TESTS = Path(__file__).parents[2]
 MANY = STUDY.replace("epochs=8", "epochs=150")  # long enough to be disturbed
 
@@ -157,10 +161,7 @@ def test_a_driver_that_is_killed_comes_back_and_trains_nothing_twice(nodes, grou
     same(ground, "back")
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "getuid") or subprocess.run(["unshare", "-m", "true"]).returncode != 0,
-    reason="this user may give a process no mounts of its own",
-)
+@may_blind
 def test_a_node_that_does_not_see_the_folder_sends_what_runs_leave(nodes, ground):
     (ground / "apart").mkdir()
     nodes.do("kill")
@@ -182,6 +183,22 @@ def test_a_node_that_does_not_see_the_folder_sends_what_runs_leave(nodes, ground
         assert len(ran(again)) == 2
         assert len(list((ground / "apart").glob("runs/*/*/*/*.safetensors"))) == 6
         assert written(ground / "apart") == before
+    finally:
+        nodes.do("see")
+        nodes.do("add")
+
+
+@may_blind
+def test_what_a_node_without_the_photos_refuses_goes_to_the_other(nodes, ground):
+    nodes.do("kill")
+    nodes.do(f"blind {ground / 'data'}")
+    try:
+        begun = on(nodes, ground, "refused")
+        assert begun.wait() == 0, begun.text
+        assert begun.text.count("expected the photos of") == 1
+        assert "other nodes are asked" in begun.text
+        assert list(ran(begun).values()) == [6]
+        same(ground, "refused")
     finally:
         nodes.do("see")
         nodes.do("add")

@@ -38,15 +38,16 @@ class Place:
         digest, dataset, category, _ = record.parts[-4:]
         number = record.stem.removeprefix("seed-")
         place = cls(results, digest, dataset, category, int(number) if number.isdecimal() else -1)
-        if place.record.name != record.name:
+        if record.name != f"seed-{place.seed}.json":
             raise InputError(
                 f"{record}: expected a run record's name, as seed-0.json; remove or rename it"
             )
         return place
 
     def _file(self, suffix: str) -> Path:
-        name = f"seed-{self.seed}{suffix}"
-        return self.results.joinpath("runs", self.digest, self.dataset, self.category, name)
+        # One text: pathlib would take parts apart and join them again, for each of thousands.
+        run = f"{self.digest}/{self.dataset}/{self.category}/seed-{self.seed}"
+        return Path(f"{self.results}/runs/{run}{suffix}")
 
     @cached_property
     def record(self) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -18,10 +18,12 @@ from harness.experiment.record import SCHEMA, Record, check, see_that_it_agrees
 from harness.experiment.variant import Variant
 from harness.files import write_whole
 
+Made = TypeVar("Made")
 _DECODER = msgspec.json.Decoder(Record)
 # Records that are in use, by their files as they were: several tables of a page ask for the same.
 _HELD: WeakValueDictionary[tuple[str, int, int, int], Record] = WeakValueDictionary()
 _KEPT: list[list[Record]] = []  # what keeps them in use; see :func:`held`
+_MADE: dict[str, Any] = {}  # of them, while they are kept; see :func:`once`
 
 
 MANY = 50_000  # objects that are worth it: those of some thousand records
@@ -86,6 +88,25 @@ def held() -> Iterator[None]:
         yield
     finally:
         _KEPT[:] = [other for other in _KEPT if other is not kept]  # an equal one is another's
+        if not _KEPT:
+            _MADE.clear()
+
+
+def once(what: str, make: Callable[[], Made]) -> Made:
+    """Make something of records once while they are held, and each time otherwise.
+
+    >>> with held():
+    ...     once("a list", list) is once("a list", list)
+    True
+    >>> once("a list", list) is once("a list", list)
+    False
+    """
+    if not _KEPT:
+        return make()
+    if what not in _MADE:
+        _MADE[what] = make()
+    made: Made = _MADE[what]
+    return made
 
 
 def _read_sound(path: Path) -> Record | None:

@@ -1,5 +1,6 @@
 """A study's page: what its notebook shows, from the answer down to the settings."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import pandas as pd
 
 from harness.escape import in_markdown
 from harness.experiment.record import Record
+from harness.experiment.store import once
 from harness.report import photos, plots, sentences, tables
 from harness.report.answer import answer, oracles
 from harness.report.commands import command
@@ -51,9 +53,17 @@ class StudyPage:
         categories: Sequence[str],
         **asked: Any,  # noqa: ANN401
     ) -> Self:
-        """Make the page as a notebook is asked for it; see :func:`select`."""
-        chosen = select(study, results, dataset=dataset, categories=categories, **asked)
-        return cls(study, chosen, asked)
+        """Make the page as a notebook is asked for it; see :func:`select`.
+
+        While records are held, the index looks at the same page as the notebook made.
+        """
+
+        def make() -> Self:
+            chosen = select(study, results, dataset=dataset, categories=categories, **asked)
+            return cls(study, chosen, asked)
+
+        what = (study, str(Path(results).resolve()), dataset, list(categories), asked)
+        return once(f"{cls.__name__} {json.dumps(what, sort_keys=True, default=str)}", make)
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -13,6 +13,9 @@ from pathlib import Path
 from harness.escape import in_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, the largest file allowed
+FEW = (errno.EMFILE, errno.ENFILE)  # no more open files, of this process or of the machine
+# What the system says where a path leads to no file, or a damaged number to no place in one.
+_ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 
 
 class InputError(ValueError):
@@ -66,12 +69,48 @@ def unwritten(file: Path, error: OSError, needed: int = 0) -> Exception:
     """
     if error.errno in FULL:
         return no_room(file, needed, str(error.strerror))
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
+    if error.errno in FEW:
+        return _few(file, error)
     return InputError(
         f"{file}: could not be written ({error.strerror or error}); expected a folder that can "
         "be; give its rights, or use another"
     )
+
+
+def see_that_it_is_damage(file: Path, error: Exception) -> None:
+    """Raise what says nothing of a file's content: no right to it, no descriptor, a disk that fails.
+
+    Whoever takes what is damaged for as good as nothing, and makes it anew, asks this first: what
+    could not be read may be sound, and stays.
+
+    Args:
+        file: what was to be read.
+        error: why it was not.
+
+    Raises:
+        RunFailed: too many files are open.
+        InputError: the system did not let it be read for another reason.
+        MemoryError: the error itself, as it is for whoever tries again with more.
+
+    >>> see_that_it_is_damage(Path("a.json"), FileNotFoundError(errno.ENOENT, "No such file"))
+    >>> see_that_it_is_damage(Path("a.json"), PermissionError(errno.EACCES, "Permission denied"))
+    Traceback (most recent call last):
+    harness.errors.InputError: a.json: expected to be able to read it; got: Permission denied; ...
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if not isinstance(error, OSError) or error.errno in _ABSENT:
+        return
+    if error.errno in FEW:
+        raise _few(file, error) from None
+    raise InputError(
+        f"{file}: expected to be able to read it; got: {error.strerror or error}; it is left as it "
+        "is: give its rights, or start again when its disk can be read"
+    ) from None
+
+
+def _few(file: Path, error: OSError) -> RunFailed:
+    return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
 
 
 def no_room(file: Path, needed: int = 0, why: str = "the disk is full") -> RunFailed:

@@ -78,7 +78,7 @@ def unwritten(file: Path, error: OSError, needed: int = 0) -> Exception:
 
 
 def see_that_it_is_damage(file: Path, error: Exception) -> None:
-    """Raise what says nothing of a file's content: no right to it, no descriptor, a disk that fails.
+    """Raise what says nothing of a file's content: no right to it, no descriptor, a failing disk.
 
     Whoever takes what is damaged for as good as nothing, and makes it anew, asks this first: what
     could not be read may be sound, and stays.
@@ -104,8 +104,8 @@ def see_that_it_is_damage(file: Path, error: Exception) -> None:
     if error.errno in FEW:
         raise _few(file, error) from None
     raise InputError(
-        f"{file}: expected to be able to read it; got: {error.strerror or error}; it is left as it "
-        "is: give its rights, or start again when its disk can be read"
+        f"{file}: expected to be able to read it; got: {error.strerror or error}; it is left as "
+        "it is: give its rights, or start again when its disk can be read"
     ) from None
 
 

@@ -17,10 +17,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.claims import TakenOver
 from harness.data.contract import Category
 from harness.data.frame import boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES, VERSION
-from harness.errors import see_that_it_is_damage
+from harness.errors import see_that_it_is_damage, warn
 from harness.features.cache import FeatureCache, open_split
 from harness.features.checked import DamagedFeatures, Sums, check_files, read_array, sound
 from harness.features.extractor import Extractor
@@ -93,6 +94,8 @@ def ensure_all(
 ) -> None:
     """Make an entry and the defective copies that are wanted of it, unless they are there.
 
+    Where another start took that over, as this one stood still, it is left to that one.
+
     Args:
         cache: where the entry goes; whoever makes it holds the claim on that.
         key: what it is of.
@@ -102,9 +105,14 @@ def ensure_all(
         device: as of :func:`ensure_defective`.
         progress: likewise.
     """
-    cache.ensure(key, extractor, category, device=device, progress=progress)
-    for kind in kinds:
-        ensure_defective(cache, key, kind, extractor, category, device=device, progress=progress)
+    try:
+        cache.ensure(key, extractor, category, device=device, progress=progress)
+        for kind in kinds:
+            ensure_defective(
+                cache, key, kind, extractor, category, device=device, progress=progress
+            )
+    except TakenOver as error:  # whoever asked for it by `Claims.each` comes to it again
+        warn(error)
 
 
 def all_there(cache: FeatureCache, key: FeatureKey, kinds: Iterable[str]) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from harness.escape import in_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, the largest file allowed
-FEW = (errno.EMFILE, errno.ENFILE)  # no more open files, of this process or of the machine
 # What the system says where a path leads to no file, or a damaged number to no place in one.
 _ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 
@@ -69,11 +68,22 @@ def unwritten(file: Path, error: OSError, needed: int = 0) -> Exception:
     """
     if error.errno in FULL:
         return no_room(file, needed, str(error.strerror))
-    if error.errno in FEW:
-        return _few(file, error)
-    return InputError(
+    return _too_many(file, error) or InputError(
         f"{file}: could not be written ({error.strerror or error}); expected a folder that can "
         "be; give its rights, or use another"
+    )
+
+
+def unread(file: Path, error: OSError) -> Exception:
+    """Make an error for a file that the system did not let be read, which is no damage of it.
+
+    >>> print(unread(Path("there.json"), OSError(errno.EACCES, "Permission denied")))
+    there.json: could not be read (Permission denied); expected a file that can be; nothing of it \
+was changed; give its rights, or start again when the disk answers
+    """
+    return _too_many(file, error) or InputError(
+        f"{file}: could not be read ({error.strerror or error}); expected a file that can be; "
+        "nothing of it was changed; give its rights, or start again when the disk answers"
     )
 
 
@@ -95,21 +105,19 @@ def see_that_it_is_damage(file: Path, error: Exception) -> None:
     >>> see_that_it_is_damage(Path("a.json"), FileNotFoundError(errno.ENOENT, "No such file"))
     >>> see_that_it_is_damage(Path("a.json"), PermissionError(errno.EACCES, "Permission denied"))
     Traceback (most recent call last):
-    harness.errors.InputError: a.json: expected to be able to read it; got: Permission denied; ...
+    harness.errors.InputError: a.json: could not be read (Permission denied); expected ...
     """
     if isinstance(error, MemoryError):
         raise error
     if not isinstance(error, OSError) or error.errno in _ABSENT:
         return
-    if error.errno in FEW:
-        raise _few(file, error) from None
-    raise InputError(
-        f"{file}: expected to be able to read it; got: {error.strerror or error}; it is left as "
-        "it is: give its rights, or start again when its disk can be read"
-    ) from None
+    raise unread(file, error) from None
 
 
-def _few(file: Path, error: OSError) -> RunFailed:
+def _too_many(file: Path, error: OSError) -> RunFailed | None:
+    """Say that as many files are open as may be, if that is what it is."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
     return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
 
 

@@ -1,4 +1,4 @@
-"""A system that does not let a file be read, as to one who has no right; the superuser has every."""
+"""A system that does not let a file be read; a superuser, as tests may be, has every right."""
 
 import io
 import os

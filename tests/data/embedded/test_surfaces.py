@@ -205,7 +205,7 @@ def test_who_stood_still_shows_no_data_set_of_which_others_removed_files(tmp_pat
     """It wakes before the last category; what it had written was removed, and its claim."""
     monkeypatch.setattr(surfaces, "CATEGORIES", ("brick", "grass"))
     monkeypatch.setattr("harness.claims.PAUSE", 0.001)
-    dead = lambda self, start: start == token() != self.token  # noqa: E731
+    dead = lambda self, start: start == token() != self.token
     monkeypatch.setattr(Heartbeats, "is_dead", dead)
     other, write, calls = Claims(tmp_path, LEFTOVERS, token="c" * 16), surfaces._write, []
 

@@ -227,23 +227,27 @@ class Claims:
 
     @contextmanager
     def still(self, work: str) -> Iterator[None]:
-        """See at the end that nobody took over what this start holds, and where it fails inside.
+        """Check a claim at the end, and where it fails inside: what was written went with it.
 
-        What it had written went with the claim then, and counts for nothing. What is not held is
-        nobody's.
+        Raises:
+            TakenOver: see :meth:`check`.
+        """
+        try:
+            yield
+        except (OSError, RunFailed, InputError):
+            self.check(work)
+            raise
+        self.check(work)
+
+    def check(self, work: str) -> None:
+        """See that nobody took over a piece of work, if this start holds it.
 
         Raises:
             TakenOver: somebody did, as this start stood still.
         """
-        claims = [claim for claim in self._held if claim.work == work]
-        try:
-            yield
-        except (OSError, RunFailed, InputError):
-            for claim in claims:
+        for claim in self._held:
+            if claim.work == work:
                 claim.check()
-            raise
-        for claim in claims:
-            claim.check()
 
     @contextmanager
     def using(self, names: Iterable[str]) -> Iterator[None]:

@@ -123,6 +123,7 @@ class FeatureCache:
             self.reused += images
             progress(images)
             return features
+        self.claims.check(making(key.digest))  # it may be another's by now, and whole
         remove(self.folder / key.digest)  # what is damaged
         assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)

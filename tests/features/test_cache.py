@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import SIZE, SPEC
 
 from harness import claims
-from harness.claims import FEATURES, Claims
+from harness.claims import FEATURES, Claims, TakenOver
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
@@ -204,6 +204,33 @@ def test_who_stood_still_shows_no_entry_of_which_others_removed_files(
     assert all_there(cache, key, ["synthetic"])
     assert "another start took this work over" in capsys.readouterr().err
     assert {p.name for p in cache.folder.iterdir()} == {key.digest, "claims"}
+
+
+def test_who_stood_still_over_a_damaged_entry_removes_no_whole_one(
+    tmp_path, loaded, category, monkeypatch
+):
+    cache, key = FeatureCache(tmp_path / "cache"), key_of(loaded, category)
+    cache.ensure(key, loaded, category)
+    array = cache.folder / key.digest / "train-0.npy"
+    whole = array.read_bytes()
+    array.write_bytes(b"")
+    other = Claims(cache.folder, FEATURES, token="c" * 16)
+    dead_to_all_others(monkeypatch, cache.claims.token)
+    look = cache.open
+
+    def stand_still(key):
+        try:
+            look(key)
+        finally:  # damaged; and another start has made it anew since
+            other.clean()
+            array.write_bytes(whole)
+
+    monkeypatch.setattr(cache, "open", stand_still)
+    with cache.claims:
+        assert cache.claims.take(making(key.digest))
+        with pytest.raises(TakenOver):
+            cache.ensure(key, loaded, category)
+    assert array.read_bytes() == whole
 
 
 def test_an_entry_without_its_arrays_does_not_hinder_a_whole_one(

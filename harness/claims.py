@@ -6,20 +6,19 @@ exclusively again; the highest one counts. After a claim is won one looks again 
 done, as it may have been meanwhile. docs/reliability.md says what that asks of the file system.
 """
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from errno import ESTALE
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from harness.errors import InputError, RunFailed, unwritten
-from harness.files import TEMPORARY, temporary, write_whole
+from harness.errors import InputError, RunFailed, see_that_it_is_damage
+from harness.files import TEMPORARY, create, remove, write_whole
 from harness.heartbeat import Heartbeats, Holder
 
 PAUSE = 0.5  # seconds between two looks of who waits
@@ -55,6 +54,10 @@ class Claim:
         """Tell whether it still counts; a start that stood still may have lost it.
 
         A higher generation counts once its maker has looked again: until then it may withdraw.
+
+        Raises:
+            InputError: the system does not let it be read, which says nothing of who holds it.
+            RunFailed: too many files are open.
         """
         folder, (key, number, _) = self.file.parent, self.file.name.split(".")
         above = (n for n in _generations(folder, key) if n > int(number))
@@ -69,7 +72,7 @@ class Claim:
         """
         if not self.is_held():
             raise TakenOver(
-                "another start took this training over, as this one stood still; what it trained "
+                "another start took this work over, as this one stood still; what was made of it "
                 "here is dropped"
             )
 
@@ -137,6 +140,9 @@ class Claims:
         """Claim a piece of work; None while a start that lives holds it, this one too.
 
         Look after that whether the work is done already.
+
+        Raises:
+            InputError: another user's claim on it that this one may not read.
         """
         key = _key(work)
         numbers = _generations(self.folder, key)
@@ -146,7 +152,7 @@ class Claims:
             return None
         number = numbers[-1] + 1 if numbers else 0
         claim = Claim(self._file(key, number), work, self.token)
-        if not self._create(claim):
+        if not create(claim.file, msgspec.json.encode(_Said(work, self.token))):
             return None
         # A slow one may have decided on what was given back since: what it saw has to be so still.
         above = _generations(self.folder, key)[-1:] != [number]
@@ -175,6 +181,9 @@ class Claims:
     ) -> Iterator[str]:
         """Yield every piece of work while it is held: first what is free, then what becomes so.
 
+        What was taken over meanwhile, as this start stood still, is yielded again when the other
+        is done with it.
+
         Args:
             works: their names.
             waiting: is told of one that is waited for, and of who holds it.
@@ -186,6 +195,8 @@ class Claims:
                     left.remove(work)
                     try:
                         yield work
+                        if not claim.is_held():
+                            left.append(work)
                     finally:
                         self.release(claim)
             if left:
@@ -206,13 +217,37 @@ class Claims:
         highest: dict[str, Path] = {}
         for file in sorted(self.folder.glob("*.claim"), key=_number):
             highest[file.name.split(".")[0]] = file
-        found = (_read(file) for file in highest.values())
+        found = _readable(highest.values())
         return {said.work for said in found if not self.signs.is_dead(said.token)}
 
     def alone(self) -> bool:
         """Tell whether no other start is known to be at work in the folder."""
         others = (token for token in self.signs.tokens() if token != self.token)
         return all(self.signs.is_dead(token) for token in others)
+
+    @contextmanager
+    def still(self, work: str) -> Iterator[None]:
+        """Check a claim at the end, and where it fails inside: what was written went with it.
+
+        Raises:
+            TakenOver: see :meth:`check`.
+        """
+        try:
+            yield
+        except (OSError, RunFailed, InputError):
+            self.check(work)
+            raise
+        self.check(work)
+
+    def check(self, work: str) -> None:
+        """See that nobody took over a piece of work, if this start holds it.
+
+        Raises:
+            TakenOver: somebody did, as this start stood still.
+        """
+        for claim in self._held:
+            if claim.work == work:
+                claim.check()
 
     @contextmanager
     def using(self, names: Iterable[str]) -> Iterator[None]:
@@ -241,28 +276,26 @@ class Claims:
         """
         tokens = self.signs.tokens()
         dead = {token for token in tokens if self.signs.is_dead(token)}
-        removed = 0
+        # Claims first: by them one that lives after all sees that what it wrote is gone.
+        removed = sum(map(self._forget, dead))
         for pattern in self.leftovers:
             for path in self.root.glob(pattern):
                 named = TEMPORARY.search(path.name)
                 token = named[1] if named else ""
                 if token in dead or (token not in tokens and self._is_old(path)):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                    removed += 1
-        for token in dead:
-            removed += self._forget(token)
+                    removed += remove(path)
+        for token in dead:  # last: a start that is killed meanwhile leaves it to the next
+            remove(self.signs.file(token))
         return removed
 
     def _forget(self, token: str) -> int:
-        """Remove a dead start's marks and claims, and at last its sign; returns how many files."""
+        """Remove a dead start's marks and claims; returns how many files."""
         marks = list(self.folder.glob(f"*.{token}.use"))
-        claimed = [said for said in map(_read, self.folder.glob("*.claim")) if said.token == token]
-        for said in claimed:
+        held = [said for said in _readable(self.folder.glob("*.claim")) if said.token == token]
+        for said in held:
             if claim := self.take(said.work):
                 self.release(claim)
-        for file in (*marks, self.signs.file(token)):
-            file.unlink(missing_ok=True)
-        return len(marks) + len(claimed)
+        return sum(map(remove, marks)) + len(held)
 
     def _is_old(self, path: Path) -> bool:
         with suppress(OSError):
@@ -273,38 +306,6 @@ class Claims:
 
     def _file(self, key: str, number: int) -> Path:
         return self.folder / f"{key}.{number}.claim"
-
-    def _create(self, claim: Claim) -> bool:
-        """Make a claim's file with its content, unless there is one; the link decides."""
-        content = msgspec.json.encode(_Said(claim.work, claim.token))
-        written = temporary(claim.file)
-        written.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            try:
-                written.write_bytes(content)
-            except OSError as error:  # which names no file
-                raise unwritten(claim.file, error) from None
-            try:
-                os.link(written, claim.file)
-            except FileExistsError:
-                # A server's word that it was made may get lost, and the question be asked again.
-                return written.stat().st_nlink == 2
-            except OSError:  # no links on this file system
-                return _create_plainly(claim.file, content)
-        finally:
-            written.unlink(missing_ok=True)
-        return True
-
-
-def _create_plainly(file: Path, content: bytes) -> bool:
-    """Make a file unless there is one; another may see it empty for a moment."""
-    try:
-        made = file.open("xb")
-    except FileExistsError:
-        return False
-    with made:
-        made.write(content)
-    return True
 
 
 def _key(work: str) -> str:
@@ -322,8 +323,17 @@ def _generations(folder: Path, key: str) -> list[int]:
 
 
 def _read(file: Path) -> _Said:
-    """What a claim says; of one that cannot be read, that nobody known holds nothing known."""
+    """What a claim says; of one that is damaged or gone, that nobody known holds nothing known."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=_Said)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) != ESTALE:  # removed by another machine
+            see_that_it_is_damage(file, error)
         return _Said("", file.name)
+
+
+def _readable(files: Iterable[Path]) -> Iterator[_Said]:
+    """What claims say, those of other users left out that cannot be read."""
+    for file in files:
+        with suppress(InputError):
+            yield _read(file)

@@ -13,6 +13,8 @@ from pathlib import Path
 from harness.escape import in_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, the largest file allowed
+# What the system says where a path leads to no file, or a damaged number to no place in one.
+_ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 
 
 class InputError(ValueError):
@@ -66,12 +68,57 @@ def unwritten(file: Path, error: OSError, needed: int = 0) -> Exception:
     """
     if error.errno in FULL:
         return no_room(file, needed, str(error.strerror))
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
-    return InputError(
+    return _too_many(file, error) or InputError(
         f"{file}: could not be written ({error.strerror or error}); expected a folder that can "
         "be; give its rights, or use another"
     )
+
+
+def unread(file: Path, error: OSError) -> Exception:
+    """Make an error for a file that the system did not let be read, which is no damage of it.
+
+    >>> print(unread(Path("there.json"), OSError(errno.EACCES, "Permission denied")))
+    there.json: could not be read (Permission denied); expected a file that can be; nothing of it \
+was changed; give its rights, or start again when the disk answers
+    """
+    return _too_many(file, error) or InputError(
+        f"{file}: could not be read ({error.strerror or error}); expected a file that can be; "
+        "nothing of it was changed; give its rights, or start again when the disk answers"
+    )
+
+
+def see_that_it_is_damage(file: Path, error: Exception) -> None:
+    """Raise what says nothing of a file's content: no right to it, no descriptor, a failing disk.
+
+    Whoever takes what is damaged for as good as nothing, and makes it anew, asks this first: what
+    could not be read may be sound, and stays.
+
+    Args:
+        file: what was to be read.
+        error: why it was not.
+
+    Raises:
+        RunFailed: too many files are open.
+        InputError: the system did not let it be read for another reason.
+        MemoryError: the error itself, as it is for whoever tries again with more.
+
+    >>> see_that_it_is_damage(Path("a.json"), FileNotFoundError(errno.ENOENT, "No such file"))
+    >>> see_that_it_is_damage(Path("a.json"), PermissionError(errno.EACCES, "Permission denied"))
+    Traceback (most recent call last):
+    harness.errors.InputError: a.json: could not be read (Permission denied); expected ...
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if not isinstance(error, OSError) or error.errno in _ABSENT:
+        return
+    raise unread(file, error) from None
+
+
+def _too_many(file: Path, error: OSError) -> RunFailed | None:
+    """Say that as many files are open as may be, if that is what it is."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
 
 
 def no_room(file: Path, needed: int = 0, why: str = "the disk is full") -> RunFailed:

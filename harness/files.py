@@ -86,6 +86,64 @@ def written_whole(path: Path, size: int = 0) -> Iterator[Path]:
             written.unlink(missing_ok=True)
 
 
+def create(file: Path, content: bytes) -> bool:
+    """Make a file with its content, unless there is one: of many that try, one makes it.
+
+    A hard link decides; where there are none, another may see the file empty for a moment.
+
+    Raises:
+        RunFailed: the disk is full, or too many files are open.
+        InputError: it cannot be written for another reason.
+    """
+    written = temporary(file)
+    try:
+        try:
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.write_bytes(content)
+        except OSError as error:  # which may name no file
+            raise unwritten(file, error) from None
+        try:
+            os.link(written, file)
+        except FileExistsError:
+            # A server's word that it was made may get lost, and the question be asked again.
+            return written.stat().st_nlink == 2
+        except OSError:  # no links on this file system
+            return _create_plainly(file, content)
+    finally:
+        written.unlink(missing_ok=True)
+    return True
+
+
+def _create_plainly(file: Path, content: bytes) -> bool:
+    try:
+        made = file.open("xb")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise unwritten(file, error) from None
+    try:
+        with made:
+            made.write(content)
+    except OSError as error:  # an empty one would stay, and count
+        file.unlink(missing_ok=True)
+        raise unwritten(file, error) from None
+    return True
+
+
+def remove(path: Path) -> bool:
+    """Remove a file or a folder, which others may do at the same time; tell whether it is gone.
+
+    >>> remove(Path("nowhere"))
+    True
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    return not os.path.lexists(path)
+
+
 def home() -> Path:
     """Find the user's own folder, for caches; where there is none, make one for this time.
 

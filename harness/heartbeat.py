@@ -22,11 +22,12 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import InputError, RunFailed
+from harness.files import remove, temporary, write_whole
 from harness.files import token as own_token
-from harness.files import write_whole
 
 PERIOD = 10.0  # seconds between two beats
 LIMIT = 40.0  # seconds without one, watched, after which a start is dead
+SILENT = 600.0  # seconds without one after which who has not watched takes no start for living
 
 
 class Running(msgspec.Struct, kw_only=True, frozen=True):
@@ -74,21 +75,30 @@ class Holder(msgspec.Struct, kw_only=True, frozen=True):
         return f"{self.host}, process {self.process}"
 
     def is_gone(self) -> bool:
-        """Tell whether it is a process of this machine that has ended."""
+        """Tell whether it is a process of this machine that is known to have ended."""
         here = _machine()
         if not self.born or not all(here) or (self.host, self.boot, self.space) != here:
             return False
-        return _process(str(self.process)) != (self.process, self.born)
+        try:
+            return _process(str(self.process)) != (self.process, self.born)
+        except OSError:  # hidden, as another user's may be, or no file can be opened
+            return not _is_there(self.process)
 
 
 def now() -> str:
     """Say what time it is, in UTC to the second, as ISO 8601 has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return _iso(time.time())
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def this_process() -> Holder:
     """Say who this start is."""
-    (host, boot, space), (process, born) = _machine(), _process("self")
+    (host, boot, space), (process, born) = _machine(), (0, "")
+    with suppress(OSError):
+        process, born = _process("self")
     program, *arguments = sys.argv or [""]
     command = Path(program).name in ("harness", "__main__.py")
     return Holder(
@@ -113,17 +123,25 @@ def _machine() -> tuple[str, str, str]:
 
 
 def _process(which: str) -> tuple[int, str]:
-    """Number of a process, and when it began, by the system's count; (0, "") for none.
+    """Number of a process, and when it began, by the system's count; (0, "") for one that ended.
 
     The number is the system's own word: what a process takes for its own may be another's.
     """
-    try:
-        said = Path(f"/proc/{which}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0, ""
+    said = Path(f"/proc/{which}/stat").read_text(encoding="utf-8", errors="replace")
     state, *rest = said.rpartition(")")[2].split()
     ended = state in ("Z", "X") or len(rest) < 19
     return (0, "") if ended else (int(said.split(maxsplit=1)[0]), rest[18])
+
+
+def _is_there(process: int) -> bool:
+    """Whether there is a process of this number, which may be another's."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @dataclass
@@ -190,6 +208,16 @@ class Heartbeats:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
+    def stat(self, token: str) -> os.stat_result:
+        """Ask what the file system knows of a sign, its time above all."""
+        try:
+            with self.file(token).open("rb") as file:  # opened, as NFS asks the server then
+                return os.fstat(file.fileno())
+        except FileNotFoundError:
+            raise
+        except OSError:  # another user's, or too many files are open
+            return self.file(token).stat()
+
     def is_dead(self, token: str) -> bool:
         """Tell whether a start has ended without a word; from now on it is watched.
 
@@ -221,12 +249,16 @@ class Heartbeats:
         write_whole(self.file(self.token), msgspec.json.encode(self.said))
 
     def _seen(self, token: str) -> object:
-        """What a living start changes: the time of its file, which is only compared for change."""
+        """What a living start changes: the time of its file, which is only compared for change.
+
+        What could not be looked at is like nothing else, so that nobody is taken for dead by it.
+        """
         try:
-            with self.file(token).open("rb") as file:  # opened, as NFS asks the server then
-                about = os.fstat(file.fileno())
-        except OSError:
+            about = self.stat(token)
+        except FileNotFoundError:
             return None
+        except OSError:
+            return object()
         return about.st_mtime_ns, about.st_ino
 
     def _look(self, token: str) -> None:
@@ -240,8 +272,45 @@ class Heartbeats:
 
 
 def holders(folder: Path) -> Iterator[Holder]:
-    """Yield what the starts say that have left a sign in a folder and have not ended by it."""
+    """Yield what the starts say that are at work in a folder, as far as one look tells."""
+    return (holder for holder, since in _shown(folder) if not since)
+
+
+def silent(folder: Path) -> Iterator[tuple[Holder, str]]:
+    """Yield what starts said that gave no sign for long, most likely dead; and since when.
+
+    >>> list(silent(Path("nowhere")))
+    []
+    """
+    return ((holder, since) for holder, since in _shown(folder) if since)
+
+
+def _shown(folder: Path) -> Iterator[tuple[Holder, str]]:
+    """Every start that has left a sign and is not known to be gone; since when it is silent.
+
+    That is the last sign's time, empty where it is not SILENT seconds old, by the clock of the
+    file system.
+    """
     signs = Heartbeats(folder)
-    for token in signs.tokens():
-        if (holder := signs.read(token)) is not None and not holder.is_gone():
-            yield holder
+    if not (tokens := signs.tokens()):
+        return
+    time_there = _time_in(folder)
+    for token in tokens:
+        if (holder := signs.read(token)) is None or holder.is_gone():
+            continue
+        last = time_there
+        with suppress(OSError):
+            last = signs.stat(token).st_mtime
+        yield holder, _iso(last) if time_there - last > SILENT else ""
+
+
+def _time_in(folder: Path) -> float:
+    """What time it is by the file system; by this machine where nothing can be written there."""
+    file = temporary(folder / "time")
+    try:
+        file.touch()
+        return file.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        remove(file)

@@ -1,7 +1,9 @@
 """Claims: of many that try one has the work, the dead lose it, and what they left is removed."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from refused import REASONS, refuse
 
 from harness import claims, heartbeat
-from harness.claims import OLD, RESULTS, Claim, Claims
-from harness.errors import RunFailed, no_room
+from harness.claims import OLD, RESULTS, Claim, Claims, TakenOver
+from harness.errors import InputError, RunFailed, no_room
 from harness.files import temporary, token, written_whole
 from harness.heartbeat import LIMIT, PERIOD, Heartbeats, holders
 
@@ -128,6 +131,64 @@ def test_a_number_of_a_process_says_nothing_on_another_machine(tmp_path):
     assert not here.born or msgspec.structs.replace(here, born="1").is_gone()  # a new one's number
 
 
+@pytest.mark.parametrize("reason", ["EACCES", "ENOENT", "EMFILE"])
+def test_a_process_that_is_hidden_is_not_gone(monkeypatch, reason):
+    """As those of other users are by hidepid, 1 or 2; and any, where no file can be opened."""
+    here = heartbeat.this_process()
+    for process in (here.process, 2**22 + 1, 2**70):  # the last ones are nobody's
+        refuse(monkeypatch, Path(f"/proc/{process}/stat"), getattr(errno, reason))
+    assert not here.is_gone()
+    for nobody in (2**22 + 1, 2**70):
+        gone = msgspec.structs.replace(here, process=nobody).is_gone()
+        assert gone or not here.born
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_sign_that_may_not_be_read_is_watched_like_any(tmp_path, monkeypatch, reason):
+    die(tmp_path, A, "w")
+    sign = tmp_path / "claims" / f"{A}.json"
+    refuse(monkeypatch, sign, getattr(errno, reason))
+    clock = Clock()
+    b = of(tmp_path, B, clock)
+    for moment in (1, 2, 3):
+        assert not watch(b, A, LIMIT - PERIOD, clock)
+        os.utime(sign, (moment, moment))
+    assert not watch(b, A, LIMIT - PERIOD, clock)
+    assert watch(b, A, PERIOD, clock)  # which moves no more
+
+
+def test_nobody_is_dead_as_the_system_does_not_answer(tmp_path, monkeypatch):
+    die(tmp_path, A, "w")
+    clock = Clock()
+    b = of(tmp_path, B, clock)
+
+    def answer(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Heartbeats, "stat", answer)
+    assert not watch(b, A, 10 * LIMIT, clock)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_claim_that_may_not_be_read_is_not_lost_and_not_free(tmp_path, monkeypatch, reason):
+    """It is nobody's guess who holds it, however long one waits; and others are not concerned."""
+    (claim,) = die(tmp_path, A, "w")
+    clock = Clock()
+    b = of(tmp_path, B, clock)
+    refuse(monkeypatch, claim.file, getattr(errno, reason))
+    watch(b, A, LIMIT, clock)
+    watch(b, claim.file.name, LIMIT, clock)
+    for look in (lambda: b.take("w"), claim.is_held, claim.check):
+        with pytest.raises((InputError, RunFailed), match=f"{claim.file.name}: ") as error:
+            look()
+        assert not isinstance(error.value, TakenOver)
+    if reason == "EACCES":
+        b.clean()
+        assert b.taken() == set()
+        assert b.take("other").is_held()
+    assert claim.file.exists()
+
+
 @pytest.mark.parametrize("dead", [0, 1, 3])
 def test_of_many_that_take_over_exactly_one_has_it(tmp_path, monkeypatch, dead):
     """Whatever the generation, round after round; none is held twice at any moment."""
@@ -160,14 +221,15 @@ def test_a_slow_decision_does_not_stand(tmp_path, monkeypatch):
     monkeypatch.setattr(Heartbeats, "is_dead", lambda self, token: token == A)
     of(tmp_path, A).take("w")
     slow, fast, third = (of(tmp_path, t) for t in (B, C, "d" * 16))
-    create, taken = slow._create, []
+    create, taken = claims.create, []
 
-    def later(claim):
+    def later(file, content):
+        monkeypatch.setattr(claims, "create", create)
         fast.release(fast.take("w"))
         taken.append(third.take("w"))
-        return create(claim)
+        return create(file, content)
 
-    slow._create = later
+    monkeypatch.setattr(claims, "create", later)
     assert slow.take("w") is None
     assert taken[0].is_held()
 
@@ -198,7 +260,7 @@ def test_a_claim_that_says_nothing_is_taken_over_in_time(tmp_path):
 
 
 def test_without_links_a_claim_is_as_exclusive(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims.os, "link", lambda *a: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(PermissionError()))
     with of(tmp_path, A) as a, of(tmp_path, B) as b:
         assert a.take("w").is_held()
         assert b.take("w") is None
@@ -244,6 +306,56 @@ def test_what_the_dead_left_goes_and_what_the_living_write_stays(tmp_path):
         assert b.clean() == 2
         assert {written[p] for p in written if p.exists()} == {B}
         assert list((tmp_path / "claims").glob("*.claim")) == []
+
+
+def test_two_that_clean_at_once_do_not_hinder_each_other(tmp_path, monkeypatch):
+    die(tmp_path, A)
+    left = temporary(tmp_path / "runs" / "v" / "d" / "c" / "seed-0.json")
+    left = left.with_name(left.name.replace(token(), A))
+    (left / "inside").mkdir(parents=True)
+    monkeypatch.setattr(Heartbeats, "is_dead", lambda self, token: token == A)
+    rmtree, unlink = shutil.rmtree, Path.unlink
+
+    def slower(path, *args, **kwargs):
+        rmtree(path)  # as the other start does
+        rmtree(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", slower)
+    assert of(tmp_path, B).clean() == 1
+    assert not left.exists()
+    left.touch()
+
+    def forbidden(path, missing_ok=False):
+        if path == left:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    die(tmp_path, A)
+    assert of(tmp_path, B).clean() == 0  # another user's, in a folder of everybody's
+
+
+def test_what_is_taken_over_meanwhile_is_done_again_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "PAUSE", 0.001)
+    monkeypatch.setattr(Heartbeats, "is_dead", lambda self, token: token == A != self.token)
+    with of(tmp_path, A) as a, of(tmp_path, B) as b:
+        works, taken = [], []
+
+        def waiting(*_):
+            b.release(taken.pop())
+
+        for work in a.each("12", waiting):
+            works.append(work)
+            if len(works) == 1:
+                taken.append(b.take(work))
+                with pytest.raises(TakenOver, match="took this work over"), a.still(work):
+                    pass
+                with pytest.raises(TakenOver), a.still(work):
+                    raise FileNotFoundError  # what the other removed
+            else:
+                with a.still(work), a.still("nobody's"):
+                    pass
+        assert works == ["1", "2", "1"]
 
 
 def test_a_full_disk_still_shows_that_one_lives(tmp_path, monkeypatch):

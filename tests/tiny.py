@@ -72,7 +72,7 @@ class Here:
                 try:
                     job.run_job(one, lambda epoch, loss, seen=epochs: seen.append(epoch), print)
                 except Exception as error:
-                    trained = one.is_trained()
+                    trained = i + 1 < len(task) and one.is_trained()
                     failed = task[i : i + 1] if trained else task[i:]
                     yield from (Event(j, "failed", reason=str(error)) for j in failed)
                     if not trained:

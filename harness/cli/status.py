@@ -11,15 +11,17 @@ from harness.escape import in_line
 from harness.studies import STUDIES
 
 if TYPE_CHECKING:
+    from harness.heartbeat import Holder
     from harness.report.status import Status
 
 
 def status(options: options.Status) -> int:
     """Say how far a study is: done, running, failed, waiting, time left; none: every study."""
-    from harness.heartbeat import holders
+    from harness.heartbeat import holders, silent
     from harness.report.status import selections, status
 
-    results, starts = options.results, list(holders(options.results / "claims"))
+    results, claims = options.results, options.results / "claims"
+    starts, quiet = list(holders(claims)), list(silent(claims))
     studies = [asked_study(options)] if options.study else list(STUDIES.values())
     now = datetime.now(UTC)
     found = [
@@ -29,22 +31,29 @@ def status(options: options.Status) -> int:
     ]
     if options.json:
         said = [{**asdict(s), "waiting": s.waiting} for s in found]
-        at_work = [
-            {"where": s.where, "study": s.study, "doing": s.doing, "since": s.started,
-             "shard": s.shard, "command": s.command}
-            for s in starts
-        ]  # fmt: skip
-        print(json.dumps({"starts": at_work, "studies": said}, indent=1))
+        at_work = [_said(start) for start in starts]
+        no_more = [{**_said(start), "silent_since": since} for start, since in quiet]
+        print(json.dumps({"starts": at_work, "silent": no_more, "studies": said}, indent=1))
         return 0
     for start in starts:
-        print(f"at work: {start.command or start.study}: {start.doing}; {start.where}, since "
-              f"{start.started}")  # fmt: skip
+        print(f"at work: {_who(start)}, since {start.started}")
+    for start, since in quiet:
+        print(f"silent since {since}, counted as ended: {_who(start)}")
     for one in found:
         _print(one)
     if not found:
         which = options.study or "any study"
         print(f"{results}: no run of {which}, as asked for here, has left a file yet")
     return 0
+
+
+def _said(start: "Holder") -> dict[str, str]:
+    names = ("where", "study", "doing", "shard", "command")
+    return {"since": start.started} | {name: getattr(start, name) for name in names}
+
+
+def _who(start: "Holder") -> str:
+    return in_line(f"{start.command or start.study}: {start.doing}; {start.where}")
 
 
 def _print(status: "Status") -> None:

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from harness.errors import InputError
+from harness.errors import InputError, see_that_it_is_damage
 from harness.experiment.older import MIGRATIONS
 from harness.experiment.place import Place
 from harness.experiment.record import SCHEMA, Record, check, see_that_it_agrees
@@ -31,6 +31,8 @@ MANY = 50_000  # objects that are worth it: those of some thousand records
 
 class DamagedRecord(InputError):
     """Say which file is no record, or not that of its place: as good as none, and made anew.
+
+    What the system does not let be read is none of these: it may be sound.
 
     >>> raise DamagedRecord("seed-0.json: expected a run record; ...")
     Traceback (most recent call last):
@@ -61,7 +63,9 @@ def read_record(path: Path) -> Record:
 
     Raises:
         DamagedRecord: it is none; the file and what is wrong are named.
-        InputError: it is one of a newer version, which is nothing to be made anew.
+        InputError: it is one of a newer version, which is nothing to be made anew, or the system
+            does not let it be read.
+        RunFailed: too many files are open.
     """
     try:
         about = path.stat()
@@ -130,6 +134,7 @@ def _read_closely(path: Path) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        see_that_it_is_damage(path, error)
         raise _damaged(path, f"it cannot be read ({error})") from None
     content = content if isinstance(content, dict) else {}
     schema = content.get("schema", "none")
@@ -159,7 +164,7 @@ def read_at(place: Place) -> Record:
 
     Raises:
         DamagedRecord: it is damaged, or was copied or moved here from another run's place.
-        InputError: it is one of a newer version.
+        InputError: it is one of a newer version, or cannot be read.
     """
     record = read_record(place.record)
     wanted = (place.digest, place.dataset, place.category, place.seed)
@@ -180,7 +185,7 @@ def read_sound(place: Place, *, damaged: Callable[[InputError], object]) -> Reco
         damaged: is given what is wrong with a damaged one.
 
     Raises:
-        InputError: it is one of a newer version.
+        InputError: it is one of a newer version, or cannot be read.
     """
     try:
         return read_at(place) if place.record.is_file() else None
@@ -197,7 +202,7 @@ def read_records(
     Args:
         results: the folder of records.
         damaged: is given what is wrong with a file that is no record, or not that of its place,
-            which is then skipped; None: it is raised.
+            or cannot be read, which is then skipped; None: it is raised.
 
     >>> from harness.bundled import bundled
     >>> records = list(read_records(bundled("results", "baseline")))

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.claims import FEATURES, Claims
 from harness.data.contract import Category
-from harness.errors import no_room
+from harness.errors import InputError, no_room
 from harness.experiment.feature_spec import FeatureSpec
 from harness.experiment.settings import GIB
 from harness.features.checked import DamagedFeatures, Sums, check_files, read_meta, sound
@@ -29,7 +29,7 @@ from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
-from harness.files import temporary, write_whole
+from harness.files import remove, temporary, write_whole
 
 SIGN = 2**16  # bytes of room in which signs of life and claims can be written
 
@@ -116,28 +116,27 @@ class FeatureCache:
 
         Raises:
             RunFailed: the disk has no room for it; nothing of it is left.
+            TakenOver: another start makes it, as this one stood still.
         """
         images = key.spec.images(len(category.train), len(category.test))
         if (features := sound(partial(self.open, key))) is not None:
             self.reused += images
             progress(images)
             return features
-        _remove(self.folder / key.digest)  # what is damaged
+        self.claims.check(making(key.digest))  # it may be another's by now, and whole
+        remove(self.folder / key.digest)  # what is damaged
         assert key.arithmetic.startswith(torch.device(device).type), (key.arithmetic, device)
         extractor.backbone.to(device)
-        written = temporary(self.folder / key.digest)
-        written.mkdir(parents=True)
         sums: Sums = {}
-        try:
-            _make_room(self.folder / key.digest, extractor, images)
-            for split in splits_of(category, key.spec):
-                sums |= extract(written, split, extractor, device, progress)
-                self.passes += split.passes
-            meta = {"key": key.about(), "images": images, "sums": sums}
-            write_whole(written / "meta.json", json.dumps(meta))
-            _publish(written, self.folder / key.digest)
-        finally:
-            shutil.rmtree(written, ignore_errors=True)
+        with self._written(key.digest) as written:
+            with self.claims.still(making(key.digest)):
+                _make_room(self.folder / key.digest, extractor, images)
+                for split in splits_of(category, key.spec):
+                    sums |= extract(written, split, extractor, device, progress)
+                    self.passes += split.passes
+                meta = {"key": key.about(), "images": images, "sums": sums}
+                write_whole(written / "meta.json", json.dumps(meta))
+            self._publish(written, key)
         return _open_entry(self.folder / key.digest)
 
     def add_split(
@@ -160,22 +159,45 @@ class FeatureCache:
             extractor: the recipe with its backbone.
             device: where the backbone runs, in the key's arithmetic.
             progress: called with the number of images just done.
+
+        Raises:
+            TakenOver: another start makes the entry, as this one stood still.
         """
         extractor.backbone.to(device)
-        written = temporary(self.folder / f"{key.digest}.{split.name}")
+        with self._written(f"{key.digest}.{split.name}") as written:
+            with self.claims.still(making(key.digest)):
+                sums = extract(written, split, extractor, device, progress)
+                self.passes += split.passes
+            for name in sums:
+                (written / name).rename(self.folder / key.digest / name)
+        return sums
+
+    @contextmanager
+    def _written(self, name: str) -> Iterator[Path]:
+        """Give a folder in which something of the cache is written; nothing is left of it."""
+        written = temporary(self.folder / name)
         written.mkdir(parents=True)
         try:
-            sums = extract(written, split, extractor, device, progress)
-            self.passes += split.passes
-            for file in sorted(written.iterdir()):
-                file.rename(self.folder / key.digest / file.name)
+            yield written
         finally:
             shutil.rmtree(written, ignore_errors=True)
-        return sums
+
+    def _publish(self, written: Path, key: FeatureKey) -> None:
+        """Let an entry be seen, unless another process was faster and its is whole."""
+        entry = self.folder / key.digest
+        try:
+            written.rename(entry)
+        except OSError:
+            if sound(partial(self.open, key)) is None:
+                remove(entry)
+                written.rename(entry)
 
     def entries(self) -> list[tuple[Path, dict[str, Any], int]]:
         """List folder, content and bytes of every sound entry, least recently used first."""
-        found = [(folder, read_meta(folder), size) for folder, size in self._folders()]
+        found = []
+        for folder, size in self._folders():
+            with suppress(InputError):  # another user's
+                found.append((folder, read_meta(folder), size))
         return [entry for entry in found if entry[1]]
 
     def _folders(self) -> list[tuple[Path, int]]:
@@ -213,7 +235,7 @@ class FeatureCache:
             return 0
         folder, size = max(self._folders(), key=lambda entry: entry[1], default=(None, 0))
         if folder is not None:
-            _remove(folder)
+            remove(folder)
         return size
 
     def clear(self) -> int:
@@ -224,21 +246,24 @@ class FeatureCache:
         """Remove an entry, unless a start that lives makes something of it or uses it.
 
         It is put aside first: who begins to use it meanwhile has marked that before it looks, and
-        finds it there again or missing.
+        finds it there again or missing. Another start may remove it meanwhile, or have done so:
+        tells whether it is gone.
         """
         claim = self.claims.take(making(entry.name))
         if claim is None:
-            return False
+            return not os.path.lexists(entry)
         try:
             if self.claims.users(entry.name):
                 return False
             aside = temporary(entry)
-            entry.rename(aside)
+            try:
+                entry.rename(aside)
+            except FileNotFoundError:
+                return True
             if self.claims.users(entry.name):
                 aside.rename(entry)
                 return False
-            shutil.rmtree(aside)
-            return True
+            return remove(aside)
         finally:
             self.claims.release(claim)
 
@@ -279,22 +304,6 @@ def _make_room(entry: Path, extractor: Extractor, images: int) -> None:
     needed = entry_bytes(extractor.shapes, images, extractor.spec.dtype)
     if shutil.disk_usage(entry.parent).free < needed:
         raise no_room(entry, needed)
-
-
-def _publish(written: Path, entry: Path) -> None:
-    try:
-        written.rename(entry)
-    except OSError:
-        if not read_meta(entry):  # not another process that was faster
-            raise
-
-
-def _remove(entry: Path) -> None:
-    """Remove an entry, or what lies in its place."""
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry, ignore_errors=True)
-    else:
-        entry.unlink(missing_ok=True)
 
 
 def _size(folder: Path) -> int:

@@ -6,11 +6,14 @@ all threads look at once. Nothing is written by a memory map, where a full disk 
 """
 
 import io
+import math
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
+from zipfile import ZipFile
 
 import msgspec
 import numpy as np
@@ -18,7 +21,7 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harness.errors import RunFailed, unwritten, warn
+from harness.errors import RunFailed, see_that_it_is_damage, unwritten, warn
 
 BLOCK = 2**24  # bytes of a sum
 
@@ -112,6 +115,8 @@ def check_files(folder: Path, sums: Mapping[str, list[int]]) -> None:
 
     Raises:
         DamagedFeatures: one is not; it is named, with what was expected and what came.
+        InputError: the system does not let one be read; it may be sound.
+        RunFailed: too many files are open.
     """
     for name, wanted in sums.items():
         file = folder / name
@@ -122,6 +127,7 @@ def check_files(folder: Path, sums: Mapping[str, list[int]]) -> None:
                 continue
             found = sums_of(file)
         except OSError as error:
+            see_that_it_is_damage(file, error)
             raise _damaged(file, f"a file of {len(wanted)} blocks", error.strerror) from None
         if len(found) != len(wanted):
             raise _damaged(file, f"{len(wanted)} blocks of {BLOCK} bytes", f"{len(found)}")
@@ -147,13 +153,19 @@ class Meta(msgspec.Struct):
 def read_meta(entry: Path) -> dict[str, Any]:
     """Read what an entry says of itself; nothing for what is no whole entry.
 
+    Raises:
+        InputError: the system does not let it be read; it may be whole.
+        RunFailed: too many files are open.
+
     >>> read_meta(Path("nowhere"))
     {}
     """
+    file = entry / "meta.json"
     try:
-        content = (entry / "meta.json").read_bytes()
+        content = file.read_bytes()
         return msgspec.structs.asdict(msgspec.json.decode(content, type=Meta))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        see_that_it_is_damage(file, error)
         return {}
 
 
@@ -171,22 +183,56 @@ def sound(look: Callable[[], Opened | None]) -> Opened | None:
 
 
 def sums_of(file: Path) -> list[int]:
-    """Sum a file's blocks up, on as many threads as torch has here.
+    """Sum a file's blocks up, on as many threads as torch has here, through one descriptor.
 
     >>> sums_of(Path(__file__)) == [zlib.crc32(Path(__file__).read_bytes())]
     True
     """
+    with file.open("rb", buffering=0) as data:
+        descriptor = data.fileno()
 
-    def sum_at(start: int) -> int:
-        with file.open("rb", buffering=0) as data:
-            data.seek(start)
-            crc, left = 0, BLOCK
-            while left and (read := data.read(min(left, 2**20))):
-                crc, left = zlib.crc32(read, crc), left - len(read)
+        def sum_at(start: int) -> int:
+            crc, at = 0, start
+            while read := os.pread(descriptor, min(start + BLOCK - at, 2**20), at):
+                crc, at = zlib.crc32(read, crc), at + len(read)
             return crc
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(sum_at, range(0, file.stat().st_size, BLOCK)))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(sum_at, range(0, os.fstat(descriptor).st_size, BLOCK)))
+
+
+def read_array(file: ZipFile, member: str) -> NDArray[Any]:
+    """Read an array of an ``.npz``, checked against the zip's checksum.
+
+    Raises:
+        ValueError: its header is damaged, or says another size than it has: no room is made for
+            that, so that a lack of memory is one.
+
+    >>> from tempfile import TemporaryFile
+    >>> with TemporaryFile() as file:
+    ...     np.savez(file, a=np.arange(3))
+    ...     read_array(ZipFile(file), "a.npy")
+    array([0, 1, 2])
+    """
+    with file.open(member) as data:
+        size = _size_said(data)
+    if size != file.getinfo(member).file_size:
+        raise ValueError(f"{member}: expected {file.getinfo(member).file_size} bytes; got {size}")
+    with file.open(member) as data:
+        array: NDArray[Any] = npy.read_array(data, allow_pickle=False)
+        data.read()  # to the end, where the checksum is compared
+    return array
+
+
+def _size_said(data: IO[bytes]) -> int:
+    """Bytes of a file of an array, by its header."""
+    read = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}
+    major, _ = npy.read_magic(data)
+    try:
+        shape, _, dtype = read[major](data)
+    except MemoryError as error:  # of the parser, at brackets without end
+        raise ValueError(str(error)) from None
+    return data.tell() + math.prod(shape) * dtype.itemsize
 
 
 def _damaged(file: Path, expected: str, got: str | None) -> DamagedFeatures:

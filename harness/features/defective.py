@@ -11,16 +11,19 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from zipfile import ZipFile
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.claims import TakenOver
 from harness.data.contract import Category
 from harness.data.frame import boxes_of
 from harness.data.synthetic import DEFECTIVE_COPIES, VERSION
+from harness.errors import see_that_it_is_damage, warn
 from harness.features.cache import FeatureCache, open_split
-from harness.features.checked import DamagedFeatures, Sums, check_files, sound
+from harness.features.checked import DamagedFeatures, Sums, check_files, read_array, sound
 from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.features.passing import Split, within
@@ -50,6 +53,8 @@ def open_defective(cache: FeatureCache, key: FeatureKey, kind: str) -> Defective
 
     Raises:
         DamagedFeatures: they are not what was written.
+        InputError: the system does not let them be read; they may be sound.
+        RunFailed: too many files are open.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -62,10 +67,12 @@ def open_defective(cache: FeatureCache, key: FeatureKey, kind: str) -> Defective
     if not marker.exists():
         return None
     try:
-        with np.load(io.BytesIO(marker.read_bytes())) as file:
-            version, masks = int(file["version"]), file["masks"]
-            sums = msgspec.json.decode(str(file["sums"]), type=Sums) if "sums" in file else {}
+        with ZipFile(io.BytesIO(marker.read_bytes())) as file:
+            said = {name: read_array(file, name) for name in file.namelist()}
+        version, masks = int(said["version.npy"]), said["masks.npy"]
+        sums = msgspec.json.decode(str(said.get("sums.npy", "{}")), type=Sums)
     except UNREADABLE as error:
+        see_that_it_is_damage(marker, error)
         raise DamagedFeatures(
             f"{marker}: expected masks of defective copies; it cannot be read ({error}); the next "
             "start makes them anew"
@@ -87,6 +94,8 @@ def ensure_all(
 ) -> None:
     """Make an entry and the defective copies that are wanted of it, unless they are there.
 
+    Where another start took that over, as this one stood still, it is left to that one.
+
     Args:
         cache: where the entry goes; whoever makes it holds the claim on that.
         key: what it is of.
@@ -96,9 +105,14 @@ def ensure_all(
         device: as of :func:`ensure_defective`.
         progress: likewise.
     """
-    cache.ensure(key, extractor, category, device=device, progress=progress)
-    for kind in kinds:
-        ensure_defective(cache, key, kind, extractor, category, device=device, progress=progress)
+    try:
+        cache.ensure(key, extractor, category, device=device, progress=progress)
+        for kind in kinds:
+            ensure_defective(
+                cache, key, kind, extractor, category, device=device, progress=progress
+            )
+    except TakenOver as error:  # whoever asked for it by `Claims.each` comes to it again
+        warn(error)
 
 
 def all_there(cache: FeatureCache, key: FeatureKey, kinds: Iterable[str]) -> bool:

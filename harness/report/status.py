@@ -65,7 +65,8 @@ def status(selection: Selection, starts: Iterable[Holder], *, now: datetime) -> 
 
     Args:
         selection: whose runs.
-        starts: what the starts at work in the folder say (:func:`harness.heartbeat.holders`).
+        starts: what the starts at work in the folder say (:func:`harness.heartbeat.holders`);
+            dead ones among them would spread the rate over the time since they began.
         now: the time.
     """
     starts = list(starts)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from harness.data.frame import Box, Boxes
 from harness.data.tiles import Photos
+from harness.features.checked import read_array
 from harness.methods.contract import Energies
 from harness.score.reference import Reference, TapReference
 
@@ -174,10 +175,7 @@ class SavedEnergies(Mapping[int, Energies]):
 
     def read(self, member: str) -> NDArray[Any]:
         """Read an array, checked against the zip's checksum."""
-        with self._zip.open(member) as file:
-            array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-            file.read()  # to the end, where the checksum is compared
-        return array
+        return read_array(self._zip, member)
 
     def is_sound(self) -> bool:
         """Read all of it, a little at a time, and tell whether every checksum is right."""

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.errors import see_that_it_is_damage
 from harness.experiment.measured import Grown
 from harness.files import UNREADABLE, written_whole
 from harness.run.energies import PARTS, SavedEnergies
+from harness.run.memory import out_of_memory
 
 
 @dataclass
@@ -82,6 +84,11 @@ def load_energies(
 
     A file that is damaged, or not of so many test images where ``images`` are given, is as good
     as none: it is trained again, and written anew.
+
+    Raises:
+        InputError: the system does not let it be read; it may be sound.
+        RunFailed: too many files are open.
+        MemoryError: there is no memory to read it, or an error of torch that says so.
     """
     if not path.is_file():
         return None
@@ -100,6 +107,9 @@ def load_energies(
             return None
         if any(p and list(p) != list(energies) for p in map(energies.part, PARTS)):
             return None
-    except UNREADABLE:
+    except UNREADABLE as error:
+        if out_of_memory(error):
+            raise
+        see_that_it_is_damage(path, error)
         return None
     return History(loss, holdout, energies, int(about.get("bank_bytes", 0)), grown)

@@ -170,7 +170,7 @@ def _set_aside(plan: Plan, missing: Sequence[Cell], claims: Claims, say: Say) ->
         place = plan.place(cell)
         for _ in claims.each([f"aside {place.record.relative_to(plan.results)}"], _ignore):
             if place.record.is_file() and read_sound(place, damaged=_ignore) is None:
-                place.record.unlink()
+                place.record.unlink(missing_ok=True)
     for place in map(plan.place, missing):
         if place.is_recorded(kept=True) and not is_kept(place.weights):
             place.weights.unlink(missing_ok=True)

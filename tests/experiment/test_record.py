@@ -1,5 +1,6 @@
 """Records: whole or not at all."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from handmade import record
+from refused import REASONS, refuse
 
 from harness.bundled import bundled
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 from harness.experiment import record as records
 from harness.experiment import store
 from harness.experiment.measured import finite
@@ -273,3 +275,17 @@ def test_a_record_that_was_written_anew_is_read_anew(tmp_path):
     place(tmp_path).record.unlink()
     with pytest.raises(store.DamagedRecord, match="cannot be read"):
         read_record(place(tmp_path).record)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_what_the_system_does_not_let_be_read_is_not_damaged(tmp_path, monkeypatch, reason):
+    write_record(place(tmp_path), example())
+    refuse(monkeypatch, place(tmp_path).record, getattr(errno, reason))
+    said = []
+    with pytest.raises((InputError, RunFailed), match=os.strerror(getattr(errno, reason))) as e:
+        store.read_sound(place(tmp_path), damaged=said.append)
+    assert not isinstance(e.value, store.DamagedRecord)
+    assert said == []
+    if reason != "EMFILE":  # with which nothing else is read either
+        assert list(read_records(tmp_path, damaged=said.append)) == []
+        assert len(said) == 1

@@ -1,6 +1,7 @@
 """The feature cache: one pass per image, whole entries, least recently used out first."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 
@@ -11,16 +12,21 @@ import torch.nn.functional as F
 from PIL import Image
 from tiny import SIZE, SPEC
 
+from harness import claims
+from harness.claims import FEATURES, Claims, TakenOver
 from harness.data.contract import read_image
 from harness.data.layouts.mvtec_ad import MvtecAd
 from harness.errors import InputError
 from harness.experiment.feature_spec import FeatureSpec
 from harness.features.augmentation import augmented, evenly_turned
-from harness.features.cache import FeatureCache, entry_bytes
+from harness.features.cache import FeatureCache, entry_bytes, making
+from harness.features.defective import all_there, ensure_all
 from harness.features.extractor import Extractor, normalise
 from harness.features.key import FeatureKey
 from harness.features.passing import ahead
 from harness.features.views import pooled
+from harness.files import temporary
+from harness.heartbeat import Heartbeats
 
 
 @pytest.fixture
@@ -131,6 +137,117 @@ def test_least_recently_used_goes_first_and_kept_entries_stay(tmp_path, loaded, 
     assert cache.open(keys[1]) is None
     assert cache.clear() == size
     assert cache.entries() == []
+
+
+@pytest.fixture
+def three(tmp_path, loaded, category):
+    """A cache that has room for one of its three entries, and these in the order of their use."""
+    cache = FeatureCache(tmp_path / "cache")
+    keys = [key_of(loaded, category, category=name) for name in "abc"]
+    for age, key in enumerate(keys):
+        cache.ensure(key, loaded, category)
+        os.utime(cache.folder / key.digest / "meta.json", (age, age))
+    cache.limit = cache.entries()[0][2]
+    return cache, [cache.folder / key.digest for key in keys]
+
+
+@pytest.mark.parametrize("done", ["whole", "begun"])
+def test_two_that_evict_at_once_remove_no_more_than_one(three, done):
+    """The other comes when this one has looked what there is; it may be busy yet."""
+    cache, entries = three
+    other = FeatureCache(cache.folder, cache.limit)
+    other.claims = Claims(cache.folder, FEATURES, token="b" * 16)
+    take = cache.claims.take
+
+    def later(work):
+        cache.claims.take = take
+        if done == "begun":
+            other.claims.take(making(entries[0].name))
+            entries[0].rename(temporary(entries[0]))
+        else:
+            assert len(other.evict()) == 2
+        return take(work)
+
+    with other.claims:
+        cache.claims.take = later
+        cache.evict()
+    assert [e.exists() for e in entries] == [False, False, True]
+
+
+def dead_to_all_others(monkeypatch, start):
+    """As one that stood still for longer than the limit, and wakes."""
+    dead = lambda self, token: token == start != self.token
+    monkeypatch.setattr(Heartbeats, "is_dead", dead)
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_who_stood_still_shows_no_entry_of_which_others_removed_files(
+    tmp_path, loaded, category, monkeypatch, capsys, split
+):
+    """It wakes in one split or the other; its folder was removed meanwhile, and its claim."""
+    monkeypatch.setattr(claims, "PAUSE", 0.001)
+    cache, key, calls = FeatureCache(tmp_path / "cache"), key_of(loaded, category), []
+    other = Claims(cache.folder, FEATURES, token="c" * 16)
+    dead_to_all_others(monkeypatch, cache.claims.token)
+
+    def stand_still(images):
+        calls.append(images)
+        if len(calls) == split:
+            other.clean()
+
+    with cache.claims:
+        works = []
+        for work in cache.claims.each([making(key.digest)], lambda *_: None):
+            works.append(work)
+            ensure_all(cache, key, ["synthetic"], loaded, category, progress=stand_still)
+    assert len(works) == 2
+    assert all_there(cache, key, ["synthetic"])
+    assert "another start took this work over" in capsys.readouterr().err
+    assert {p.name for p in cache.folder.iterdir()} == {key.digest, "claims"}
+
+
+def test_who_stood_still_over_a_damaged_entry_removes_no_whole_one(
+    tmp_path, loaded, category, monkeypatch
+):
+    cache, key = FeatureCache(tmp_path / "cache"), key_of(loaded, category)
+    cache.ensure(key, loaded, category)
+    array = cache.folder / key.digest / "train-0.npy"
+    whole = array.read_bytes()
+    array.write_bytes(b"")
+    other = Claims(cache.folder, FEATURES, token="c" * 16)
+    dead_to_all_others(monkeypatch, cache.claims.token)
+    look = cache.open
+
+    def stand_still(key):
+        try:
+            look(key)
+        finally:  # damaged; and another start has made it anew since
+            other.clean()
+            array.write_bytes(whole)
+
+    monkeypatch.setattr(cache, "open", stand_still)
+    with cache.claims:
+        assert cache.claims.take(making(key.digest))
+        with pytest.raises(TakenOver):
+            cache.ensure(key, loaded, category)
+    assert array.read_bytes() == whole
+
+
+def test_an_entry_without_its_arrays_does_not_hinder_a_whole_one(
+    tmp_path, loaded, category, monkeypatch, capsys
+):
+    cache, key = FeatureCache(tmp_path / "cache"), key_of(loaded, category)
+    cache.ensure(key, loaded, category)
+    meta = (cache.folder / key.digest / "meta.json").read_bytes()
+    shutil.rmtree(cache.folder / key.digest)
+
+    def show_hollow(images):
+        (cache.folder / key.digest).mkdir(exist_ok=True)
+        (cache.folder / key.digest / "meta.json").write_bytes(meta)
+
+    cache.ensure(key, loaded, category, progress=show_hollow)
+    assert "train-0.npy: expected" in capsys.readouterr().err
+    assert cache.open(key) is not None
 
 
 def test_entry_bytes(tmp_path, loaded, category):

@@ -1,16 +1,23 @@
 """Cached features that changed on disk: found, named, made anew, never used."""
 
+import errno
+import io
 import json
+import os
 import shutil
+import zlib
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from refused import REASONS, refuse
 
 from harness.data.layouts.mvtec_ad import MvtecAd
+from harness.errors import InputError, RunFailed
 from harness.features import checked
 from harness.features.cache import FeatureCache
 from harness.features.checked import ArrayWriter, DamagedFeatures, check_files
-from harness.features.defective import ensure_defective, open_defective
+from harness.features.defective import all_there, ensure_all, ensure_defective, open_defective
 from harness.features.key import FeatureKey
 
 
@@ -147,3 +154,50 @@ def test_every_block_has_a_sum(tmp_path, monkeypatch):
     flip(tmp_path / "a.npy", 1005)
     with pytest.raises(DamagedFeatures, match="from byte 1000; got"):
         check_files(tmp_path, {"a.npy": writer.sums})
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("name", ["meta.json", "train-0.npy", "synthetic.npz", "synthetic-0.npy"])
+def test_what_may_not_be_read_is_left_as_it_is(made, cache, monkeypatch, name, reason):
+    _, key, extractor, category = made
+    file = cache.folder / key.digest / name
+    refuse(monkeypatch, file, getattr(errno, reason))
+    with pytest.raises((InputError, RunFailed), match=f"{name}: .*") as error:
+        ensure_all(cache, key, ["synthetic"], extractor, category)
+    assert not isinstance(error.value, DamagedFeatures)
+    monkeypatch.undo()
+    assert all_there(cache, key, ["synthetic"])
+    assert cache.passes == 0
+
+
+def test_an_entry_that_may_not_be_read_is_no_hindrance_to_clearing(made, cache, monkeypatch):
+    refuse(monkeypatch, cache.folder / made[1].digest / "meta.json", errno.EACCES)
+    assert cache.entries() == []
+    assert cache.clear() > 0
+
+
+def test_all_threads_read_through_one_descriptor(tmp_path, monkeypatch):
+    """As many as cores: with few descriptors left, what is sound would be taken for damaged."""
+    monkeypatch.setattr(checked, "BLOCK", 1000)
+    file = tmp_path / "a"
+    file.write_bytes(os.urandom(9500))
+    wanted = [zlib.crc32(file.read_bytes()[i : i + 1000]) for i in range(0, 9500, 1000)]
+    opened, real = [], io.open
+    monkeypatch.setattr(io, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    assert checked.sums_of(file) == wanted
+    assert len(opened) == 1
+
+
+def test_an_array_is_as_long_as_its_header_says(tmp_path):
+    with ZipFile(tmp_path / "a.npz", "w") as file:
+        content = io.BytesIO()
+        np.save(content, np.arange(9))
+        file.writestr("a.npy", content.getvalue()[:-8])
+        file.writestr("b.npy", content.getvalue() + bytes(8))
+        file.writestr("c.npy", content.getvalue().replace(b"(9,), }", b"(9%s,), }" % (b"0" * 20)))
+        file.writestr("d.npy", content.getvalue())
+    with ZipFile(tmp_path / "a.npz") as file:
+        for name in ("a.npy", "b.npy", "c.npy"):
+            with pytest.raises(ValueError, match=f"{name}: expected .* bytes; got"):
+                checked.read_array(file, name)
+        assert checked.read_array(file, "d.npy").tolist() == list(range(9))

@@ -1,8 +1,10 @@
 """How far a study is: what is recorded, running, failed and waiting, from files alone."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +16,7 @@ from harness.cli.main import main
 from harness.experiment.place import Place
 from harness.experiment.store import write_failure
 from harness.experiment.study import Study
-from harness.heartbeat import Holder, Running, holders
+from harness.heartbeat import SILENT, Holder, Running, holders, silent
 from harness.report.status import selections, status
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -86,6 +88,36 @@ def test_nobody_at_work_has_no_rate(study, tmp_path):
     (selection,) = selections(study, tmp_path)
     found = status(selection, (), now=NOW)
     assert (found.hourly, found.seconds_left, found.waiting) == (None, None, 3)
+
+
+def test_a_start_that_is_silent_for_long_is_counted_as_ended(study, tmp_path, capsys, monkeypatch):
+    """Of a machine that is gone: it runs nothing, and its time is not the living one's."""
+    finish(tmp_path, TINY, "a", 0, 0.9, "2030-01-01T11:30:00+00:00")
+    run = Running(digest=TINY.digest, dataset="d", category="a", seed=1, epoch=2, epochs=3)
+    dead, alive = (Claims(tmp_path, token=letter * 16).signs for letter in "ab")
+    for signs, began in ((dead, "2029-12-27"), (alive, "2030-01-01")):
+        signs.say(study="tiny", started=f"{began}T11:00:00+00:00", host="x", command="harness run")
+        signs.say(running=(run,) if signs is dead else (), doing="training")
+        signs.beat()
+    long_ago = alive.stat(alive.token).st_mtime - SILENT - 1
+    os.utime(dead.file(dead.token), (long_ago, long_ago))
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # another machine's clock is not asked
+    found, no_more = list(holders(tmp_path / "claims")), list(silent(tmp_path / "claims"))
+    assert [h.started[:10] for h in found] == ["2030-01-01"]
+    (selection,) = selections(study, tmp_path)
+    said = status(selection, found, now=NOW)
+    assert (said.hourly, said.running, said.waiting) == (1, [], 3)
+    since = datetime.fromtimestamp(long_ago, UTC).isoformat(timespec="seconds")
+    assert [s for _, s in no_more] == [since]
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("at work: harness run: training; x, process ")
+    assert lines[1].startswith(f"silent since {since}, counted as ended: harness run: training; x")
+    assert main(["status", "--results", str(tmp_path), "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert [s["silent_since"] for s in read["silent"]] == [since]
+    assert [s["since"][:10] for s in read["starts"]] == ["2030-01-01"]
+    assert sorted(p.suffix for p in (tmp_path / "claims").iterdir()) == [".json", ".json"]
 
 
 def test_of_a_published_data_set_all_categories_count(tmp_path):

@@ -1,10 +1,13 @@
 """Every kind of file of a results folder × every kind of damage: named, and made anew."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
+from refused import refuse
 from tiny import Here, write_category
 
 from harness.cli.main import main
@@ -241,3 +244,27 @@ def test_a_folder_in_a_files_place_is_a_line(there, capsys, kind):
         err = capsys.readouterr().err
         assert "Traceback" not in err
     assert [p.name for p in file.iterdir()] == ["inside"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "code"),
+    [
+        ("seed-0.json", "EACCES", 2), ("seed-0.json", "EMFILE", 1), ("seed-0.npz", "EIO", 1),
+        ("seed-0.npz", "EMFILE", 1), ("train-0.npy", "EACCES", 2), ("meta.json", "EMFILE", 1),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_read_stays_and_nothing_is_made_anew(
+    there, capsys, monkeypatch, kind, reason, code
+):
+    if kind != "seed-0.json":
+        of(there, "seed-0.json").unlink()
+    file = of(there, kind)
+    before = file.read_bytes(), file.stat().st_ino
+    refuse(monkeypatch, file, getattr(errno, reason))
+    assert command(there, "run") == code
+    monkeypatch.undo()
+    printed = capsys.readouterr()
+    said = [line for line in (printed.out + printed.err).splitlines() if str(file) in line]
+    assert os.strerror(getattr(errno, reason)) in said[0]
+    assert "anew" not in printed.out + printed.err
+    assert (file.read_bytes(), file.stat().st_ino) == before

@@ -146,3 +146,17 @@ def test_without_a_file_they_are_in_memory():
     equal(saved[1], draw(5, 0))
     assert 1 in saved
     assert 2 not in saved
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_a_lack_of_memory_says_nothing_of_a_file(tmp_path, monkeypatch, error):
+    write(tmp_path / "there.npz", {1: [draw(5, 0)]})
+
+    def fits(*_):
+        raise error
+
+    monkeypatch.setattr(SavedEnergies, "fits", fits)
+    with pytest.raises(type(error)):
+        load_energies(tmp_path / "there.npz", **SOURCE)

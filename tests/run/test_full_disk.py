@@ -22,7 +22,7 @@ from harness.experiment.store import read_records, write_failure, write_record
 from harness.features.cache import FeatureCache
 from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
-from harness.files import write_whole
+from harness.files import create, write_whole
 from harness.heartbeat import this_process
 from harness.methods.contract import Energies
 from harness.run.history import load_energies, writing_energies
@@ -111,6 +111,17 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(kind, how, request, tm
     assert "\n" not in str(e.value)
     WRITERS[kind](results)
     assert len(files(results)) == 1
+
+
+def test_a_claim_that_does_not_fit_leaves_none_where_there_are_no_links(tmp_path, monkeypatch):
+    def link(*_):  # the disk is full by then
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, resource.RLIM_INFINITY))
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", link)
+    with limited(4096), pytest.raises(RunFailed, match=r"a\.claim: expected .*room on its disk"):
+        create(tmp_path / "a.claim", b"12345678")
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("how", ["full", "limit", "late"])

@@ -8,13 +8,14 @@ pixels on every machine.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 from PIL import Image as PILImage
 
-from harness.claims import Claims
+from harness.claims import Claims, TakenOver
 from harness.data.embedded.defects import DEFECTS, Image, Mask
 from harness.files import temporary
 
@@ -58,15 +59,17 @@ def write_surfaces(folder: Path) -> Path:
     with Claims(folder, LEFTOVERS) as claims:
         for _ in claims.each([target.name], lambda work, holder: None):
             if not target.is_dir():
-                _write_whole(target)
+                with suppress(TakenOver):  # it is come to again
+                    _write_whole(target, claims)
     return target
 
 
-def _write_whole(target: Path) -> None:
+def _write_whole(target: Path, claims: Claims) -> None:
     written = temporary(target)
     try:
-        for category in CATEGORIES:
-            _write_category(written / category, category)
+        with claims.still(target.name):
+            for category in CATEGORIES:
+                _write_category(written / category, category)
         try:
             written.rename(target)
         except OSError:

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.claims import Claims
 from harness.data.embedded import surfaces
 from harness.data.embedded.defects import DEFECTS
 from harness.data.embedded.surfaces import (
     CATEGORIES,
     COUNTS,
+    LEFTOVERS,
     SIZE,
     STRENGTH,
     VERSION,
     write_surfaces,
 )
+from harness.files import token
+from harness.heartbeat import Heartbeats
 
 GOLDEN = "29325a7fda6441b8528924127b6043734999f957d6c166af9f0cfa42d2def68a"
 """Digest of every decoded pixel. If it changes, raise VERSION in harness/data/embedded/surfaces.py
@@ -195,3 +199,23 @@ def test_the_first_of_two_writers_wins(small, tmp_path, monkeypatch):
     assert write_surfaces(tmp_path) == other.parent
     assert sorted(p.name for p in tmp_path.iterdir()) == ["claims", other.parent.name]
     assert list(other.parent.iterdir()) == [other]
+
+
+def test_who_stood_still_shows_no_data_set_of_which_others_removed_files(tmp_path, monkeypatch):
+    """It wakes before the last category; what it had written was removed, and its claim."""
+    monkeypatch.setattr(surfaces, "CATEGORIES", ("brick", "grass"))
+    monkeypatch.setattr("harness.claims.PAUSE", 0.001)
+    dead = lambda self, start: start == token() != self.token
+    monkeypatch.setattr(Heartbeats, "is_dead", dead)
+    other, write, calls = Claims(tmp_path, LEFTOVERS, token="c" * 16), surfaces._write, []
+
+    def write_category(root, category):
+        calls.append(category)
+        if len(calls) == 2:
+            other.clean()
+        write(root / "a.png", np.zeros((2, 2)))
+
+    monkeypatch.setattr(surfaces, "_write_category", write_category)
+    made = write_surfaces(tmp_path)
+    assert {p.name for p in made.iterdir()} == {"brick", "grass"}
+    assert calls == ["brick", "grass"] * 2

@@ -66,12 +66,30 @@ def unwritten(file: Path, error: OSError, needed: int = 0) -> Exception:
     """
     if error.errno in FULL:
         return no_room(file, needed, str(error.strerror))
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
-    return InputError(
+    return _too_many(file, error) or InputError(
         f"{file}: could not be written ({error.strerror or error}); expected a folder that can "
         "be; give its rights, or use another"
     )
+
+
+def unread(file: Path, error: OSError) -> Exception:
+    """Make an error for a file that the system did not let be read, which is no damage of it.
+
+    >>> print(unread(Path("there.json"), OSError(errno.EACCES, "Permission denied")))
+    there.json: could not be read (Permission denied); expected a file that can be; nothing of it \
+was changed; give its rights, or start again when the disk answers
+    """
+    return _too_many(file, error) or InputError(
+        f"{file}: could not be read ({error.strerror or error}); expected a file that can be; "
+        "nothing of it was changed; give its rights, or start again when the disk answers"
+    )
+
+
+def _too_many(file: Path, error: OSError) -> RunFailed | None:
+    """Say that as many files are open as may be, if that is what it is."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return RunFailed(f"{file}: {error.strerror}; raise the limit, as by `ulimit -n 1024`")
 
 
 def no_room(file: Path, needed: int = 0, why: str = "the disk is full") -> RunFailed:

@@ -294,7 +294,7 @@ def descriptors():
     before, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
 
     def left(free):
-        most = 64 + max(map(int, os.listdir("/proc/self/fd")))
+        most = 64 + max(int(p.name) for p in Path("/proc/self/fd").iterdir())
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
         with suppress(OSError):
             while True:
@@ -388,10 +388,12 @@ def test_a_request_to_end_after_the_last_batch_throws_no_training_away(
     name, moment, tmp_path, monkeypatch
 ):
     """What was trained is seen, though there was no checkpoint; then the request counts."""
-    variant = BASE if name == "plain" else Variant().replace(method="padim", bank_channels=4)
+    variant = BASE if name == "plain" else Variant().replace(method="padim", channels=5)
     owner, called = {
-        "about": (SavedEnergies, "write"), "close": (SavedEnergies, "close"), "fsync": (os, "fsync"),
-    }[moment]  # fmt: skip
+        "about": (SavedEnergies, "write"),
+        "close": (SavedEnergies, "close"),
+        "fsync": (os, "fsync"),
+    }[moment]
     original, asked = getattr(owner, called), []
 
     def ask(*given):

@@ -292,9 +292,9 @@ def descriptors():
     """Let so many more files be opened as it is told, in this process, for real."""
     resource = pytest.importorskip("resource")
     before, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    most = 64 + max(int(p.name) for p in Path("/proc/self/fd").iterdir())
 
     def left(free):
-        most = 64 + max(int(p.name) for p in Path("/proc/self/fd").iterdir())
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
         with suppress(OSError):
             while True:
@@ -499,14 +499,14 @@ def test_a_checkpoint_names_no_file_of_another_folder(name, tmp_path, monkeypatc
 
 def test_what_no_checkpoint_names_of_a_dead_start_is_removed_by_the_next(tmp_path, monkeypatch):
     """Killed before its first checkpoint, or after one; whatever is trained next."""
-    monkeypatch.setattr(files, "_token", [OTHER])
     place = Place(tmp_path, "44136fa355b3", "d", "grass", 0)
-    named = left_at(place.energies, BASE, monkeypatch)
-    checkpoint = place.checkpoint.with_name("seed-1.checkpoint")
-    checkpoint.write_bytes(named.read_bytes())  # of another seed: it names nothing of its own
-    unnamed = [growing(place.checkpoint), growing(checkpoint), growing(place.again)]
-    living = growing(place.checkpoint)
-    living = living.with_name(living.name.replace(OTHER, "f" * 16))
+    with pytest.MonkeyPatch.context() as dead:
+        dead.setattr(files, "_token", [OTHER])
+        named = left_at(place.energies, BASE, monkeypatch)
+        checkpoint = place.checkpoint.with_name("seed-1.checkpoint")
+        checkpoint.write_bytes(named.read_bytes())  # of another seed: it names nothing of its own
+        unnamed = [growing(place.checkpoint), growing(checkpoint), growing(place.again)]
+    living = unnamed[0].with_name(unnamed[0].name.replace(OTHER, "f" * 16))
     for file in (*unnamed, living):
         file.write_bytes(b"grew")
     holder = msgspec.structs.replace(this_process(), born="0")  # of a process that is gone
@@ -517,7 +517,6 @@ def test_what_no_checkpoint_names_of_a_dead_start_is_removed_by_the_next(tmp_pat
         pass
     assert before - set(place.record.parent.iterdir()) == set(unnamed)
     assert len(before) == 3 + 1 + len(unnamed)
-    monkeypatch.setattr(files, "_token", ["e" * 16])
     said = []
     trained(place.energies, BASE, said=said)
     assert said == []
@@ -608,7 +607,7 @@ def test_a_killed_process_repeats_nothing_that_a_checkpoint_has(tmp_path):
 
 
 def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
-    study, settings, tmp_path, monkeypatch
+    study, settings, tmp_path, monkeypatch, capsys
 ):
     """Records are equal but for times; with fewer cores, it goes on with its own threads."""
     monkeypatch.setattr(sweep, "open_executor", lambda settings: Here())
@@ -625,9 +624,8 @@ def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
             stop._Asked.stop = False
             assert not list(read_records(there.results))
             monkeypatch.setattr(sweep, "cores", lambda: 8)
-        said = []
-        assert run_study(make_plan(only, there), there, said.append).recorded == 1
-        assert not any("not taken up" in line for line in said)
+        assert run_study(make_plan(only, there), there, lambda text: None).recorded == 1
+        assert "not taken up" not in capsys.readouterr().out
         (record,) = (msgspec.to_builtins(r) for r in read_records(there.results))
         assert record.pop("measured")["fit_seconds"] > 0
         (weights,) = (there.results / "runs").rglob("*.safetensors")

@@ -18,14 +18,17 @@ from typing import Self
 import msgspec
 
 from harness.errors import InputError, RunFailed, see_that_it_is_damage
-from harness.files import TEMPORARY, create, remove, write_whole
+from harness.files import TEMPORARY, create, is_needed, remove, write_whole
 from harness.heartbeat import Heartbeats, Holder
 
 PAUSE = 0.5  # seconds between two looks of who waits
 OLD = 3600.0  # seconds, after which what was written by nobody known is left over
 
 # Where starts leave temporary files, below a folder of results and one of features.
-RESULTS = ("runs/*/*/*/.*.tmp", "reports/.*.tmp", "claims/.*.tmp")
+RESULTS = (
+    *("runs/*/*/*/.*.tmp", "runs/*/*/*/*.checkpoint-*.npz"),
+    *("reports/.*.tmp", "claims/.*.tmp"),
+)
 FEATURES = ("*.tmp", ".*.tmp", "*/.*.tmp", "claims/.*.tmp")
 
 
@@ -270,6 +273,8 @@ class Claims:
     def clean(self) -> int:
         """Remove what dead starts left: files half written, marks and claims; returns how many.
 
+        Energies that a checkpoint names stay, for whoever takes that training up.
+
         A temporary file whose start is unknown, of a command that needs no claims or of an older
         version, is left over when it is an hour older than this start's sign, both by the clock
         of the file system.
@@ -282,7 +287,8 @@ class Claims:
             for path in self.root.glob(pattern):
                 named = TEMPORARY.search(path.name)
                 token = named[1] if named else ""
-                if token in dead or (token not in tokens and self._is_old(path)):
+                left = token in dead or (token not in tokens and self._is_old(path))
+                if left and not is_needed(path):
                     removed += remove(path)
         for token in dead:  # last: a start that is killed meanwhile leaves it to the next
             remove(self.signs.file(token))

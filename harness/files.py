@@ -23,7 +23,10 @@ UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
     *(BadZipFile, zlib.error, TokenError, SyntaxError, MemoryError),  # of a header of NumPy's
 )
-TEMPORARY = re.compile(r"\.([0-9a-f]{16})-[0-9a-f]{8}\.tmp$")
+# What is not whole yet names its start: a temporary file, or energies that grow by a checkpoint.
+TEMPORARY = re.compile(r"[.-]([0-9a-f]{16})-[0-9a-f]{8}\.(?:tmp|npz)$")
+GROWING = ".checkpoint-"  # between the name of a checkpoint and what grows beside it
+LONGEST = 100_000_000  # bytes of the header of a file of tensors
 _token: list[str] = []  # this start's, once it is drawn or given
 
 
@@ -50,6 +53,37 @@ def temporary(path: Path) -> Path:
     True
     """
     return path.with_name(f".{path.name}.{token()}-{secrets.token_hex(4)}.tmp")
+
+
+def growing(checkpoint: Path) -> Path:
+    """Name energies that grow beside ``seed-0.checkpoint``, never twice the same.
+
+    >>> found = TEMPORARY.search(growing(Path("seed-0.checkpoint")).name)
+    >>> found is not None and found[1] == token()
+    True
+    """
+    return checkpoint.with_name(f"{checkpoint.name}-{token()}-{secrets.token_hex(4)}.npz")
+
+
+def is_needed(path: Path) -> bool:
+    """Tell whether energies that grew are named by the checkpoint beside them, or may be.
+
+    A checkpoint's header, with all that is said in it, comes first: its length, then JSON.
+
+    >>> is_needed(Path("seed-0.checkpoint-0123456789abcdef-01234567.npz"))
+    False
+    """
+    name, grew, _ = path.name.partition(GROWING)
+    if not grew:
+        return False
+    try:
+        with path.with_name(name + GROWING[:-1]).open("rb") as file:
+            length = min(int.from_bytes(file.read(8), "little"), LONGEST)
+            return path.name.encode() in file.read(length)
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is there, whatever it says
+        return True
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -82,6 +82,11 @@ class Place:
         return self._file(".checkpoint")
 
     @property
+    def again(self) -> Path:
+        """Find where a training stands that is repeated for the weights of its run."""
+        return self._file(".again.checkpoint")
+
+    @property
     def weights(self) -> Path:
         """Find the weights of the run's model, where they were asked to be kept."""
         return self._file(".safetensors")

@@ -4,9 +4,10 @@ A checkpoint is ``seed-0.checkpoint``: tensors and a block of JSON, as weights a
 in it is executed when it is read. It holds whatever a training changes: parameters, buffers, the
 optimiser's and the schedule's state, averages, generators, losses, and how far it has come. What
 is drawn for batches and copies follows from the seed, and is drawn again. The energies of
-evaluated epochs are in the file that grows beside it, ``seed-0.checkpoint-<some name>.npz``: the
-checkpoint lists what of it counts, and a resumed training copies that into a file of its own, so
-that whoever else may still be writing to the old one changes nothing.
+evaluated epochs are in the file that grows beside it, ``seed-0.checkpoint-<start>-<any>.npz``:
+the checkpoint lists what of it counts, and a resumed training copies that into a file of its own,
+so that whoever else may still be writing to the old one changes nothing. What no checkpoint names
+of a dead start's is removed like its temporary files (:mod:`harness.claims`).
 
 A training that is taken up gives what an unbroken one gives, bit for bit. Therefore a checkpoint
 of other code, data, weights or machine is not taken up; and it is taken up with its own number of
@@ -15,13 +16,13 @@ threads, which may decide the last digits.
 
 import hashlib
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -29,15 +30,17 @@ from torch import Tensor
 
 import harness
 from harness.claims import TakenOver
-from harness.errors import FULL, InputError, RunFailed, unwritten
-from harness.files import UNREADABLE
+from harness.errors import FULL, RunFailed, unread, unwritten
+from harness.files import UNREADABLE, growing
+from harness.files import token as own_token
 from harness.run.growing import members, take_over
-from harness.run.kept import read_tensors, write_tensors
+from harness.run.kept import DamagedTensors, read_tensors, write_tensors
 from harness.run.memory import out_of_memory
 from harness.run.stop import Stopped, deferred, is_asked
 from harness.run.training import Position, Training
 
 Say = Callable[[str], object]
+Result = TypeVar("Result")
 # Modules of this package that decide what a training gives, or how it is written down.
 CODE = (
     *(
@@ -85,6 +88,7 @@ class Checkpoint:
         self.began = self.written = time.monotonic()
         self.warned = self.hopeless = False
         self.growing = Path()
+        self._until_seen = ExitStack()
         self.position: Position | None = None
         self.tensors: dict[str, Tensor] = {}
         if self.path is not None and self.path.is_file():
@@ -95,33 +99,53 @@ class Checkpoint:
         """Give the number of threads that it was trained with so far; 0: nothing is taken up."""
         return self.position.threads if self.position else 0
 
+    def carry_on(self, work: Callable[[], Result]) -> Result:
+        """Do work that takes this checkpoint up; from the start where it does not fit."""
+        try:
+            return work()
+        except Unusable as why:
+            self.discard(str(why))
+        return work()
+
     @contextmanager
-    def grow(self, path: Path) -> Iterator[Path]:
+    def grow(self, path: Path | None = None) -> Iterator[Path]:
         """Give the file to which energies are written, seen whole at ``path`` afterwards.
 
-        What lies beside it is removed then, and where the run failed for good; where it was
-        stopped, what the last checkpoint needs stays.
+        The checkpoint and what it needs are removed then, and where the run failed for good; where
+        it was stopped, what the last checkpoint needs stays.
+
+        Args:
+            path: where; None: nowhere, they are only looked at inside.
+
+        Raises:
+            TakenOver: another start has the training by now; what lies there is that one's.
         """
         assert self.path is not None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        known = self.position.energies if self.position else ""
-        for other in self._growing():
-            if other.name != known:  # of one that was killed before its first checkpoint
-                other.unlink(missing_ok=True)
-        self.growing = self.path.with_name(f"{self.path.name}-{secrets.token_hex(4)}.npz")
-        try:
-            yield self.growing
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._remove_own(but=self.position.energies if self.position else "")
+        self.growing = growing(self.path)
+        with ExitStack() as self._until_seen:
+            try:
+                yield self.growing
+                self._publish(path)
+            except BaseException as error:
+                if self.hopeless:
+                    with suppress(TakenOver):
+                        self._remove()
+                if self.position is None or self.position.energies != self.growing.name:
+                    self.growing.unlink(missing_ok=True)
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise unwritten(path or self.growing, error) from None
+                raise
+
+    def _publish(self, path: Path | None) -> None:
+        """Let the energies be seen; a look at the claim on both sides of whatever takes time."""
+        self.check()
+        if path is not None:
             with self.growing.open("rb") as file:
                 os.fsync(file.fileno())
+            self.check()
             self.growing.replace(path)
-        except BaseException as error:
-            if self.hopeless:
-                self._remove()
-            elif self.position is None or self.position.energies != self.growing.name:
-                self.growing.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise unwritten(path, error) from None
-            raise
         self._remove()
 
     def take_up(self, training: Training) -> None:
@@ -137,25 +161,27 @@ class Checkpoint:
             take_over(training.history.energies, energies, self.position.members)
             training.restore(self.position, self.tensors)
         except UNREADABLE as error:
-            full = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-            if full or out_of_memory(error):  # which says nothing of the checkpoint: it stays
+            if out_of_memory(error):  # which says nothing of the checkpoint: it stays
                 raise
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise error if error.errno in FULL else unread(energies, error) from None
             raise Unusable(_one_line(error)) from error
         self.before = self.position.seconds
         self.tensors = {}
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Let a request to end wait inside for the next :meth:`look`, if there are checkpoints.
+        """Let a request to end wait for the next :meth:`look`, if there are checkpoints.
 
+        After the last one it waits until :meth:`grow` is done: what is trained is not thrown away.
         A training that fails inside would fail again.
         """
         if self.path is None:
             yield
             return
+        self._until_seen.enter_context(deferred())
         try:
-            with deferred():
-                yield
+            yield
         except TakenOver:  # what lies there is the other's
             raise
         except RunFailed:
@@ -236,41 +262,47 @@ class Checkpoint:
         """Read the checkpoint, if it is of this training; else say why it is not taken up."""
         try:
             position, tensors = read_tensors(path, Position)
-        except InputError as error:
+        except DamagedTensors as error:
             self.discard(_one_line(error))
             return
-        if not position.energies.startswith(f"{path.name}-"):
+        if not position.energies.startswith(f"{path.name}-") or "/" in position.energies:
             self.discard("it is damaged: its energies are no file of its own")
             return
+        self.position, self.tensors = position, tensors
         other = [w for w, v in self.identity.items() if position.identity.get(w) != v]
         if other:
             self.discard(f"it is of other {' and '.join(other)}")
-            return
-        self.position, self.tensors = position, tensors
 
     def discard(self, why: str) -> None:
-        """Say why the checkpoint is not taken up, and remove it."""
+        """Say why the checkpoint is not taken up, and remove it.
+
+        Raises:
+            TakenOver: it is another start's by now.
+        """
+        self._remove()
         self.say(f"{self.path}: not taken up, as {why}; it is trained from the start")
         self.position, self.tensors = None, {}
-        self._remove()
-
-    def _growing(self) -> Sequence[Path]:
-        assert self.path is not None
-        return growing_beside(self.path)
 
     def _remove(self) -> None:
+        """Remove the checkpoint and what it names, unless another start has the training."""
         assert self.path is not None
-        remove(self.path)
+        self.check()
+        self.path.unlink(missing_ok=True)
+        if self.position is not None:
+            self.path.with_name(self.position.energies).unlink(missing_ok=True)
+        self._remove_own()
 
-
-def growing_beside(path: Path) -> list[Path]:
-    """List the files of energies that grow, or grew, beside a checkpoint."""
-    return list(path.parent.glob(f"{path.name}-*.npz"))
+    def _remove_own(self, *, but: str = "") -> None:
+        """Remove what a worker of this start left that was killed; never another start's."""
+        assert self.path is not None
+        for file in self.path.parent.glob(f"{self.path.name}-{own_token()}-*.npz"):
+            if file.name != but:
+                file.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint and what lies beside it, as when the training's energies are whole."""
-    for file in (path, *growing_beside(path)):
+    """Remove a checkpoint and all beside it, where its training's energies are whole."""
+    for file in (path, *path.parent.glob(f"{path.name}-*.npz")):
         file.unlink(missing_ok=True)
 
 

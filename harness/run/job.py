@@ -1,15 +1,12 @@
 """One run: a variant on a category with a seed, from cached features to a record."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import harness
 from harness.claims import Claim
@@ -17,16 +14,6 @@ from harness.data.contract import Category
 from harness.data.tiles import tiled
 from harness.experiment.measured import Measured
 from harness.experiment.place import Place
-from harness.experiment.record import (
-    SCHEMA,
-    Data,
-    Epoch,
-    EpochSelection,
-    Images,
-    Protocol,
-    Record,
-    Weights,
-)
 from harness.experiment.store import read_sound, write_record
 from harness.experiment.variant import Variant
 from harness.features.key import FeatureKey
@@ -34,18 +21,19 @@ from harness.features.views import Shapes
 from harness.files import sign_as
 from harness.heartbeat import now
 from harness.methods.contract import Method
-from harness.run.checkpoint import MINUTES, Checkpoint, Say, Unusable, code_digest, remove
-from harness.run.evaluate import AUPRO_LIMIT, PerImage, evaluate, patience, per_image, truth
+from harness.run.checkpoint import MINUTES, Checkpoint, Say, code_digest, remove
+from harness.run.evaluate import Labels, Masks, evaluate, patience, per_image, truth
 from harness.run.gallery import save_gallery
 from harness.run.history import History, load_energies, writing_energies
 from harness.run.kept import kept_of, write_tensors
 from harness.run.learn import learn, learn_again, same_scores
-from harness.run.machine import device_name, environment, runs_compiled
+from harness.run.machine import device_name, runs_compiled
 from harness.run.measure import Cost
 from harness.run.process import be_deterministic, peak_memory, reset_peak_memory, set_arithmetic
+from harness.run.recording import record_of
 from harness.run.schedule import epochs_of
-from harness.run.stop import check
-from harness.score.select_epoch import ORACLES, select_epoch
+from harness.run.stop import check, deferred
+from harness.score.select_epoch import select_epoch
 
 
 @dataclass(frozen=True)
@@ -200,32 +188,57 @@ def run_job(
         rule = partial(patience, job.variant, labels, masks)
         history, model, before = _trained(job, rule, progress, say, granted)
     else:  # what a start left that was killed when they had just become whole
+        job.check_claim()
         remove(job.training_place.checkpoint)
-    fitted = time.perf_counter()
-    check()
+    seconds = before + time.perf_counter() - start if trained else None
+    if model is None or not job.keep:
+        check()
+        _write(job, history, None, labels, masks, seconds, say)
+        return
+    with deferred():  # until its weights are written, for which it would be trained once more
+        _write(job, history, model, labels, masks, seconds, say)
+
+
+def _write(
+    job: Job,
+    history: History,
+    model: Method | None,
+    labels: Labels,
+    masks: Masks,
+    seconds: float | None,
+    say: Say,
+) -> None:
+    """Score, and write the record; before it the model's weights, where they are kept."""
+    start = time.perf_counter()
     epochs = evaluate(job.variant, history, labels, masks)
     chosen = select_epoch(epochs, job.variant.epoch_selection)
     images = per_image(job.variant, history, chosen.epoch, labels, masks)
     job.check_claim()
     save_gallery(job.place, job.variant, job.category, history, chosen.epoch, masks, images.scores)
     measured = Measured(
-        fit_seconds=round(before + fitted - start, 3) if trained else None,
-        score_seconds=round(time.perf_counter() - fitted, 3),
+        fit_seconds=None if seconds is None else round(seconds, 3),
+        score_seconds=round(time.perf_counter() - start, 3),
         peak_memory_bytes=peak_memory(job.device),
         bank_bytes=history.bank_bytes,
         finished=now(),
         speed=job.cost.speed,
     )
-    record = _record(job, history, epochs, chosen, images, measured)
+    record = record_of(job, history, epochs, chosen, images, measured)
     if not job.keep:
         write_record(job.place, record)
         return
     if recorded := read_sound(job.place, damaged=lambda error: None):  # its weights are wanted now
         record = same_scores(recorded, record)
+
+    def keep(trained: Method) -> None:
+        job.check_claim()
+        write_tensors(job.place.weights, kept_of(record, job.shapes), trained.state_dict())
+        write_record(job.place, record)
+
     if model is None or chosen.epoch != max(history.energies):
-        model = learn_again(job, history, chosen.epoch)
-    write_tensors(job.place.weights, kept_of(record, job.shapes), model.state_dict())
-    write_record(job.place, record)
+        learn_again(job, history, chosen.epoch, keep, say)
+    else:
+        keep(model)
 
 
 def _set_up(job: Job) -> None:
@@ -247,95 +260,15 @@ def _trained(
 ) -> tuple[History, Method, float]:
     """Train, from where a checkpoint is; what it leaves, and the seconds before this start."""
     place = job.training_place
-    while True:
-        checkpoint = Checkpoint(
-            *(place.checkpoint, job.identity, job.checkpoint_minutes, say, job.check_claim),
-            granted=lambda _: granted(),
-        )
+    checkpoint = Checkpoint(
+        *(place.checkpoint, job.identity, job.checkpoint_minutes, say, job.check_claim),
+        granted=lambda _: granted(),
+    )
+
+    def work() -> tuple[History, Method]:
         torch.set_num_threads(checkpoint.threads or job.threads)
-        try:
-            with writing_energies(
-                place.energies, **job.source, writing=checkpoint.grow
-            ) as history:
-                model = learn(job, history, make_rule(), progress, checkpoint)
-                job.check_claim()  # before its energies are seen, and what lies beside them goes
-            return history, model, checkpoint.before
-        except Unusable as why:
-            checkpoint.discard(str(why))
+        with writing_energies(place.energies, **job.source, writing=checkpoint.grow) as history:
+            model = learn(job, history, make_rule(), progress, checkpoint)
+        return history, model
 
-
-def _record(
-    job: Job,
-    history: History,
-    epochs: Sequence[Epoch],
-    chosen: Epoch,
-    images: PerImage,
-    measured: Measured,
-) -> Record:
-    variant, category = job.variant, job.category
-    return Record(
-        schema=SCHEMA,
-        digest=variant.digest,
-        training_digest=variant.training.digest,
-        variant=asdict(variant),
-        dataset=category.dataset,
-        category=category.name,
-        seed=job.seed,
-        smoke=variant.smoke,
-        random_weights=variant.weights == "random",
-        weights=Weights(backbone=variant.backbone, **job.weights),
-        data=Data(**category.about()),
-        metrics=chosen.metrics,
-        protocol=protocol(variant, job.key.transform, history),
-        selection=selection(variant, chosen),
-        epochs=list(epochs),
-        loss=history.loss,
-        parameters=job.cost.parameters,
-        macs=job.cost.macs,
-        images=listed(category, images),
-        saturated=images.saturated,
-        environment=environment(job.device, torch.get_num_threads(), history.grown),
-        measured=measured,
-    )
-
-
-def listed(category: Category, images: PerImage) -> Images:
-    """List what each test image got, for a record."""
-    said = Images(
-        path=category.names,
-        sha256=category.contents,
-        defect=[s.defect for s in category.test],
-        score=[float(s) for s in images.scores],
-    )
-    if not images.defect_pixels.any():
-        return said
-    pixels = images.pixels.tolist()
-    return msgspec.structs.replace(
-        said,
-        defect_pixels=images.defect_pixels.tolist(),
-        pixels=pixels[0] if len(set(pixels)) == 1 else pixels,
-        found=_numbers(images.found),
-        clear=_numbers(images.clear),
-    )
-
-
-def _numbers(shares: NDArray[np.float64]) -> list[float | None]:
-    """Seven digits are a tenth of a pixel in a million; None for what does not exist."""
-    return [round(float(s), 7) if np.isfinite(s) else None for s in shares]
-
-
-def protocol(variant: Variant, resize: str, history: History) -> Protocol:
-    """Say how the variant's scores became metrics; ``resize``: how images were fitted."""
-    photos = history.energies.photos
-    return Protocol(
-        aupro_fpr_limit=AUPRO_LIMIT,
-        resize=resize,
-        masks=variant.mask_resize,
-        map_size=photos.frame if photos else variant.image_size,
-    )
-
-
-def selection(variant: Variant, chosen: Epoch) -> EpochSelection:
-    """Say which epoch counts, by the variant's rule."""
-    rule = variant.epoch_selection
-    return EpochSelection(rule=rule, epoch=chosen.epoch, oracle=rule in ORACLES)
+    return *checkpoint.carry_on(work), checkpoint.before

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import harness
-from harness.errors import InputError, warn
+from harness.errors import InputError, unread, warn
 from harness.experiment.measured import Block
 from harness.experiment.record import Data, Record, Weights
 from harness.features.views import Shapes
@@ -55,6 +55,14 @@ class Kept(Said, kw_only=True):
     data: Data
 
 
+class DamagedTensors(InputError):
+    """Say that a file was read and is not, or no longer, what it should be.
+
+    >>> issubclass(DamagedTensors, InputError)
+    True
+    """
+
+
 def kept_of(record: Record, shapes: Shapes) -> Kept:
     """Say whose weights are kept, by the run's record."""
     return Kept(
@@ -90,53 +98,73 @@ def read_tensors(path: Path, kind: type[About]) -> tuple[About, dict[str, Tensor
     """Read what :func:`write_tensors` has written.
 
     Raises:
-        InputError: no such file, a damaged or foreign one, or one of a newer version.
+        DamagedTensors: no such file, a damaged or foreign one, or one of a newer version.
+        InputError, RunFailed: the system did not let it be read, which says nothing of the file.
+        MemoryError: there is too little for it.
     """
     what = f"fastflow-harness {kind.what}"
     if not path.is_file():
-        raise InputError(f"{path}: expected a file of {what}; found none")
+        raise DamagedTensors(f"{path}: expected a file of {what}; found none")
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            # Copies: a mapped file that is cut while it is in use would end the process.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
+        header, tensors = _read(path)
+    except (SafetensorError, ValueError, FileNotFoundError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
+        raise DamagedTensors(
             f"{path}: expected a file of {what}; it cannot be read ({reason[:120]}); remove it "
             "and make it anew by `harness train`"
         ) from None
+    except OSError as error:
+        raise unread(path, error) from None
     if header.get("format") != what:
-        raise InputError(
+        raise DamagedTensors(
             f"{path}: expected a file of {what}; got {header.get('format', 'other tensors')}; "
             "make one by `harness train`"
         )
     if header.get("schema") != str(SCHEMA):
-        raise InputError(
+        raise DamagedTensors(
             f"{path}: expected schema {SCHEMA}; got {header.get('schema')}, of harness "
             f"{header.get('harness')}; this is {harness.__version__}: install that version"
         )
     found = _digest(header.get("about", ""), tensors)
     if header.get("sha256", found) != found:  # the first files had none
-        raise InputError(
+        raise DamagedTensors(
             f"{path}: expected the content that was written; it has changed since; remove it and "
             "make it anew by `harness train`"
         )
     try:
         return msgspec.json.decode(header["about"], type=kind, strict=True), tensors
     except (msgspec.MsgspecError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: expected a file of {what}; got {error}; make it anew") from None
+        raise DamagedTensors(
+            f"{path}: expected a file of {what}; got {error}; make it anew"
+        ) from None
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """A file's header and its tensors."""
+    # It takes two descriptors, and of one that the system refuses it says that there is no file.
+    with path.open("rb"), path.open("rb"):
+        pass
+    try:
+        with safe_open(path, "pt") as file:
+            # Copies: a mapped file that is cut while it is in use would end the process.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            return file.metadata() or {}, tensors
+    except (RuntimeError, FileNotFoundError) as error:  # the system refused it something
+        raise (MemoryError if "memory" in str(error) else OSError)(str(error)) from None
 
 
 def is_kept(path: Path) -> bool:
     """Tell whether a run's weights are there and sound; damaged ones are named.
+
+    Raises:
+        InputError, RunFailed: the system did not let them be read.
 
     >>> is_kept(Path("nowhere.safetensors"))
     False
     """
     try:
         return path.is_file() and bool(read_tensors(path, Kept))
-    except InputError as error:
+    except DamagedTensors as error:
         warn(error)
         return False
 

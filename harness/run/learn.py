@@ -1,6 +1,7 @@
 """A job's model, trained from its cached features; and trained again, to the same energies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,8 @@ from harness.experiment.variant import Variant
 from harness.features.cache import FeatureCache, Features
 from harness.features.defective import DefectiveCopies, open_defective
 from harness.methods.contract import Method
-from harness.run.checkpoint import Checkpoint
+from harness.run.checkpoint import Checkpoint, Say
+from harness.run.energies import SavedEnergies
 from harness.run.history import History
 from harness.run.model import make_model
 from harness.run.train import train
@@ -57,28 +59,60 @@ def learn(
     return model
 
 
-def learn_again(job: "Job", history: History, epoch: int) -> Method:
+def learn_again(
+    job: "Job",
+    history: History,
+    epoch: int,
+    done: Callable[[Method], object],
+    say: Say = lambda text: None,
+) -> None:
     """Train the model once more, up to an epoch that was evaluated; its energies must be the same.
 
-    Threads grow where they grew.
+    Threads grow where they grew. It has a checkpoint of its own, as any training.
+
+    Args:
+        job: whose model.
+        history: of its training, as it was.
+        epoch: which one.
+        done: is given the model, and writes what is to be kept of it; the checkpoint goes then.
+        say: is told of a checkpoint that cannot be taken up or written.
 
     Raises:
         RunFailed: they are not, bit for bit: another machine, device or number of threads.
     """
-    again, grown = History(), {(e, batches): threads for e, batches, threads in history.grown}
-    torch.set_num_threads(grown.get((1, 0), torch.get_num_threads()))
-    growing = Checkpoint(granted=lambda now: grown.get((now.epoch, now.batches), 0))
-    model = learn(job, again, lambda now: max(now.energies) >= epoch, checkpoint=growing)
-    for one, other in zip(
-        again.energies.chunks(epoch), history.energies.chunks(epoch), strict=True
-    ):
-        if not one.equal(other):
-            raise RunFailed(
-                f"{job.place.record}: expected its energies when it is trained again; got others, "
-                "as on another machine, device or number of threads; remove the record and its "
-                "energies, and run it with --keep"
-            )
-    return model
+    grown = {(e, batches): threads for e, batches, threads in history.grown}
+    threads = grown.setdefault((1, 0), torch.get_num_threads())
+    checkpoint = Checkpoint(
+        job.place.again,
+        {**job.identity, "epoch": str(epoch), "threads": str(grown)},
+        *(job.checkpoint_minutes, say, job.check_claim),
+        granted=lambda now: grown.get((now.epoch, now.batches), 0),
+    )
+
+    def until(now: History) -> bool:
+        return max(now.energies) >= epoch
+
+    def work() -> None:
+        torch.set_num_threads(checkpoint.threads or threads)
+        with checkpoint.grow() as growing, closing(SavedEnergies(growing)) as energies:
+            again = History(energies=energies)
+            model = learn(job, again, until, checkpoint=checkpoint)
+            if not all(_same_chunks(again, history, epoch)):
+                checkpoint.hopeless = True
+                raise RunFailed(
+                    f"{job.place.record}: expected its energies when it is trained again; got "
+                    "others, as on another machine, device or number of threads; remove the "
+                    "record and its energies, and run it with --keep"
+                )
+            done(model)
+
+    checkpoint.carry_on(work)
+
+
+def _same_chunks(one: History, other: History, epoch: int) -> Iterator[bool]:
+    """Of each chunk of an epoch, whether it is equal bit for bit."""
+    chunks = zip(one.energies.chunks(epoch), other.energies.chunks(epoch), strict=True)
+    return (ours.equal(theirs) for ours, theirs in chunks)
 
 
 def same_scores(there: Record, now: Record) -> Record:

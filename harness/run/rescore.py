@@ -23,10 +23,10 @@ from harness.progress import progress
 from harness.run.evaluate import evaluate, per_image, truth
 from harness.run.gallery import save_gallery
 from harness.run.history import History, load_energies
-from harness.run.job import listed, protocol, selection
 from harness.run.machine import environment, git_commit
 from harness.run.outcome import Outcome
 from harness.run.plan import Plan
+from harness.run.recording import listed, protocol, selection
 from harness.score.select_epoch import select_epoch
 
 Trained = dict[tuple[str, str, str, int], Record]  # training digest, data set, category, seed

@@ -82,6 +82,7 @@ def train(
     """
     model.to(device).to(memory_format=torch.channels_last)
     history = History() if history is None else history
+    checkpoint = checkpoint or Checkpoint()
     watch = Watch(
         variant, device, history, good, test, turned, defective,
         good_boxes=good_boxes, test_boxes=test_boxes, photos=photos,
@@ -89,9 +90,10 @@ def train(
     if not model.trained:
         _finite(good)
         watch.look(model, 1)
-        progress(1, math.nan)
+        with checkpoint.keeping():
+            progress(1, math.nan)
         return history
-    _train(model, watch, augmented, tiles, seed, progress, enough, checkpoint or Checkpoint())
+    _train(model, watch, augmented, tiles, seed, progress, enough, checkpoint)
     return history
 
 

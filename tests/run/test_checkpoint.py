@@ -1,9 +1,12 @@
 """Checkpoints: a training stopped anywhere and taken up gives what an unbroken one gives."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +17,28 @@ import torch
 from safetensors.torch import load_file
 from tiny import Here
 
-from harness.claims import TakenOver
-from harness.errors import RunFailed
+from harness import files
+from harness.claims import RESULTS, Claims, TakenOver
+from harness.errors import InputError, RunFailed
+from harness.experiment.place import Place
 from harness.experiment.record import Epoch
 from harness.experiment.store import read_records
 from harness.experiment.variant import Variant
 from harness.features.defective import DefectiveCopies
+from harness.files import growing, write_whole
+from harness.heartbeat import this_process
 from harness.run import stop, sweep
 from harness.run.checkpoint import Checkpoint, Unusable
+from harness.run.energies import SavedEnergies
 from harness.run.evaluate import patience
 from harness.run.history import History, load_energies, writing_energies
+from harness.run.kept import DamagedTensors, is_kept, read_tensors, write_tensors
 from harness.run.model import make_model
 from harness.run.plan import make_plan
 from harness.run.stop import Stopped
 from harness.run.sweep import run_study
 from harness.run.train import train
+from harness.run.training import Position
 
 SHAPES = ((6, 4, 4), (8, 2, 2))
 SOURCE = {"data": "d", "weights": "w", "arithmetic": "a"}
@@ -277,6 +287,242 @@ def test_a_disk_that_is_full_at_the_start_leaves_the_checkpoint(tmp_path, monkey
     trained(tmp_path / "seed-0.npz", BASE)
 
 
+@pytest.fixture
+def descriptors():
+    """Let so many more files be opened as it is told, in this process, for real."""
+    resource = pytest.importorskip("resource")
+    before, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    most = 64 + max(int(p.name) for p in Path("/proc/self/fd").iterdir())
+
+    def left(free):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(free):
+            os.close(held.pop())
+
+    yield left
+    for number in held:
+        os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("free", [0, 1])
+def test_too_many_open_files_say_nothing_of_a_checkpoint(free, tmp_path, monkeypatch, descriptors):
+    """Of the first of the two that it takes, and of the second."""
+    path = tmp_path / "seed-0.npz"
+    file = left_at(path, BASE, monkeypatch, at=14)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    said = []
+    descriptors(free)
+    with pytest.raises(RunFailed) as caught:
+        Checkpoint(file, {"code": "1"}, say=said.append)
+    assert str(caught.value) == (
+        f"{file}: Too many open files; raise the limit, as by `ulimit -n 1024`"
+    )
+    descriptors(9)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert Checkpoint(file, {"code": "1"}, say=said.append).position
+    assert said == []
+
+
+@pytest.mark.parametrize("which", ["checkpoint", "its energies"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_the_system_does_not_let_be_read_stays(number, which, tmp_path, monkeypatch):
+    path = tmp_path / "seed-0.npz"
+    file = left_at(path, BASE, monkeypatch, at=14)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    (energies,) = tmp_path.glob("*.npz")
+    refused, opened = file if which == "checkpoint" else energies, Path.open
+
+    def refuse(self, *given, **named):
+        if self == refused:
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, *given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(InputError, match="could not be read") as caught:
+            trained(path, BASE)
+    assert str(caught.value).startswith(f"{refused}: could not be read ({os.strerror(number)});")
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    trained(path, BASE)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_weights_that_the_system_does_not_let_be_read_are_not_damaged(
+    number, tmp_path, monkeypatch
+):
+    """`harness run --keep` removes damaged ones."""
+    file = left_at(tmp_path / "a.npz", BASE, monkeypatch)
+
+    def refuse(self, *given, **named):
+        raise OSError(number, os.strerror(number), str(self))
+
+    assert not is_kept(file), "it holds a checkpoint"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises((InputError, RunFailed), match=os.strerror(number)) as caught:
+            is_kept(file)
+    assert not isinstance(caught.value, DamagedTensors)
+
+
+@pytest.mark.parametrize("said", ["unable to mmap: Cannot allocate memory (12)", "no such luck"])
+def test_what_torch_says_of_the_system_is_no_damage(said, tmp_path, monkeypatch):
+    file = left_at(tmp_path / "a.npz", BASE, monkeypatch)
+
+    def fail(*_):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("harness.run.kept.safe_open", fail)
+    with pytest.raises(MemoryError if "memory" in said else InputError, match="u"):
+        Checkpoint(file, {"code": "1"})
+    assert file.is_file()
+
+
+@pytest.mark.parametrize("moment", ["about", "close", "fsync"])
+@pytest.mark.parametrize("name", ["plain", "fitted"])
+def test_a_request_to_end_after_the_last_batch_throws_no_training_away(
+    name, moment, tmp_path, monkeypatch
+):
+    """What was trained is seen, though there was no checkpoint; then the request counts."""
+    variant = BASE if name == "plain" else Variant().replace(method="padim", channels=5)
+    owner, called = {
+        "about": (SavedEnergies, "write"),
+        "close": (SavedEnergies, "close"),
+        "fsync": (os, "fsync"),
+    }[moment]
+    original, asked = getattr(owner, called), []
+
+    def ask(*given):
+        if moment != "about" or given[1] == "about":
+            asked.append(stop.stop())
+        return original(*given)
+
+    monkeypatch.setattr(owner, called, ask)
+    _, history = trained(tmp_path / "seed-0.npz", variant)
+    assert asked
+    assert history.energies
+    assert [p.name for p in tmp_path.iterdir()] == ["seed-0.npz"]
+    assert stop._Asked.deferred == 0
+    with pytest.raises(Stopped):
+        stop.check()
+
+
+OTHER = "0123456789abcdef"  # another start
+
+
+def others(path):
+    """What a start has there that took the training over, and has come as far as a checkpoint."""
+    checkpoint = path.with_suffix(".checkpoint")
+    grows = checkpoint.with_name(f"{checkpoint.name}-{OTHER}-01234567.npz")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    for file in (checkpoint, grows):
+        file.write_bytes(b"the other's")
+    return {checkpoint, grows}
+
+
+@pytest.mark.parametrize("moment", ["before", "fsync", "replace", "failed"])
+def test_what_another_start_has_after_a_stall_is_left_alone(moment, tmp_path, monkeypatch):
+    """Halted at any moment after the last batch, and woken when another has its checkpoint."""
+    path, theirs = tmp_path / "seed-0.npz", set()
+
+    def stall(*_):
+        theirs.update(others(path))
+
+    def check():
+        if theirs:
+            raise TakenOver("another has it")
+
+    def after(original):
+        def stalling(*given):
+            result = original(*given)
+            stall()
+            return result
+
+        return stalling
+
+    def progress(epoch, loss):
+        if moment in ("before", "failed") and epoch == 4:
+            stall()
+        if moment == "failed" and epoch == 4:
+            raise RunFailed("it diverged")
+
+    if moment in ("fsync", "replace"):
+        owner = {"fsync": os, "replace": Path}[moment]
+        monkeypatch.setattr(owner, moment, after(getattr(owner, moment)))
+    with pytest.raises(RunFailed if moment == "failed" else TakenOver):
+        trained(path, BASE, check=check, progress=progress)
+    monkeypatch.undo()
+    seen = {path} if moment == "replace" else set()  # the same as the other's will be
+    assert set(tmp_path.iterdir()) == theirs | seen
+    assert {p.read_bytes() for p in theirs} == {b"the other's"}
+
+
+def test_a_start_removes_nothing_that_grows_for_another(tmp_path):
+    """One that stood still between its claim and its training's beginning."""
+    path = tmp_path / "seed-0.npz"
+    _, grows = sorted(others(path))
+    path.with_suffix(".checkpoint").unlink()
+    own = growing(path.with_suffix(".checkpoint"))
+    own.write_bytes(b"of a worker of this start that was killed")
+    trained(path, BASE)
+    assert set(tmp_path.iterdir()) == {path, grows}
+
+
+def test_a_checkpoint_that_is_another_starts_by_now_is_not_discarded(tmp_path):
+    theirs = others(tmp_path / "seed-0.npz")
+
+    def taken_over():
+        raise TakenOver("another has it")
+
+    said = []
+    with pytest.raises(TakenOver):
+        Checkpoint(tmp_path / "seed-0.checkpoint", {}, say=said.append, check=taken_over)
+    assert set(tmp_path.iterdir()) == theirs
+    assert said == []
+
+
+@pytest.mark.parametrize("name", ["/../../x.npz", "x/y.npz"])
+def test_a_checkpoint_names_no_file_of_another_folder(name, tmp_path, monkeypatch):
+    file = left_at(tmp_path / "there" / "a.npz", BASE, monkeypatch, at=14)
+    position, tensors = read_tensors(file, Position)
+    named = msgspec.structs.replace(position, energies=f"{file.name}-{name}")
+    write_tensors(file, named, tensors)
+    said = []
+    Checkpoint(file, {"code": "1"}, say=said.append)
+    assert len(said) == 1
+    assert "its energies are no file of its own" in said[0]
+
+
+def test_what_no_checkpoint_names_of_a_dead_start_is_removed_by_the_next(tmp_path, monkeypatch):
+    """Killed before its first checkpoint, or after one; whatever is trained next."""
+    place = Place(tmp_path, "44136fa355b3", "d", "grass", 0)
+    with pytest.MonkeyPatch.context() as dead:
+        dead.setattr(files, "_token", [OTHER])
+        named = left_at(place.energies, BASE, monkeypatch)
+        checkpoint = place.checkpoint.with_name("seed-1.checkpoint")
+        checkpoint.write_bytes(named.read_bytes())  # of another seed: it names nothing of its own
+        unnamed = [growing(place.checkpoint), growing(checkpoint), growing(place.again)]
+    living = unnamed[0].with_name(unnamed[0].name.replace(OTHER, "f" * 16))
+    for file in (*unnamed, living):
+        file.write_bytes(b"grew")
+    holder = msgspec.structs.replace(this_process(), born="0")  # of a process that is gone
+    for token, said in ((OTHER, holder), ("f" * 16, this_process())):
+        write_whole(tmp_path / "claims" / f"{token}.json", msgspec.json.encode(said))
+    before = set(place.record.parent.iterdir())
+    with Claims(tmp_path, RESULTS, token="e" * 16):
+        pass
+    assert before - set(place.record.parent.iterdir()) == set(unnamed)
+    assert len(before) == 3 + 1 + len(unnamed)
+    said = []
+    trained(place.energies, BASE, said=said)
+    assert said == []
+    assert set(place.record.parent.iterdir()) == {place.energies, checkpoint, living}
+
+
 def test_what_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -361,7 +607,7 @@ def test_a_killed_process_repeats_nothing_that_a_checkpoint_has(tmp_path):
 
 
 def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
-    study, settings, tmp_path, monkeypatch
+    study, settings, tmp_path, monkeypatch, capsys
 ):
     """Records are equal but for times; with fewer cores, it goes on with its own threads."""
     monkeypatch.setattr(sweep, "open_executor", lambda settings: Here())
@@ -378,9 +624,8 @@ def test_a_study_that_is_stopped_is_taken_up_by_its_next_start(
             stop._Asked.stop = False
             assert not list(read_records(there.results))
             monkeypatch.setattr(sweep, "cores", lambda: 8)
-        said = []
-        assert run_study(make_plan(only, there), there, said.append).recorded == 1
-        assert not any("not taken up" in line for line in said)
+        assert run_study(make_plan(only, there), there, lambda text: None).recorded == 1
+        assert "not taken up" not in capsys.readouterr().out
         (record,) = (msgspec.to_builtins(r) for r in read_records(there.results))
         assert record.pop("measured")["fit_seconds"] > 0
         (weights,) = (there.results / "runs").rglob("*.safetensors")

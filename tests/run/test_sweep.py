@@ -43,6 +43,7 @@ from harness.run.machine import torch_device
 from harness.run.model import make_model
 from harness.run.plan import make_plan, plan_without_data
 from harness.run.process import arithmetic_inside
+from harness.run.recording import selection
 from harness.run.rescore import rescore_study
 from harness.run.sweep import run_study
 from harness.score.metrics import image_metrics, pixel_metrics
@@ -644,7 +645,7 @@ def test_patience_stops_once_the_chosen_epoch_lies_back(monkeypatch):
 @pytest.mark.parametrize("rule", RULES)
 def test_the_oracles_are_flagged(rule):
     variant = Variant(epoch_selection=rule, holdout=0.1, validation="synthetic")
-    chosen = job.selection(variant, Epoch(epoch=1, metrics={}))
+    chosen = selection(variant, Epoch(epoch=1, metrics={}))
     assert chosen.oracle == rule.startswith("best-")
 
 

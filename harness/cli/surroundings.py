@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
 
 from harness.errors import InputError
 from harness.escape import OnTerminal
@@ -94,14 +94,52 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt(number)
 
 
-def discard_output() -> None:
-    """Let what is still to be printed go nowhere: its reader has left, or its disk is full."""
-    for stream in (sys.stdout, sys.stderr):
+class Lasting:
+    """Print to a stream; once it takes no more, what is printed goes nowhere, and no work ends.
+
+    Its reader may leave, as that of ``harness run … | head``, or its disk be full.
+
+    >>> Lasting(open(os.devnull)).write("a stream that can only be read")
+    30
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None  # why it takes no more
+
+    def write(self, text: str) -> int:
+        """Write a text; returns how many characters of it."""
+        with self._outlived():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still held back."""
+        with self._outlived():
+            self.stream.flush()
+
+    @contextmanager
+    def _outlived(self) -> Iterator[None]:
         try:
-            stream.flush()
-        except OSError:
-            with suppress(OSError):  # not a file, as in a test
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            yield
+        except OSError as error:
+            self.error = self.error or error
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(
+                    nowhere.fileno(), self.stream.fileno()
+                )  # not a file, as in a test: neither
+
+    def __getattr__(self, name: str) -> object:
+        """Be the stream in all else."""
+        return getattr(self.stream, name)
+
+
+def unprinted() -> OSError | None:
+    """Print what is still held back; why some of it could not be, but for a reader that left."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    errors = [getattr(stream, "error", None) for stream in (sys.stdout, sys.stderr)]
+    return next((e for e in errors if e and not isinstance(e, BrokenPipeError)), None)
 
 
 def _open_streams() -> None:
@@ -119,7 +157,7 @@ def _open_streams() -> None:
             reconfigure(errors="plain")
     for name in ("stdout", "stderr"):
         if not isinstance(stream := getattr(sys, name), OnTerminal):
-            setattr(sys, name, OnTerminal(stream))
+            setattr(sys, name, OnTerminal(Lasting(stream)))
 
 
 def _in_plain_words(error: UnicodeError) -> tuple[bytes, int]:

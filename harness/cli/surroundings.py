@@ -124,10 +124,9 @@ class Lasting:
             yield
         except OSError as error:
             self.error = self.error or error
+            # A stream that is no file, as in a test, is asked in vain each time.
             with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-                os.dup2(
-                    nowhere.fileno(), self.stream.fileno()
-                )  # not a file, as in a test: neither
+                os.dup2(nowhere.fileno(), self.stream.fileno())
 
     def __getattr__(self, name: str) -> object:
         """Be the stream in all else."""

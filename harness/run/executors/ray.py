@@ -212,6 +212,7 @@ class RayPool:
                 yield from _failed(run, str(error))
         else:
             run.at, run.host = said
+            yield Event(run.left[0], "begun", host=run.host)
 
     def _follow(self, run: _Run, news: node.News) -> Iterator[Event]:
         """What a node tells of a task, as events."""

@@ -85,7 +85,7 @@ def _started(function: Callable[..., object], *given: object) -> BaseProcess:
             return process
     raise RunFailed(
         f"expected to start a worker; the process that starts them did not answer {TRIES} times "
-        f"({why}; out of memory?); start again, with fewer --jobs"
+        f"({why}; out of memory, or of open files?); start again, with fewer --jobs"
     )
 
 

@@ -148,8 +148,8 @@ def fitting_runs(settings: Settings, need: int) -> tuple[int, str]:
         return runs, remark
     most, remark = _fitting_memory(replace(settings, jobs=fit), need)
     few = (
-        f"{most} run{'s' * (most > 1)} at a time, not {runs}: the limit of open files has room for "
-        f"no more; raise it, as by `ulimit -n {1024 * math.ceil(runs / 256)}`"
+        f"{most} run{'s' * (most > 1)} at a time, not {runs}: the limit of open files has room "
+        f"for no more; raise it, as by `ulimit -n {1024 * math.ceil(runs / 256)}`"
     )
     return most, "\n".join(filter(None, (few, remark)))
 

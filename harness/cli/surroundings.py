@@ -1,6 +1,7 @@
 """What a shell hands over beside the arguments: put right once, before anything reads it."""
 
 import codecs
+import errno
 import os
 import signal
 import stat
@@ -97,7 +98,8 @@ def _interrupt(number: int, frame: object) -> None:
 class Lasting:
     """Print to a stream; once it takes no more, what is printed goes nowhere, and no work ends.
 
-    Its reader may leave, as that of ``harness run … | head``, or its disk be full.
+    Its reader may leave, as that of ``harness run … | head`` or a terminal that is closed; or its
+    disk be full, which is a loss.
 
     >>> Lasting(open(os.devnull)).write("a stream that can only be read")
     30
@@ -105,7 +107,7 @@ class Lasting:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.error: OSError | None = None  # why it takes no more
+        self.error: OSError | None = None  # by which something was lost that was to be kept
 
     def write(self, text: str) -> int:
         """Write a text; returns how many characters of it."""
@@ -123,10 +125,16 @@ class Lasting:
         try:
             yield
         except OSError as error:
-            self.error = self.error or error
+            if not self._is_left(error):
+                self.error = self.error or error
             # A stream that is no file, as in a test, is asked in vain each time.
             with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), self.stream.fileno())
+
+    def _is_left(self, error: OSError) -> bool:
+        if error.errno == errno.EIO:  # of a terminal; a disk may have it too
+            return stat.S_ISCHR(os.fstat(self.stream.fileno()).st_mode)
+        return isinstance(error, BrokenPipeError)
 
     def __getattr__(self, name: str) -> object:
         """Be the stream in all else."""
@@ -134,11 +142,11 @@ class Lasting:
 
 
 def unprinted() -> OSError | None:
-    """Print what is still held back; why some of it could not be, but for a reader that left."""
+    """Print what is still held back; why something was lost, but for a reader that left."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    errors = [getattr(stream, "error", None) for stream in (sys.stdout, sys.stderr)]
-    return next((e for e in errors if e and not isinstance(e, BrokenPipeError)), None)
+    errors = (getattr(stream, "error", None) for stream in (sys.stdout, sys.stderr))
+    return next(filter(None, errors), None)
 
 
 def _open_streams() -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import pty
 import resource
 import shlex
 import shutil
@@ -91,23 +92,23 @@ def speaking(monkeypatch):
         signal.signal(number, handler)
 
 
-def left_by_its_reader(*, unbuffered):
-    reads, writes = os.pipe()
+def left_by_its_reader(*, kind):
+    reads, writes = pty.openpty() if kind == "a terminal" else os.pipe()
     os.close(reads)
-    return io.TextIOWrapper(os.fdopen(writes, "wb", 0), write_through=unbuffered)
+    return io.TextIOWrapper(os.fdopen(writes, "wb", 0), write_through=kind != "a pipe")
 
 
 @pytest.mark.parametrize("code", ENDS)
-@pytest.mark.parametrize("unbuffered", [True, False])
+@pytest.mark.parametrize("kind", ["a pipe", "an unbuffered pipe", "a terminal"])
 @pytest.mark.parametrize("names", [("stdout",), ("stderr",), ("stdout", "stderr")])
 def test_a_reader_that_leaves_changes_neither_work_nor_exit_code(
-    names, unbuffered, code, speaking, monkeypatch
+    names, kind, code, speaking, monkeypatch
 ):
     ends, came = speaking
     ends.append(code)
     with ExitStack() as opened, monkeypatch.context() as patch:
         for name in names:
-            stream = opened.enter_context(left_by_its_reader(unbuffered=unbuffered))
+            stream = opened.enter_context(left_by_its_reader(kind=kind))
             patch.setattr(sys, name, stream)
         assert cli.main(["list"]) == code
     assert came

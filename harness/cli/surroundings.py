@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from harness.errors import InputError
 from harness.escape import OnTerminal
@@ -164,7 +164,7 @@ def _open_streams() -> None:
             reconfigure(errors="plain")
     for name in ("stdout", "stderr"):
         if not isinstance(stream := getattr(sys, name), OnTerminal):
-            setattr(sys, name, OnTerminal(Lasting(stream)))
+            setattr(sys, name, OnTerminal(cast("TextIO", Lasting(stream))))
 
 
 def _in_plain_words(error: UnicodeError) -> tuple[bytes, int]:

@@ -7,6 +7,7 @@ import errno
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -132,5 +133,6 @@ def no_room(file: Path, needed: int = 0, why: str = "the disk is full") -> RunFa
 
 
 def warn(error: InputError | RunFailed) -> None:
-    """Tell, in one line, of something that is left out."""
-    print(f"harness: left out: {error}", file=sys.stderr)
+    """Tell, in one line, of something that is left out; it ends nothing, whoever reads it."""
+    with suppress(OSError):
+        print(f"harness: left out: {error}", file=sys.stderr)

@@ -31,7 +31,7 @@ SILENT = 600.0  # seconds without one after which who has not watched takes no s
 
 
 class Running(msgspec.Struct, kw_only=True, frozen=True):
-    """Say which run is trained, and how far it is.
+    """Say which run is trained, and how far it is; ``host``: where, if not on the start's machine.
 
     >>> Running(digest="44136fa355b3", dataset="d", category="grass", seed=0).epoch
     0
@@ -44,6 +44,7 @@ class Running(msgspec.Struct, kw_only=True, frozen=True):
     epoch: int = 0
     epochs: int = 0
     since: str = ""  # ISO 8601, UTC
+    host: str = ""
 
 
 class Holder(msgspec.Struct, kw_only=True, frozen=True):

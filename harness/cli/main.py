@@ -5,7 +5,6 @@ import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import harness
 from harness.cli import data, detector, machine, merge, paper, reports, status, studies
 from harness.cli.options import add_options, filled
-from harness.cli.surroundings import discard_output, interruptible, settle
+from harness.cli.surroundings import interruptible, settle, unprinted
 from harness.errors import FULL, InputError, RunFailed, unwritten
 
 ABOUT = """\
@@ -77,20 +76,17 @@ COMMANDS: dict[str, dict[str, Command]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; the exit code, which is the command's own whoever reads what it prints."""
     try:
-        try:
-            return _obeyed(arguments)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `harness list | head`
-        discard_output()
-        return 0
-    except OSError as error:
-        discard_output()
-        with suppress(OSError):  # of standard error itself
-            print(f"harness: what is printed: {error.strerror or error}", file=sys.stderr)
-        return 2
+        code = _obeyed(arguments)
+    except SystemExit as ended:  # of argparse, which has printed its help or what is wrong
+        if not unprinted():
+            raise
+        code = int(ended.code or 0)
+    if error := unprinted():
+        print(f"harness: what is printed: {error.strerror or error}", file=sys.stderr)
+        return code or 2
+    return code
 
 
 def _obeyed(arguments: Sequence[str] | None) -> int:
@@ -107,23 +103,22 @@ def _obeyed(arguments: Sequence[str] | None) -> int:
         print(f"harness: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
-        with suppress(OSError):
-            print("harness: stopped; the same command goes on where it was", file=sys.stderr)
-        discard_output()
+        print("harness: stopped; the same command goes on where it was", file=sys.stderr)
         return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
-    except BrokenPipeError:
-        raise
     except OSError as error:  # no right, no space left, a name too long, too many open files
-        if error.errno in LIMITS and error.filename is None:
-            raise  # what is printed
-        if error.errno in LIMITS:
-            print(
-                f"harness: {unwritten(Path(error.filename or 'a file'), error)}", file=sys.stderr
-            )
-            return 1
-        what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        print(f"harness: {what}; expected to be able to read and write it", file=sys.stderr)
-        return 2
+        said, code = _said(error)
+        print(f"harness: {said}", file=sys.stderr)
+        return code
+
+
+def _said(error: OSError) -> tuple[str, int]:
+    """What a person is told of an error of the system that nobody foresaw, and the exit code."""
+    what = f"{error.filename or 'a file'}: {error.strerror or error}"
+    if error.errno not in LIMITS:
+        return f"{what}; expected to be able to read and write it", 2
+    if error.filename is None and error.errno in FULL:  # on whichever disk it is
+        return f"{what}; expected room for it; free some, and start again", 1
+    return str(unwritten(Path(error.filename or "a file"), error)), 1
 
 
 def make_parser(*, grouped: bool = True) -> argparse.ArgumentParser:

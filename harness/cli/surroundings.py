@@ -1,6 +1,7 @@
 """What a shell hands over beside the arguments: put right once, before anything reads it."""
 
 import codecs
+import errno
 import os
 import signal
 import stat
@@ -8,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO, cast
 
 from harness.errors import InputError
 from harness.escape import OnTerminal
@@ -94,14 +95,58 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt(number)
 
 
-def discard_output() -> None:
-    """Let what is still to be printed go nowhere: its reader has left, or its disk is full."""
-    for stream in (sys.stdout, sys.stderr):
+class Lasting:
+    """Print to a stream; once it takes no more, what is printed goes nowhere, and no work ends.
+
+    Its reader may leave, as that of ``harness run … | head`` or a terminal that is closed; or its
+    disk be full, which is a loss.
+
+    >>> Lasting(open(os.devnull)).write("a stream that can only be read")
+    30
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None  # by which something was lost that was to be kept
+
+    def write(self, text: str) -> int:
+        """Write a text; returns how many characters of it."""
+        with self._outlived():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still held back."""
+        with self._outlived():
+            self.stream.flush()
+
+    @contextmanager
+    def _outlived(self) -> Iterator[None]:
         try:
-            stream.flush()
-        except OSError:
-            with suppress(OSError):  # not a file, as in a test
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            yield
+        except OSError as error:
+            if not self._is_left(error):
+                self.error = self.error or error
+            # A stream that is no file, as in a test, is asked in vain each time.
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), self.stream.fileno())
+
+    def _is_left(self, error: OSError) -> bool:
+        if error.errno == errno.EIO:  # of a terminal; a disk may have it too
+            return stat.S_ISCHR(os.fstat(self.stream.fileno()).st_mode)
+        return isinstance(error, BrokenPipeError)
+
+    def __getattr__(self, name: str) -> object:
+        """Be the stream in all else."""
+        return getattr(self.stream, name)
+
+
+def unprinted() -> OSError | None:
+    """Print what is still held back; why something was lost, but for a reader that left."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    errors = (getattr(stream, "error", None) for stream in (sys.stdout, sys.stderr))
+    return next(filter(None, errors), None)
 
 
 def _open_streams() -> None:
@@ -119,7 +164,7 @@ def _open_streams() -> None:
             reconfigure(errors="plain")
     for name in ("stdout", "stderr"):
         if not isinstance(stream := getattr(sys, name), OnTerminal):
-            setattr(sys, name, OnTerminal(stream))
+            setattr(sys, name, OnTerminal(cast("TextIO", Lasting(stream))))
 
 
 def _in_plain_words(error: UnicodeError) -> tuple[bytes, int]:

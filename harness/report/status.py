@@ -135,7 +135,7 @@ def _running(
     return {
         _run(place): {
             "run": _name(place, selection),
-            "where": said[_run(place)][0].where,
+            "where": said[_run(place)][1].host or said[_run(place)][0].where,
             "since": said[_run(place)][1].since,
             "epoch": said[_run(place)][1].epoch,
             "epochs": said[_run(place)][1].epochs,

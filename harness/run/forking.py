@@ -3,8 +3,10 @@
 Signals are the parent's to hear: what is started here is deaf to those of a terminal.
 """
 
+import errno
 import multiprocessing as mp
 import os
+import resource
 import signal
 import tempfile
 import threading
@@ -15,15 +17,18 @@ from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, RunFailed
+from harness.errors import InputError, RunFailed, unwritten
 
 # What a terminal or a scheduler may tell every process of a group.
 TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST = 103 - len("/pymp-12345678/listener-12345678")  # 103 bytes: macOS; Linux has 107
 TRIES, PAUSE = 3, 0.1  # to start a process, and seconds between
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # where sockets may be beside TMPDIR
+EACH = 3  # files that this process keeps open for a process: its pipe, its life, its end
+SPARE = 24  # files that are left to all else: claims, records, the start of one more
 
 
 def context() -> ForkServerContext:
@@ -34,16 +39,40 @@ def context() -> ForkServerContext:
     return forking
 
 
-def start(function: Callable[..., object], *given: object) -> BaseProcess:
+def room_for(processes: int) -> int:
+    """Count those of so many processes that the limit of open files has room for; at least 1."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        free = limit - len(list(Path("/dev/fd").iterdir())) - SPARE
+    except OSError:  # nobody says what is open
+        free = limit - 2 * SPARE
+    return processes if limit == resource.RLIM_INFINITY else max(1, min(processes, free // EACH))
+
+
+def start(function: Callable[..., object], *given: object) -> tuple[BaseProcess, Connection]:
     """Start a process that calls a function; the server is started anew where it was killed.
 
     Args:
         function: of a module, so that it can be named to the process.
-        given: its arguments, values that pickle.
+        given: its arguments behind its end of a pipe, values that pickle.
+
+    Returns:
+        The process, and the other end of the pipe.
 
     Raises:
-        RunFailed: the server was killed as often as it was asked.
+        RunFailed: the server was killed as often as it was asked, or too many files are open.
     """
+    try:
+        ours, its = context().Pipe()
+        with its:
+            return _started(function, its, *given), ours
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise unwritten(Path("a worker process"), error) from None
+
+
+def _started(function: Callable[..., object], *given: object) -> BaseProcess:
     why = ""
     for _ in range(TRIES):
         process: BaseProcess = context().Process(target=function, args=given, daemon=True)
@@ -56,7 +85,7 @@ def start(function: Callable[..., object], *given: object) -> BaseProcess:
             return process
     raise RunFailed(
         f"expected to start a worker; the process that starts them did not answer {TRIES} times "
-        f"({why}; out of memory?); start again, with fewer --jobs"
+        f"({why}; out of memory, or of open files?); start again, with fewer --jobs"
     )
 
 
@@ -134,9 +163,7 @@ def apart(function: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401
         function: of a module, so that it can be named to the process.
         given: its arguments, values that pickle.
     """
-    ours, its = context().Pipe(duplex=False)
-    process = start(_call, its, function, *given)
-    its.close()
+    process, ours = start(_call, function, *given)
     try:
         return ours.recv()
     except EOFError:

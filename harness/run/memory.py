@@ -6,6 +6,7 @@ what scoring holds at its bound. Where a record says what the same training took
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from errno import ENOMEM
 from functools import cache
 from typing import Any
@@ -22,6 +23,7 @@ from harness.features.extractor import Extractor
 from harness.features.views import Shapes
 from harness.methods.contract import Method
 from harness.run import energies
+from harness.run.forking import room_for
 from harness.run.machine import available_memory, runs_at_a_time, torch_device
 from harness.run.model import make_model
 from harness.run.plan import NONE, Tiles
@@ -130,17 +132,30 @@ def recorded_peaks(records: Iterable[Record]) -> dict[tuple[str, str], int]:
 
 
 def fitting_runs(settings: Settings, need: int) -> tuple[int, str]:
-    """Count the runs that go side by side, and say what there is to say about their memory.
+    """Count the runs that go side by side, and say what there is to say about their number.
 
     Args:
         settings: ``jobs`` runs where it is given; else no more than fit into the memory that is
             available now: of each GPU, where there are any, whose runs are not held in this
-            machine's.
+            machine's. Never more than the limit of open files has room for.
         need: bytes of the largest run.
 
     Returns:
         How many over all devices, and a warning or how many go side by side on a GPU, or nothing.
     """
+    runs, remark = _fitting_memory(settings, need)
+    if (fit := room_for(runs)) == runs:
+        return runs, remark
+    most, remark = _fitting_memory(replace(settings, jobs=fit), need)
+    few = (
+        f"{most} run{'s' * (most > 1)} at a time, not {runs}: the limit of open files has room "
+        f"for no more; raise it, as by `ulimit -n {1024 * math.ceil(runs / 256)}`"
+    )
+    return most, "\n".join(filter(None, (few, remark)))
+
+
+def _fitting_memory(settings: Settings, need: int) -> tuple[int, str]:
+    """The same, but for open files."""
     devices, asked = settings.devices, runs_at_a_time(settings)
     on_gpus = devices[0].startswith("cuda")
     if not on_gpus and torch_device(devices[0]) != "cpu":

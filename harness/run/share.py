@@ -67,24 +67,27 @@ class Shares:
         self._notes = {job.place.failure: _note(job) for t in self.left.values() for job in t}
 
     def tasks(self) -> Generator[Task | None, Collection[str] | None]:
-        """Yield tasks, claimed; None where an executor has to ask again in a moment.
+        """Yield tasks, claimed; None while others hold all that is left: ask again in a moment.
 
         An empty one says that there is nothing to wait for but what this start itself runs.
         Sent digests of features, it prefers the longest training that needs one of these.
         """
         near: Collection[str] | None = None
+        lost: set[str] = set()  # to starts that were faster, since None was yielded last
         while self.left or self.held:
-            taken = self.claims.taken() if self.left else set()
+            taken = self.claims.taken() | lost if self.left else lost
             free = [n for n in self.left if n not in taken]
             close = (n for n in free if near and self.left[n][0].key.digest in near)
             name = next(close, free[0] if free else None)
             if name is not None and self._is_ended(name):
                 continue
-            claim = None if name is None else self.claims.take(name)
-            if name is None or claim is None:  # another start holds it, or was faster
+            if name is None:  # other starts hold all that is left
                 if not self.held:
                     self.waiting(list(self.left))
+                lost.clear()
                 near = yield None if self.left else ()
+            elif (claim := self.claims.take(name)) is None:
+                lost.add(name)
             elif self._is_ended(name):  # before the claim was won
                 self.claims.release(claim)
             else:
@@ -94,6 +97,10 @@ class Shares:
         """Follow what happens to a job; false for a failure that is none: the claim was lost."""
         name = work_of(event.job)
         held = self.held[name]
+        if event.kind == "begun":
+            held.said = msgspec.structs.replace(held.said, host=event.host, since=now())
+            self._say()
+            return True
         if event.kind == "epoch":
             held.epochs += 1
             held.said = msgspec.structs.replace(held.said, epoch=event.epoch)
@@ -214,6 +221,8 @@ def train_shared(
                     say(f"{_name(event.job, plan)}: {event.reason}")
                     continue
                 counts = shares.note(event)
+                if event.kind == "begun":
+                    continue
                 if event.kind == "epoch":
                     epochs = f"epoch {event.epoch}/{event.job.epochs}"
                     bar.note(f"{_name(event.job, plan)}, {epochs}")

@@ -1,19 +1,24 @@
 """Any shell, any machine: what variables, streams and folders may be without harm."""
 
+import errno
 import io
 import os
+import pty
+import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main as cli
-from harness.cli import surroundings
-from harness.errors import InputError
+from harness.cli import options, surroundings
+from harness.errors import InputError, RunFailed
 from harness.methods.flow import compiled
 from harness.run import forking
 
@@ -58,6 +63,106 @@ def test_no_stream_ends_in_a_traceback(words, tmp_path):
     lines = ran.stderr.splitlines()
     assert len(lines) == ("full" in words)
     assert all("No space left" in line for line in lines)
+
+
+ENDS = {0: None, 1: RunFailed("no run succeeded"), 2: InputError("epochs: 0"), 143: None}
+
+
+@pytest.fixture
+def speaking(monkeypatch):
+    """A command that prints, then ends by what the list holds for it; how often it came so far."""
+    ends, came = [], []
+
+    def speak(options: options.Listing) -> int:
+        """Print, and end in some way."""
+        for _ in range(3):
+            print("a line", flush=True)
+            print("a line", file=sys.stderr)
+        came.append(True)
+        if ends[0] == 143:
+            signal.raise_signal(signal.SIGTERM)
+        if error := ENDS.get(ends[0]):
+            raise error
+        return ends[0]
+
+    monkeypatch.setitem(cli.COMMANDS["look around"], "list", speak)
+    before = {number: signal.getsignal(number) for number in surroundings.ENDING}
+    yield ends, came
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def left_by_its_reader(*, kind):
+    reads, writes = pty.openpty() if kind == "a terminal" else os.pipe()
+    os.close(reads)
+    return io.TextIOWrapper(os.fdopen(writes, "wb", 0), write_through=kind != "a pipe")
+
+
+@pytest.mark.parametrize("code", ENDS)
+@pytest.mark.parametrize("kind", ["a pipe", "an unbuffered pipe", "a terminal"])
+@pytest.mark.parametrize("names", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_a_reader_that_leaves_changes_neither_work_nor_exit_code(
+    names, kind, code, speaking, monkeypatch
+):
+    ends, came = speaking
+    ends.append(code)
+    with ExitStack() as opened, monkeypatch.context() as patch:
+        for name in names:
+            stream = opened.enter_context(left_by_its_reader(kind=kind))
+            patch.setattr(sys, name, stream)
+        assert cli.main(["list"]) == code
+    assert came
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("code", ENDS)
+def test_a_full_disk_under_the_output_ends_no_work_and_is_said(
+    code, speaking, monkeypatch, capsys
+):
+    ends, came = speaking
+    ends.append(code)
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:  # noqa: PTH123
+        patch.setattr(sys, "stdout", full)
+        assert cli.main(["list"]) == (code or 2)
+    assert came
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "harness: what is printed: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EMFILE, "a file: Too many open files; raise the limit, as by `ulimit -n 1024`"),
+        (errno.ENOSPC, "a file: No space left on device; expected room for it; free some, and "
+                       "start again"),
+    ],
+)  # fmt: skip
+def test_a_limit_that_a_command_meets_is_not_taken_for_the_output(
+    number, says, speaking, monkeypatch, capsys
+):
+    """The system names no file where a pipe is opened, or what was opened is written."""
+    ends, _ = speaking
+    ends.append(number)
+    monkeypatch.setitem(ENDS, number, OSError(number, os.strerror(number)))
+    assert cli.main(["list"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"harness: {says}"
+
+
+def test_a_pipe_beyond_the_open_files_is_such_a_limit(speaking, monkeypatch, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def speak(options: options.Listing) -> int:
+        """Open one pipe too many."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            os.pipe()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS["look around"], "list", speak)
+    assert cli.main(["list"]) == 1
+    assert "harness: a file: Too many open files; raise" in capsys.readouterr().err
 
 
 def test_a_working_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):

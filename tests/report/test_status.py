@@ -83,6 +83,18 @@ def test_the_time_left_is_that_of_the_shards_at_work(study, tmp_path):
     assert status(selection, [start, whole], now=NOW).seconds_left == 7 * 3600
 
 
+def test_a_run_is_where_it_runs_and_else_where_its_start_does(study, tmp_path):
+    runs = [
+        Running(digest=TINY.digest, dataset="d", category="a", seed=seed, host=host)
+        for seed, host in enumerate(("n1", ""))
+    ]
+    start = Holder(host="driver", process=7, study="tiny", running=tuple(runs))
+    finish(tmp_path, NLL, "a", 0, 0.9, "2030-01-01T11:30:00+00:00")
+    (selection,) = selections(study, tmp_path)
+    found = status(selection, [start], now=NOW).running
+    assert [run["where"] for run in found] == ["n1", "driver, process 7"]
+
+
 def test_nobody_at_work_has_no_rate(study, tmp_path):
     finish(tmp_path, TINY, "a", 0, 0.9, "2030-01-01T10:30:00+00:00")
     (selection,) = selections(study, tmp_path)

@@ -281,6 +281,34 @@ def test_what_runs_here_alone_is_nothing_to_wait_for(tmp_path, monkeypatch):
     assert [next(tasks), next(tasks)] == [(), ()]
 
 
+def test_one_that_loses_a_training_to_a_faster_start_takes_the_next(tmp_path, monkeypatch):
+    """None would say that others hold all that is left, and grant its cores to what runs."""
+    monkeypatch.setattr(share, "work_of", lambda one: one.name)
+    monkeypatch.setattr(share, "replace", lambda one, **changes: one)
+    here, other = Claims(tmp_path), Claims(tmp_path, token="e" * 16)
+    tasks = Shares(here, [job_of("a", tmp_path, 2), job_of("b", tmp_path)], print, print).tasks()
+    with other:
+        held = other.take("a")
+        monkeypatch.setattr(here, "taken", set)  # read before the other took it
+        assert [task and task[0].name for task in (next(tasks), next(tasks))] == ["b", None]
+        other.release(held)
+        assert next(tasks)[0].name == "a"
+
+
+def test_a_run_is_said_to_be_where_it_has_begun(tmp_path, monkeypatch):
+    """On a cluster: there, and since then, not where and when the driver claimed it."""
+    monkeypatch.setattr(share, "work_of", lambda one: one.name)
+    monkeypatch.setattr(share, "replace", lambda one, **changes: one)
+    shares = Shares(Claims(tmp_path), [job_of("a", tmp_path)], print, print)
+    monkeypatch.setattr(share, "now", lambda: "at eleven")
+    (job,) = next(shares.tasks())
+    monkeypatch.setattr(share, "now", lambda: "at noon")
+    assert shares.note(share.Event(job, "begun", host="n1"))
+    shares.note(share.Event(job, "epoch", epoch=1))
+    (said,) = shares.claims.signs.said.running
+    assert (said.host, said.since, said.epoch) == ("n1", "at noon", 1)
+
+
 def test_entries_in_use_are_neither_cleared_nor_evicted(tmp_path):
     folder = tmp_path / "features"
     for name in ("used", "free"):

@@ -155,8 +155,6 @@ def _alone(folder: Path) -> Iterator[None]:
         for leftover in downloads.glob("tmp*"):  # pooch's, of a killed run
             leftover.unlink()
         yield
-    except BrokenPipeError:  # of the output
-        raise
     except OSError as error:
         raise InputError(f"--data: {folder} could not be written ({error.strerror})") from None
     finally:

@@ -17,18 +17,21 @@ class Event:
 
     Attributes:
         job: which one.
-        kind: ``epoch`` (one more is trained), ``said`` (something a person should know),
-            ``done``, or ``failed`` (with the reason).
+        kind: ``begun`` (on another machine; one that was lost there begins anew), ``epoch`` (one
+            more is trained), ``said`` (something a person should know), ``done``, or ``failed``
+            (with the reason).
         epoch: its number, from 1.
+        host: the machine on which it has begun.
         reason: why it failed, or what is said, in one line.
         traceback: of a failure that nobody foresaw.
     """
 
     job: Job
-    kind: Literal["epoch", "said", "done", "failed"]
+    kind: Literal["begun", "epoch", "said", "done", "failed"]
     epoch: int = 0
     reason: str = ""
     traceback: str = ""
+    host: str = ""
 
 
 class Executor(Protocol):

@@ -44,7 +44,8 @@ class LocalPool:
     Args:
         parallel: tasks at a time, over all devices.
         devices: to which they are dealt evenly; none: every job runs where it says itself.
-        grow: whether trainings take the cores of those that ended, once none is left to start.
+        grow: whether trainings take the cores of those that ended, once none is left to start:
+            at the end, or while other starts hold the rest.
 
     >>> list(LocalPool(parallel=2).run([]))
     []
@@ -72,7 +73,7 @@ class LocalPool:
                 busy = [c for c, w in workers.items() if w.jobs]
                 if not busy and not more:
                     return
-                if self.grow and not more:
+                if self.grow and self._free(workers):  # nothing can be started now
                     _grow([(c, workers[c]) for c in busy])
                 for ready in wait(busy, PAUSE if more and len(busy) < self.parallel else None):
                     assert isinstance(ready, Connection)
@@ -215,9 +216,8 @@ def _fits(job: Job, short: str) -> str:
 
 
 def _start(workers: dict[Connection, _Worker]) -> Connection:
-    ours, its = context().Pipe()
-    workers[ours] = _Worker(start(_work, its))
-    its.close()
+    process, ours = start(_work)
+    workers[ours] = _Worker(process)
     return ours
 
 

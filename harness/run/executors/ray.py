@@ -203,6 +203,7 @@ class RayPool:
                 yield from run.fail(str(error))
         else:
             run.at, run.host = said
+            yield Event(run.left[0], "begun", host=run.host)
 
     def _follow(self, run: Assigned, news: node.News) -> Iterator[Event]:
         """What a node tells of a task, as events."""

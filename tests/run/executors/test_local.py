@@ -1,13 +1,17 @@
 """The worker pool: what is told of workers that die, fail or wait."""
 
+import gc
 import multiprocessing as mp
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver, popen_forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 from hungry import Hungry
@@ -176,8 +180,7 @@ def test_a_worker_of_a_killed_start_ends_without_a_word():
 def test_the_server_of_workers_is_started_anew_where_it_was_killed(tmp_path):
     forking.context()
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
-    process = forking.start(os.mkdir, tmp_path / "made")
-    process.join()
+    forking.apart(os.mkdir, tmp_path / "made")
     assert (tmp_path / "made").is_dir()
 
 
@@ -188,6 +191,60 @@ def test_what_cannot_be_started_is_one_line(monkeypatch):
     monkeypatch.setattr(popen_forkserver.Popen, "_launch", gone)
     with pytest.raises(RunFailed, match=r"3 times \(unexpected EOF; .* --jobs$"):
         forking.start(os.getpid)
+
+
+def open_files():
+    return {file.name for file in Path("/dev/fd").iterdir()}
+
+
+@contextmanager
+def room_to_open(files):
+    """As by `ulimit -n`, with so many more than are open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(open_files()) - 1 + files, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def ended(started):
+    """End workers, whose pipes are closed with them."""
+    for process, _ in started:
+        process.kill()
+        process.join()
+
+
+def test_as_many_workers_can_be_started_as_there_is_room_for():
+    forking.context()
+    started = []
+    with room_to_open(forking.SPARE + 4 * forking.EACH):
+        room = forking.room_for(30)
+        try:
+            for _ in range(room):
+                started.append(forking.start(local._work))
+            more = [os.open(os.devnull, os.O_RDONLY) for _ in range(forking.SPARE - 2)]
+            for one in more:
+                os.close(one)
+        finally:
+            ended(started)
+    assert 3 <= room <= 4
+    assert forking.room_for(2) == 2
+
+
+def test_a_worker_beyond_the_open_files_is_one_line_and_leaves_none_open():
+    forking.context()
+    before = open_files()
+    with room_to_open(12):
+        started = [forking.start(local._work)]
+        says = r"^a worker process: Too many open files; raise the limit, as by `ulimit -n 1024`$"
+        with pytest.raises(RunFailed, match=says):
+            started.extend(forking.start(local._work) for _ in range(12))
+    assert len(started) > 1
+    ended(started)
+    started.clear()
+    gc.collect()
+    assert open_files() == before
 
 
 def test_workers_that_cannot_start_fail_their_tasks(workers):
@@ -304,6 +361,33 @@ def test_idle_cores_are_granted_when_nothing_is_left_to_start(lines, monkeypatch
     numbers = [[n for n in given(line) if isinstance(n, int)] for line in lines]
     grows = grow and device == "cpu"
     assert numbers == ([[2], [], [2, 4]] if grows else [[], [], []])
+
+
+def test_idle_cores_are_granted_while_other_starts_hold_the_rest(lines, monkeypatch):
+    lines, first = lines
+    monkeypatch.setattr(local, "cores", lambda: 4)
+    first |= {0: [("done", True)], 1: [("epoch", 1, True)]}
+
+    def tasks():
+        yield [Placed("a")]
+        yield [Placed("b")]
+        yield None  # others hold all that is left
+        yield [Placed("c")]  # another start gave it up
+
+    events = LocalPool(2, grow=True).run(tasks())
+    assert {(e.job.name, e.kind) for e in (next(events), next(events))} == {
+        ("a", "done"), ("b", "epoch"),
+    }  # fmt: skip
+    lines[1].say(("epoch", 2, True))
+    assert next(events).epoch == 2
+    assert given(lines[1])[1:] == [4]
+    lines[1].say(("epoch", 3, True))
+    assert next(events).epoch == 3
+    assert given(lines[0])[1:] == [[("c", "cpu")]]
+    for line in lines:
+        line.say(("done", True))
+    assert sorted(e.job.name for e in events) == ["b", "c"]
+    assert given(lines[1])[1:] == [4]
 
 
 # --- real workers --------------------------------------------------------------------------------

@@ -163,6 +163,22 @@ def test_records_are_those_of_worker_processes_wherever_the_folder_is(
     assert not list(kept.glob(".*.tmp"))
 
 
+def test_a_run_is_said_to_be_on_its_node_from_the_node_s_first_word(
+    fake, small, settings, monkeypatch
+):
+    seen, note = [], Shares.note
+
+    def noted(shares, event):
+        counts = note(shares, event)
+        seen.append((event.kind, [r.host for r in shares.claims.signs.said.running]))
+        return counts
+
+    monkeypatch.setattr(Shares, "note", noted)
+    run(small, replace(settings, categories=("left",)))
+    assert seen[0] == ("begun", ["host"])
+    assert ("epoch", ["host"]) in seen
+
+
 def test_features_are_made_by_nodes_in_the_shared_cache(fake, small, settings):
     outcome, _ = run(small, settings)
     assert outcome.recorded == 4

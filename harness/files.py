@@ -9,6 +9,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -176,6 +177,30 @@ def remove(path: Path) -> bool:
         with suppress(OSError):
             path.unlink(missing_ok=True)
     return not os.path.lexists(path)
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Give a folder in ``folder`` for what takes minutes at most; it is gone afterwards.
+
+    What killed processes left there goes when it is an hour old.
+
+    >>> with scratch(Path(tempfile.gettempdir())) as there:
+    ...     there.is_dir()
+    True
+    >>> there.is_dir()
+    False
+    """
+    made = temporary(folder / "fastflow-harness")
+    for left in folder.glob(".fastflow-harness.*.tmp"):
+        with suppress(OSError):  # another process removes it, or it is another user's
+            if left.stat().st_mtime < time.time() - 3600:
+                shutil.rmtree(left)
+    made.mkdir(mode=0o700, parents=True)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def home() -> Path:

@@ -3,10 +3,10 @@
 import io
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from harness.experiment.record import Record
 from harness.experiment.store import read_records
 from harness.experiment.values import show
 from harness.experiment.variant import Variant
+from harness.files import scratch
 from harness.report.differences import Difference, Pairs, Source, corrected, difference, own_photos
 from harness.studies import STUDIES
 
@@ -119,10 +120,10 @@ def _at_commit(commit: str, results: Path) -> tuple[Record, ...]:
         packed = _git(results, "archive", "--format=tar", full, "runs")
     except (OSError, subprocess.CalledProcessError):
         raise wrong from None
-    with TemporaryDirectory() as there:
+    with scratch(Path(tempfile.gettempdir())) as there:
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(there, filter="data")
-        return tuple(read_records(Path(there), damaged=warn))
+        return tuple(read_records(there, damaged=warn))
 
 
 def _git(folder: Path, *words: str) -> bytes:

@@ -4,11 +4,8 @@ A kernel is another process, which takes seconds to begin and reads every record
 needs neither a kernel's isolation nor its protocol: its notebooks are ours, and train nothing.
 """
 
-import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +13,6 @@ import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from papermill.engines import Engine, papermill_engines
-from traitlets.config import Config
 
 from harness.experiment.store import uncollected
 
@@ -62,10 +58,17 @@ class InProcess(Engine):
 
 
 class _Shell(InteractiveShell):
-    """A shell for a moment, which leaves this process as it is."""
+    """A shell for a moment that displays and does nothing else.
 
-    def init_virtualenv(self) -> None:
-        """Leave ``sys.path`` alone."""
+    A whole one makes folders, which outlive a killed process, and changes this process.
+    """
+
+    def __init__(self) -> None:
+        super(InteractiveShell, self).__init__()
+        self.configurables = [self]
+        self.init_events()  # which pyplot asks for
+        self.init_display_formatter()
+        self.init_display_pub()
 
 
 @contextmanager
@@ -89,16 +92,10 @@ def _shell() -> Iterator[Any]:
     if InteractiveShell.initialized():
         yield InteractiveShell.instance()
         return
-    quiet = Config({"HistoryManager": {"enabled": False}})
-    with TemporaryDirectory() as folder:
-        shell = _Shell.instance(
-            user_module=ModuleType("notebook"), ipython_dir=folder, config=quiet
-        )
-        try:
-            yield shell
-        finally:
-            _Shell.clear_instance()
-            atexit.unregister(shell.atexit_operations)  # which would keep it
+    try:
+        yield _Shell.instance()
+    finally:
+        _Shell.clear_instance()
 
 
 def _raise(error: Sequence[Any], **_: object) -> None:

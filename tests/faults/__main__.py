@@ -17,7 +17,7 @@ from harness.progress import progress
 
 COUNTED = Path("results/faults.json")
 PAGE, BEGIN, END = Path("docs/reliability.md"), "<!-- faults -->\n", "<!-- /faults -->\n"
-COLUMNS = ("tried", "lost", "damaged", "twice", "tracebacks", "orphans", "left", "stuck")
+COLUMNS = ("tried", "missed", "lost", "damaged", "twice", "tracebacks", "orphans", "left", "stuck")
 WORDS = {
     "twice": "done twice", "orphans": "processes left", "left": "files left",
     "stuck": "ended otherwise",
@@ -37,20 +37,20 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tried = sum(tally["tried"] for tally in counted.values())  # other moments than before
         place = options.folder or Path(folder)
-        ground = Ground(place, "--checkpoint-minutes", "0.005", seed=tried)
+        ground = Ground(place, seed=tried)
         chosen = options.kinds or [k for k in KINDS if k not in counted]
         with progress("faults", len(chosen), unit="kinds") as bar:
             for kind in chosen:
                 bar.note(kind)
-                fault, times = KINDS[kind]
                 tally = Tally.of(counted.get(kind, {}))
-                fault(ground, tally, options.times or times)
+                KINDS[kind].attempt(ground, tally, options.times or KINDS[kind].times)
                 counted[kind] = tally.counts
                 write_whole(COUNTED, json.dumps(counted, indent=1) + "\n")
                 bar.advance(1)
                 print(
-                    f"{kind}: {tally.tried} tried, {tally.faults} wrong", *tally.notes, sep="\n  "
-                )
+                    f"{kind}: {tally.tried} tried, {tally.missed} missed, {tally.faults} wrong",
+                    *tally.notes, sep="\n  ",
+                )  # fmt: skip
     if PAGE.is_file():
         write_whole(PAGE, fill(PAGE.read_text(), counted))
 
@@ -65,7 +65,7 @@ def render(counted):
     """What was counted, as a table in Markdown."""
     lines = [" | ".join(["| fault", *(WORDS.get(c, c) for c in COLUMNS), "when |"])]
     lines.append("|---|" + "---:|" * len(COLUMNS) + "---|")
-    for kind in (k for k in KINDS if k in counted):
+    for kind in sorted(counted, key=[*KINDS, *counted].index):  # at last those of earlier versions
         tally = counted[kind]
         when = "; ".join(f"{n} × {what}" for what, n in sorted(tally["phases"].items()))
         lines.append(" | ".join([f"| {kind}", *(str(tally[c]) for c in COLUMNS), f"{when} |"]))

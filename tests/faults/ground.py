@@ -7,20 +7,28 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.starts import STUDY, files, leftovers, records, start, trainings
+from faults.starts import STUDY, files, leftovers, pages, records, start, trainings
 from tiny import write_category
 
 CATEGORIES = ("left", "right")
+OPTIONS = ("--checkpoint-minutes", "0.005", "--report")  # of every start
+# Where a moment may lie: from the beginning of one phase to that of another.
+STAGES = {
+    "starting": "over", "features, workers": "training", "training": "tables", "pages": "over",
+}  # fmt: skip
 
 
 @dataclass
 class Tally:
-    """What became of a kind of fault; every number but ``tried`` has to be zero.
+    """What became of a kind of fault; every number but the first two has to be zero.
 
     Attributes:
-        tried: faults.
-        lost: records that an undisturbed run has and the completed one lacks.
-        damaged: records that can't be read, or say another thing than the undisturbed run's.
+        tried: faults that disturbed something.
+        missed: those that came when nothing was left to disturb, which are not among ``tried``.
+        lost: files, records and pages among them, that an undisturbed run has and the completed
+            one lacks.
+        damaged: records and pages that can't be read, or say another thing than the undisturbed
+            run's.
         twice: trainings that were there and were made again.
         tracebacks: outputs with one.
         orphans: processes that outlived their start.
@@ -30,6 +38,7 @@ class Tally:
     """
 
     tried: int = 0
+    missed: int = 0
     lost: int = 0
     damaged: int = 0
     twice: int = 0
@@ -48,7 +57,8 @@ class Tally:
     @property
     def faults(self):
         """All that should not be."""
-        return sum(v for k, v in self.counts.items() if k not in ("tried", "phases", "notes"))
+        harmless = ("tried", "missed", "phases", "notes")
+        return sum(v for k, v in self.counts.items() if k not in harmless)
 
     @property
     def counts(self):
@@ -61,34 +71,38 @@ class Ground:
 
     Args:
         folder: where; it is made, and what is there of an earlier time is used again.
-        options: of every start beside the study's.
+        seed: of the moments.
+        within: the share of a stage, from its beginning, in which moments lie.
+        study: its file's content.
+        categories: of the data.
     """
 
-    def __init__(self, folder, *options, seed=0):
-        self.folder, self.options = folder.resolve(), options
-        self.random = random.Random(seed)
+    def __init__(self, folder, seed=0, *, within=1.0, study=STUDY, categories=CATEGORIES):
+        self.folder = folder.resolve()
+        self.random, self.stages = random.Random(seed), tuple(STAGES)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for i, name in enumerate(CATEGORIES):
+        for i, name in enumerate(categories):
             if not (self.folder / "data" / name).is_dir():
                 write_category(self.folder / "data" / name, seed=i)
-        (self.folder / "faulty.py").write_text(STUDY)
-        self.made = 0
-        whole = self.folder / "whole"
-        shutil.rmtree(whole, ignore_errors=True)
+        (self.folder / "faulty.py").write_text(study)
+        self.made = -1
+        self.whole = whole = self.fresh()
         undisturbed, seen = self.start(whole), {}
         while undisturbed.process.poll() is None:
             seen.setdefault(undisturbed.phase, time.time())
             time.sleep(0.02)
         assert undisturbed.wait() == 0, undisturbed.text
-        self.seconds = time.time() - undisturbed.begun
-        self.training = seen["tables"] - seen["training"]
+        seen["starting"] = undisturbed.begun
+        seen.setdefault("over", time.time())
+        self.spans = {k: within * (seen[end] - seen[k]) for k, end in STAGES.items()}  # seconds
         self.table = table(undisturbed.text)
-        self.records, self.files = records(whole), files(whole)
+        self.records, self.files, self.pages = records(whole), files(whole), pages(whole)
         assert self.records
         assert self.table
+        assert all(self.pages.values())
 
     def start(self, results, *options, **others):
-        return start(self.folder, results, *self.options, *options, **others)
+        return start(self.folder, results, *OPTIONS, *options, **others)
 
     def fresh(self):
         """A new folder of results."""
@@ -97,20 +111,23 @@ class Ground:
         shutil.rmtree(results, ignore_errors=True)
         return results
 
-    def moment(self, one):
-        """Wait for a random share of an undisturbed run; every other time, of its trainings."""
-        share = self.random.uniform(0, 1)
-        if self.random.random() < 0.5:
-            time.sleep(share * self.seconds)
-            return
-        while one.process.poll() is None and one.phase in ("starting", "features, workers"):
-            time.sleep(0.05)
-        time.sleep(share * self.training)
+    def moment(self, one, among=tuple(STAGES), before="over"):
+        """Wait for a random moment of a random stage.
+
+        Returns:
+            the phase that the start is in then; empty where it is past those ``before``.
+        """
+        stage = self.random.choice([s for s in among if s in self.stages])
+        while one.is_before(stage):
+            time.sleep(0.02)
+        time.sleep(self.random.uniform(0, self.spans[stage]))
+        return one.phase if one.is_before(before) else ""
 
     def look(self, results, tally):
-        """Count what is wrong with the records that are there in the middle."""
+        """Count what is wrong with the records and pages that are there in the middle."""
         there = records(results)
         tally.damaged += sum(self.records.get(k) != v for k, v in there.items())
+        tally.damaged += list(pages(results).values()).count(None)
 
     def ended(self, one, tally, expected=(0,)):
         """Count what is wrong with a start that has to be over."""
@@ -127,7 +144,15 @@ class Ground:
             tally.notes.append(f"{orphans} processes outlived their start")
         one.said.unlink()
 
-    def complete(self, results, tally, *, remove=True):
+    def hold(self, there, whole, tally):
+        """Count what says another thing than the undisturbed run's."""
+        if wrong := [
+            name for name, says in there.items() if name in whole and says != whole[name]
+        ]:
+            tally.damaged += len(wrong)
+            tally.notes.append(f"says another thing: {wrong[:10]}")
+
+    def complete(self, results, tally):
         """Start again without a fault, and hold what is there then to the undisturbed run."""
         before = trainings(results)
         one = self.start(results)
@@ -137,20 +162,22 @@ class Ground:
         if again := [name for name, made in before.items() if after.get(name) != made]:
             tally.twice += len(again)
             tally.notes.append(f"trained again: {again}")
-        there = records(results)
-        tally.lost += len(self.records.keys() - there.keys())
-        tally.damaged += sum(there[k] != v for k, v in self.records.items() if k in there)
+        self.hold(records(results), self.records, tally)
+        self.hold(pages(results), self.pages, tally)
+        there = files(results)
+        if missing := sorted(self.files - there):
+            tally.lost += len(missing)
+            tally.notes.append(f"lost: {missing[:10]}")
         if code == 0 and table(text) != self.table:
             tally.damaged += 1
             tally.notes.append("another table")
-        extra = sorted(files(results) - self.files)
+        extra = sorted(there - self.files)
         if found := [*extra, *map(str, leftovers(self.folder, results))]:
             tally.left += len(found)
             tally.notes.append(f"left: {found[:10]}")
         for path in (self.folder / "tmp").iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if remove:
-            shutil.rmtree(results, ignore_errors=True)
+        shutil.rmtree(results)
 
 
 def table(text):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,10 @@ STUDY = Study(
 """
 ENDING = 60.0  # seconds in which every process of a start has to be gone
 VARYING = ("measured", "environment")  # blocks of a record that say when and where it was made
+# What a start does, in order; "over": nothing is left to it but to end.
+PHASES = (
+    "starting", "features, workers", "training", "between trainings", "tables", "pages", "over",
+)  # fmt: skip
 
 
 @dataclass
@@ -44,21 +49,26 @@ class Start:
 
     @property
     def phase(self):
-        """What it was doing, by what it has said and by what grows in its folder."""
+        """Which of PHASES it is in, by what it has said and by what it wrote."""
+        if self.process.poll() is not None or self._made("reports/index.html"):
+            return "over"
         lines = [s.split()[0] for s in self.text.splitlines() if s.split()]
         if "variant" in lines:
-            return "after its table"
+            return "pages"
         if "backbone passes:" in self.text:
             return "tables"
-        if self._made("*.checkpoint-*.npz"):
+        if self._made("runs/*/*/*/*.checkpoint-*.npz"):
             return "training"
-        if self._made("seed-*.json"):
+        if self._made("runs/*/*/*/seed-*.json"):
             return "between trainings"
         return "features, workers" if "features:" in lines else "starting"
 
+    def is_before(self, phase):
+        return PHASES.index(self.phase) < PHASES.index(phase)
+
     def _made(self, pattern):
         """Whether there is a file of this start's."""
-        for path in (self.results / "runs").rglob(pattern):
+        for path in self.results.glob(pattern):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime > self.begun:
                     return True
@@ -128,12 +138,8 @@ def send(pid, number):
 
 
 def files(results):
-    """Every file of a folder of results that outlives a start, but for pages."""
-    return {
-        p.relative_to(results).as_posix()
-        for p in results.rglob("*")
-        if p.is_file() and not p.is_relative_to(results / "reports")
-    }
+    """Every file of a folder of results that outlives a start."""
+    return {p.relative_to(results).as_posix() for p in results.rglob("*") if p.is_file()}
 
 
 def leftovers(folder, results):
@@ -165,6 +171,36 @@ def records(results):
         except (ValueError, OSError):
             found[path.relative_to(results).as_posix()] = None
     return found
+
+
+def pages(results):
+    """Path → what a page says; None: it is not whole."""
+    found = {}
+    for path in sorted((results / "reports").glob("[!.]*")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        says = _cells if path.suffix == ".ipynb" else _prose
+        found[path.relative_to(results).as_posix()] = says(text)
+    return found
+
+
+def _prose(page):
+    """Its text without times, paths, charts and tables.
+
+    Charts and tables show what was measured too; what else they say is in the records.
+    """
+    if not page.rstrip().endswith("</html>"):
+        return None
+    text = re.sub(r"<(svg|table|style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
+    return re.sub(r"\S*results-\d+|\d{4}-\d\d-\d\d \d\d:\d\d", "…", text)
+
+
+def _cells(notebook):
+    """How many outputs every cell has."""
+    try:
+        return [len(cell.get("outputs", ())) for cell in json.loads(notebook)["cells"]]
+    except ValueError:
+        return None
 
 
 def trainings(results):

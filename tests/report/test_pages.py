@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -24,6 +25,7 @@ from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.paper import gap_page
 from harness.report import pages
+from harness.report.engine import InProcess
 from harness.report.names import readable
 from harness.report.pages import Made
 from harness.studies import STUDIES, get_study, outside
@@ -274,6 +276,21 @@ def test_a_persons_own_settings_change_no_page(recorded, monkeypatch):
         assert matplotlib.rcParams["axes.labelpad"] == 40.0
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_what_runs_a_notebook_makes_no_folder(tmp_path, monkeypatch):
+    """A killed process would leave it for ever."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.v4.new_notebook(metadata={"papermill": {}})
+    looks = (
+        "import os\nfrom IPython.display import HTML, display\n"
+        f"display(HTML(str(os.listdir({str(tmp_path)!r}))))"
+    )
+    notebook.cells = [nbformat.v4.new_code_cell(looks)]
+    executed = InProcess.execute_notebook(notebook, "python3", progress_bar=False)
+    assert executed.cells[0].outputs[0].data["text/html"] == "[]"
+    assert not InteractiveShell.initialized()
 
 
 def test_changed_settings_are_said(tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness.experiment.record import Record
 from harness.experiment.store import read_records, write_record
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
+from harness.files import scratch
 from harness.paper.overview import Entry, Overview
 from harness.paper.protocol import Protocol
 from harness.report import photos, watching
@@ -210,6 +212,16 @@ def test_records_of_a_commit(tmp_path):
     for wrong in ("--all", "nothing", "HEAD~9"):
         with pytest.raises(InputError, match="expected a folder of results, or a commit"):
             records_of(wrong, results)
+
+
+def test_what_was_unpacked_of_a_commit_and_left_by_a_kill_goes(tmp_path):
+    old, young = (tmp_path / f".fastflow-harness.{n:016x}-{n:08x}.tmp" for n in (1, 2))
+    for left in (old, young):
+        (left / "runs").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with scratch(tmp_path) as there:
+        assert sorted(tmp_path.iterdir()) == sorted([young, there])
+    assert list(tmp_path.iterdir()) == [young]
 
 
 def test_a_watched_page_is_made_anew_after_each_variant(tmp_path):

@@ -21,7 +21,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from harness.files import cache_folder
+from harness.files import cache_folder, scratch
 from harness.methods.flow.affine import ActNorm, FixedAffine, GlobalAffine
 from harness.methods.flow.step import FlowStep
 
@@ -273,9 +272,8 @@ def _library() -> ctypes.CDLL | str:
     path = cache_folder() / f"coupling-{digest}.so"
     try:
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                made = Path(folder) / path.name
+            with scratch(path.parent) as folder:
+                made = folder / path.name
                 subprocess.run(
                     [*compiler, *FLAGS, str(SOURCE), "-o", str(made)],
                     check=True, capture_output=True, timeout=300,

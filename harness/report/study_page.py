@@ -58,12 +58,13 @@ class StudyPage:
         While records are held, the index looks at the same page as the notebook made.
         """
 
-        def make() -> Self:
+        def make() -> Any:  # noqa: ANN401 - mypy knows no functions of a class's own type
             chosen = select(study, results, dataset=dataset, categories=categories, **asked)
             return cls(study, chosen, asked)
 
         what = (study, str(Path(results).resolve()), dataset, list(categories), asked)
-        return once(f"{cls.__name__} {json.dumps(what, sort_keys=True, default=str)}", make)
+        page: Self = once(f"{cls.__name__} {json.dumps(what, sort_keys=True, default=str)}", make)
+        return page
 
     @cached_property
     def frame(self) -> pd.DataFrame:

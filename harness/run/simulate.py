@@ -159,8 +159,8 @@ def as_if(rates: Rates, cluster: Cluster, jobs: int = 0) -> Unit:
         return Unit(rates, max(1, cluster.each // rates.threads), rates.cores / cluster.each)
     if rates.device != "cpu":
         return Unit(rates, cluster.each, 1.0)
-    threads = f"{rates.threads} core" + "s" * (rates.threads > 1)
-    return Unit(rates, cluster.each, rates.cores / rates.threads, f"{threads} of {rates.name}")
+    said = f"{rates.threads} core" + "s" * (rates.threads > 1)
+    return Unit(rates, cluster.each, rates.cores / rates.threads, f"{said} of {rates.name}")
 
 
 def simulate(

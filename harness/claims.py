@@ -69,8 +69,13 @@ class Claim:
 
         Raises:
             TakenOver: one did, or the claim's folder is not seen any more.
+            InputError: it cannot be read, which is no failure of the work: what there is stays.
         """
-        if not self.is_held():
+        try:
+            held = self.is_held()
+        except RunFailed as error:  # which would be taken for the work's own
+            raise InputError(str(error)) from None
+        if not held:
             raise TakenOver(
                 "another start took this work over, as this one stood still; what was made of it "
                 "here is dropped"

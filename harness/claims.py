@@ -56,8 +56,7 @@ class Claim:
         A higher generation counts once its maker has looked again: until then it may withdraw.
 
         Raises:
-            InputError: the system does not let it be read, which says nothing of who holds it.
-            RunFailed: too many files are open.
+            InputError, RunFailed: it cannot be read, which says nothing of who holds it.
         """
         folder, (key, number, _) = self.file.parent, self.file.name.split(".")
         above = (n for n in _generations(folder, key) if n > int(number))
@@ -232,11 +231,7 @@ class Claims:
 
     @contextmanager
     def still(self, work: str) -> Iterator[None]:
-        """Check a claim at the end, and where it fails inside: what was written went with it.
-
-        Raises:
-            TakenOver: see :meth:`check`.
-        """
+        """Check a claim at the end, and where it fails inside, as what is written goes with it."""
         try:
             yield
         except (OSError, RunFailed, InputError):

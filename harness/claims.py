@@ -59,8 +59,7 @@ class Claim:
         A higher generation counts once its maker has looked again: until then it may withdraw.
 
         Raises:
-            InputError: the system does not let it be read, which says nothing of who holds it.
-            RunFailed: too many files are open.
+            InputError, RunFailed: it cannot be read, which says nothing of who holds it.
         """
         folder, (key, number, _) = self.file.parent, self.file.name.split(".")
         above = (n for n in _generations(folder, key) if n > int(number))
@@ -72,8 +71,13 @@ class Claim:
 
         Raises:
             TakenOver: one did, or the claim's folder is not seen any more.
+            InputError: it cannot be read, which is no failure of the work: what there is stays.
         """
-        if not self.is_held():
+        try:
+            held = self.is_held()
+        except RunFailed as error:  # which would be taken for the work's own
+            raise InputError(str(error)) from None
+        if not held:
             raise TakenOver(
                 "another start took this work over, as this one stood still; what was made of it "
                 "here is dropped"
@@ -230,11 +234,7 @@ class Claims:
 
     @contextmanager
     def still(self, work: str) -> Iterator[None]:
-        """Check a claim at the end, and where it fails inside: what was written went with it.
-
-        Raises:
-            TakenOver: see :meth:`check`.
-        """
+        """Check a claim at the end, and where it fails inside, as what is written goes with it."""
         try:
             yield
         except (OSError, RunFailed, InputError):

@@ -182,6 +182,7 @@ def test_a_claim_that_may_not_be_read_is_not_lost_and_not_free(tmp_path, monkeyp
         with pytest.raises((InputError, RunFailed), match=f"{claim.file.name}: ") as error:
             look()
         assert not isinstance(error.value, TakenOver)
+    assert isinstance(error.value, InputError)  # a training that fails by RunFailed fails for good
     if reason == "EACCES":
         b.clean()
         assert b.taken() == set()

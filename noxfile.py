@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests with coverage of harness/: -- [pytest options]."""
     install(session)
     chosen = "not long and not site and not cluster"
-    options = ("-n", "auto", "-m", chosen, "--cov", "--cov-report=term")
+    options = ("-n", "auto", "-m", chosen, "--cov", "--cov-report=term", "--durations=40")
     session.run("pytest", *options, *session.posargs)
 
 

@@ -101,8 +101,9 @@ class Lasting:
     Its reader may leave, as that of ``harness run … | head`` or a terminal that is closed; or its
     disk be full, which is a loss.
 
-    >>> Lasting(open(os.devnull)).write("a stream that can only be read")
-    30
+    >>> with open(os.devnull) as only_read:
+    ...     Lasting(only_read).write("this goes nowhere")
+    17
     """
 
     def __init__(self, stream: TextIO) -> None:

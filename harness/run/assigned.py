@@ -69,4 +69,5 @@ class Assigned:
         if news.text == "record":
             place.failure.unlink(missing_ok=True)
         if news.text == "energies":
+            job.check_claim()  # again, as what was written may have taken long
             checkpoint.remove(place.checkpoint)

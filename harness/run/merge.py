@@ -216,7 +216,9 @@ class _Join:
         trained, to = _training(here, training), _training(there, training)
         if trained.energies.is_file() and (to == there or not to.energies.is_file()):
             own.append((trained.energies, to.energies))
-            _forget_checkpoint(to)
+            _forget(to.checkpoint)
+        if here.weights.is_file():
+            _forget(there.again)
         for source, target in own:
             if source.is_file():
                 _copied(source, target)
@@ -234,9 +236,9 @@ def _training(place: Place, digest: str) -> Place:
     return Place(place.results, digest, place.dataset, place.category, place.seed)
 
 
-def _forget_checkpoint(place: Place) -> None:
+def _forget(checkpoint: Path) -> None:
     """Remove where a training of the folder stood that is not needed any more."""
-    for path in place.checkpoint.parent.glob(f"{place.checkpoint.name}*"):
+    for path in checkpoint.parent.glob(f"{checkpoint.name}*"):
         path.unlink(missing_ok=True)
 
 

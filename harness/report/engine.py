@@ -65,10 +65,11 @@ class _Shell(InteractiveShell):
 
     def __init__(self) -> None:
         super(InteractiveShell, self).__init__()
-        self.configurables = [self]
-        self.init_events()  # which pyplot asks for
-        self.init_display_formatter()
-        self.init_display_pub()
+        shell: Any = self  # IPython's methods are untyped
+        shell.configurables = [self]
+        shell.init_events()  # which pyplot asks for
+        shell.init_display_formatter()
+        shell.init_display_pub()
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def pages(results):
 
 
 def _prose(page):
-    """Its text without times, paths, charts and tables.
+    """Its text without times, paths, the commit, charts and tables.
 
     Charts and tables show what was measured too; what else they say is in the records.
     """
@@ -192,7 +192,8 @@ def _prose(page):
         return None
     text = re.sub(r"<(svg|table|style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
-    return re.sub(r"\S*results-\d+|\d{4}-\d\d-\d\d \d\d:\d\d", "…", text)
+    varying = r"\S*results-\d+|\d{4}-\d\d-\d\d \d\d:\d\d|commit [0-9a-f]{12}"
+    return re.sub(varying, "…", text)
 
 
 def _cells(notebook):

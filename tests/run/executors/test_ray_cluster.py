@@ -22,7 +22,8 @@ may_blind = pytest.mark.skipif(
     reason="this user may give a process no mounts of its own",
 )
 TESTS = Path(__file__).parents[2]
-MANY = STUDY.replace("epochs=8", "epochs=150")  # long enough to be disturbed
+MANY = STUDY.replace("epochs=24", "epochs=150")  # long enough to be disturbed
+assert MANY != STUDY
 
 
 class Nodes:

@@ -57,11 +57,17 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests with coverage of harness/: -- [pytest options]."""
+    """Run the tests of minutes in all: -- [pytest options], as --cov for coverage of harness/."""
     install(session)
-    chosen = "not long and not site and not cluster"
-    options = ("-n", "auto", "-m", chosen, "--cov", "--cov-report=term", "--durations=40")
-    session.run("pytest", *options, *session.posargs)
+    chosen = "not whole and not long and not site and not cluster"
+    session.run("pytest", "-n", "auto", "-m", chosen, "--durations=20", *session.posargs)
+
+
+@nox.session(default=False)
+def whole(session: nox.Session) -> None:
+    """Run the tests that start the harness from command to records: -- [pytest options]."""
+    install(session)
+    session.run("pytest", "-n", "auto", "-m", "whole and not long", "tests", *session.posargs)
 
 
 @nox.session(default=False)

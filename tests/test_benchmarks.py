@@ -311,6 +311,7 @@ def test_gpu_is_every_part_but_those_of_the_processor(monkeypatch, tmp_path):
     assert "threads" not in dict(asked)
 
 
+@pytest.mark.whole
 def test_what_an_accelerator_says_is_held_to_the_processor(options, in_this_process, monkeypatch):
     """On a pretended GPU, which says what the processor says: all that is claimed is reached."""
     options.work.mkdir()

@@ -85,7 +85,7 @@ class Detector:
 
         >>> Detector.load("x")
         Traceback (most recent call last):
-        harness.errors.InputError: x: expected a file of fastflow-harness detector; found none
+        harness.run.kept.DamagedTensors: x: expected a file of fastflow-harness detector; ...
         """
         path, device = Path(path), torch_device(device)
         about, tensors = read_tensors(path, DetectorFile)

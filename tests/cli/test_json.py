@@ -69,6 +69,7 @@ def places(tmp_path_factory):
     return {"DATA": data} | {word: folder / name for word, name in named.items()}
 
 
+@pytest.mark.whole
 def test_standard_output_is_one_document(places, capfd, monkeypatch):
     page = places["RESULTS"] / "page.html"
     for name in ("write_report", "write_qualitative"):  # a notebook takes seconds

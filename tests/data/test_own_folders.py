@@ -208,6 +208,7 @@ def test_a_link_is_called_what_it_is_called(tmp_path):
 
 
 @pytest.mark.parametrize("asked", [COMPOSED, DECOMPOSED, COMPOSED.upper()])
+@pytest.mark.whole
 def test_a_category_is_found_in_any_spelling(asked, tmp_path, capsys):
     for name in (DECOMPOSED, "bolt"):
         write(tmp_path / "own" / name, [*SCRATCHED, "test/good/9.png"])

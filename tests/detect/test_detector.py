@@ -79,6 +79,7 @@ def check(detector, plan, tmp_path):
 
 
 @pytest.mark.parametrize("name", RULES)
+@pytest.mark.whole
 def test_its_scores_are_the_records(name, bolts, tmp_path):
     variant = SMALL.replace(**RULES[name]) if RULES[name] else TINY
     detector, plan = made(bolts, tmp_path / "r", variant)

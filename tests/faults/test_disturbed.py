@@ -1,5 +1,6 @@
 """Real starts disturbed, briefly; `nox -s faults` does it for hours, and in more ways."""
 
+import pytest
 from faults.ground import Ground, Tally
 from faults.kinds import KINDS
 from faults.starts import STUDY
@@ -14,6 +15,7 @@ BRIEFLY = (
 )
 
 
+@pytest.mark.whole
 def test_what_was_disturbed_completes_as_what_was_not(tmp_path):
     study = STUDY.replace("kernels=((3, 3),), ", "")
     assert study != STUDY

@@ -44,6 +44,7 @@ def recorded(tmp_path_factory):
     return settings, outcome
 
 
+@pytest.mark.whole
 def test_every_method_leaves_a_record(recorded):
     settings, outcome = recorded
     assert outcome.failed == []
@@ -81,6 +82,7 @@ def test_the_tables_show_them(recorded):
     assert "bank" in tables.as_text(summary, 1)
 
 
+@pytest.mark.whole
 def test_a_scoring_variant_takes_up_the_fitted_scores(recorded):
     settings, _ = recorded
     later = replace(
@@ -157,6 +159,7 @@ def test_features_that_are_not_finite_are_refused(method):
         greedy_coreset(torch.tensor([[0.0], [torch.nan], [1.0]]), 2)
 
 
+@pytest.mark.whole
 def test_a_training_step_of_differnet_looks_at_four_views():
     macs = {v: measure(TINY.replace(method="differnet", views=v), 1).macs for v in (4, 16)}
     assert macs[4].step is None

@@ -80,6 +80,7 @@ def read_everything(results):
 
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 20])
+@pytest.mark.whole
 def test_edited_records_are_sound_or_named(tmp_path, capsys, every):
     """Every place × every wrong value: it is refused with its name, or every reader takes it."""
     written(tmp_path, seed=1)

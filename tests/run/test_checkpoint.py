@@ -587,6 +587,7 @@ ours.trained(Path(sys.argv[1]), ours.SLOW, minutes=1e-9, progress=tell)
 SLOW = BASE.replace(**EVERYTHING, epochs=30)
 
 
+@pytest.mark.whole
 def test_a_killed_process_repeats_nothing_that_a_checkpoint_has(tmp_path):
     """One SIGKILL, for real; the next process does the rest."""
     path, whole = tmp_path / "a" / "seed-0.npz", trained(tmp_path / "whole.npz", SLOW)

@@ -148,6 +148,7 @@ def of(folder, pattern):
 
 
 @pytest.mark.parametrize("damage", [*BYTES, *HOLES])
+@pytest.mark.whole
 def test_a_damaged_record_is_named_and_made_anew(there, capsys, damage):
     file = of(there, "seed-0.json")
     wanted = next(read_records(there / "results")).metrics

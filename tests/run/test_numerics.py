@@ -81,6 +81,7 @@ def run(folder, **changes):
 
 
 @pytest.mark.parametrize(("case", "method"), ALL)
+@pytest.mark.whole
 def test_edges_give_a_defined_record_or_a_named_refusal(tmp_path, case, method):
     make, wanted = CASES[case]
     make(tmp_path / "c")

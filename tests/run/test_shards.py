@@ -128,6 +128,7 @@ def files(results, pattern):
     return {p.relative_to(results): p.read_bytes() for p in (results / "runs").rglob(pattern)}
 
 
+@pytest.mark.whole
 def test_three_shards_merged_equal_the_whole_bit_for_bit(monkeypatch, tmp_path, capsys):
     """8 trainings of 12 runs, by the commands as a person gives them."""
     monkeypatch.setattr("harness.run.sweep.open_executor", lambda settings: Here())

@@ -160,6 +160,7 @@ def same_as_undisturbed(study, settings, tmp_path):
 @pytest.mark.parametrize(
     ("starts", "fault"), [(3, "same_number"), pytest.param(8, "none", marks=pytest.mark.long)]
 )
+@pytest.mark.whole
 def test_starts_at_once_do_every_training_once(study, settings, started, tmp_path, starts, fault):
     running = [started(fault) for _ in range(starts)]
     for process, _ in running:

@@ -158,6 +158,7 @@ def test_image_scores_are_means_over_turned_copies(study, settings, in_process, 
         assert set(gallery["scores"]) <= set(np.float32(with_turns.images.score))
 
 
+@pytest.mark.whole
 def test_scoring_variants_share_one_training(study, settings, in_process, monkeypatch):
     fits = []
     original = learn.train
@@ -182,6 +183,7 @@ def test_same_seed_same_record(study, settings, tmp_path):
     assert without_measured(found[0]) == without_measured(found[1])
 
 
+@pytest.mark.whole
 def test_a_worker_kept_from_another_run_gives_the_same_record(study, settings, tmp_path):
     study = replace(study, vary=({},))
     found = []
@@ -232,6 +234,7 @@ def test_metrics_are_those_of_the_saved_energies(study, settings, in_process):
     assert record.metrics == finite(expected)
 
 
+@pytest.mark.whole
 def test_a_damaged_energy_file_is_trained_and_written_anew(study, settings, in_process):
     there = replace(settings, categories=("left",))
     only = replace(study, vary=({},), seeds=(0,))
@@ -258,6 +261,7 @@ def test_coupling_changes_no_other_initial_weight():
     assert not torch.equal(back[0], back[1])
 
 
+@pytest.mark.whole
 def test_without_masks_pixel_metrics_are_absent(study, settings, in_process):
     shutil.rmtree(settings.data / "left" / "ground_truth")
     there = replace(settings, categories=("left",))
@@ -283,6 +287,7 @@ def test_what_a_kill_left_beside_whole_energies_goes(study, settings):
     assert not any(file.exists() for file in left)
 
 
+@pytest.mark.whole
 def test_a_failed_run_leaves_a_note_and_the_grid_goes_on(settings):
     study = Study(
         name="s", asks="?", bases={"base": TINY}, seeds=(0,),
@@ -327,6 +332,7 @@ def test_a_bug_in_a_run_is_told_with_its_traceback(study, settings, monkeypatch)
     assert "Traceback" in json.loads(note.read_text())["traceback"]
 
 
+@pytest.mark.whole
 def test_ctrl_c_loses_only_what_is_running(study, settings):
     plan = make_plan(study, settings)
 
@@ -375,6 +381,7 @@ class Growing(Here):
                 yield Event(one, "done")
 
 
+@pytest.mark.whole
 def test_a_training_that_grew_is_taken_up_and_trained_again_as_it_grew(
     settings, tmp_path, monkeypatch
 ):
@@ -523,6 +530,7 @@ def test_a_plan_without_data_says_what_is_no_published_category(study, settings)
         plan_without_data(replace(named, categories=("botle",)), settings)
 
 
+@pytest.mark.whole
 def test_other_images_under_the_same_name_are_refused(study, settings, in_process):
     only = replace(study, vary=({},), seeds=(0,))
     run_study(make_plan(only, settings), settings, quiet)
@@ -533,6 +541,7 @@ def test_other_images_under_the_same_name_are_refused(study, settings, in_proces
     assert files(settings.results) == before
 
 
+@pytest.mark.whole
 def test_other_weights_under_the_same_name_are_refused(study, settings, in_process, tmp_path):
     only = replace(study, vary=({},), seeds=(0,))
     run_study(make_plan(only, settings), settings, quiet)
@@ -546,6 +555,7 @@ def test_other_weights_under_the_same_name_are_refused(study, settings, in_proce
         run_study(make_plan(more, there), there, quiet)
 
 
+@pytest.mark.whole
 def test_features_that_do_not_fit_are_made_category_by_category(study, settings, in_process):
     small = replace(settings, cache_limit=1)
     outcome = run_study(make_plan(study, small), small, quiet)
@@ -654,6 +664,7 @@ def test_an_unknown_device_is_an_input_error():
         torch_device("cuda:77")
 
 
+@pytest.mark.whole
 def test_features_speeds_and_trainings_are_true_float32(study, settings, in_process, monkeypatch):
     seen = {}
 

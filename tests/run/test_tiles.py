@@ -52,6 +52,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
+@pytest.mark.whole
 def test_records_are_of_photos_and_the_detector_gives_their_scores(name, plates, tmp_path):
     variant = TILED.replace(**RULES[name])
     plan, settings, outcome = run(plates, tmp_path / "r", variant)

@@ -104,6 +104,7 @@ def test_its_figures_are_those_of_its_maps(surfaces):
     assert got == pytest.approx({name: expected[name] for name in got}, rel=1e-6)
 
 
+@pytest.mark.whole
 def test_other_score_rules_are_validated_without_training(surfaces, tmp_path, monkeypatch):
     plan, settings, _ = surfaces
     rules = ({}, {"smoothing": 2.0}, {"epoch_selection": "label-free", "smoothing": 2.0})

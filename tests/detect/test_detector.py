@@ -93,6 +93,7 @@ def test_its_scores_are_the_records(name, bolts, tmp_path):
             again.set_rates(**rates)
 
 
+@pytest.mark.whole
 def test_a_run_in_bfloat16_scores_in_float32_where_that_is_asked_for(bolts, tmp_path):
     """Its thresholds are of such scores, and other runtimes can give them."""
     _, plan = made(bolts, tmp_path / "r", SMALL.replace(precision="bfloat16"))
@@ -125,6 +126,7 @@ def test_those_held_out_set_no_threshold_where_scores_are_read_on_their_scale(bo
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fastflow"])
+@pytest.mark.whole
 def test_every_method_can_be_kept(method, bolts, tmp_path):
     own = {"differnet": {"views": 2, "hidden_channels": 8}, "cflow": {"flow_steps": 1}}
     variant = SMALL.replace(method=method, **own.get(method, {}))
@@ -134,6 +136,7 @@ def test_every_method_can_be_kept(method, bolts, tmp_path):
     assert (got.anomaly_map is not None) == METHODS[method].localises
 
 
+@pytest.mark.whole
 def test_weights_of_a_recorded_run_are_made_again(bolts, tmp_path):
     variant = SMALL.replace(epochs=1)
     plan, settings = planned(bolts, tmp_path / "r", variant)

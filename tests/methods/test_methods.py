@@ -68,6 +68,7 @@ def test_every_method_leaves_a_record(recorded):
         assert record.measured.speed.fps > 0
 
 
+@pytest.mark.whole
 def test_the_tables_show_them(recorded):
     settings, _ = recorded
     selection = Selection(STUDY, settings.results, make_plan(STUDY, settings).dataset, ("left",))

@@ -110,6 +110,7 @@ def test_trainings_with_other_numbers_of_threads(name, deterministic):
 
 
 @pytest.mark.parametrize("name", ["fastflow", "bfloat16"])
+@pytest.mark.whole
 def test_trainings_whose_threads_grow(name, deterministic):
     variant, history = TRAININGS[name], History()
     one = learnt(variant)

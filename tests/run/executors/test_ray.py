@@ -144,6 +144,7 @@ def records(folder):
     return found
 
 
+@pytest.mark.whole
 def test_records_are_those_of_worker_processes_wherever_the_folder_is(
     fake, blind, small, settings, tmp_path
 ):

@@ -167,6 +167,7 @@ def test_a_training_step_of_differnet_looks_at_four_views():
     assert macs[16].step == macs[4].flow == macs[16].flow // 4
 
 
+@pytest.mark.whole
 def test_the_protocol_says_what_is_fitted(recorded):
     settings, _ = recorded
     selection = Selection(STUDY, settings.results, make_plan(STUDY, settings).dataset, ("left",))

@@ -95,6 +95,12 @@ class Start:
         return len(there)
 
 
+def hear():
+    """Let a process hear what a shell's background jobs ignore, and their children with them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(folder, results="results", *options, before=(), environ=None):
     """Start the study in ``folder``; it has a session of its own, so that no signal reaches us."""
     mark = f"HARNESS_FAULT={uuid.uuid4().hex}"
@@ -113,7 +119,7 @@ def start(folder, results="results", *options, before=(), environ=None):
     with said.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=given, stdin=subprocess.DEVNULL, stdout=out,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=hear,
         )  # fmt: skip
     return Start(process, said, mark, Path(folder, results))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from faults.starts import hear
 
 from harness.experiment.store import read_record
 
@@ -27,12 +28,6 @@ def command(settings, results, *more, epochs=EPOCHS):
         "--set", "ema=0.5", "--set", "feature_noise=0.1", "--set", "holdout=0.2",
         "--where", "kernels=3", "--category", "left", "--seed", "0", "--jobs", "1", *more,
     ]  # fmt: skip
-
-
-def hear():
-    """What a shell's background jobs ignore, and their children with them."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def started(arguments, *, until="epoch", delay=0.0):

@@ -198,7 +198,7 @@ def _prose(page):
         return None
     text = re.sub(r"<(svg|table|style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
-    varying = r"\S*results-\d+|\d{4}-\d\d-\d\d \d\d:\d\d|commit [0-9a-f]{12}"
+    varying = r"\S*results-\d+|\d{4}-\d\d-\d\d( \d\d:\d\d)?|commit [0-9a-f]{12}"
     return re.sub(varying, "…", text)
 
 

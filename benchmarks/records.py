@@ -207,8 +207,8 @@ def _as_part(sizes: Sequence[int], took: Mapping[int, Took]) -> Part:
             "Every command in a fresh process, records in the page cache. CPU is user and system "
             f"time with all children. Load average of the machine at the end: {loads}.",
             "Exponent: of the CPU seconds between the last two sizes, less those of an empty "
-            "folder: what a start takes, which is imports (of torch, pandas, matplotlib and the "
-            "notebook's kernels) and grows with nothing.",
+            "folder: what a start takes, which is imports (of torch, pandas, matplotlib) and "
+            "grows with nothing.",
         ]
     )
     rows: list[dict[str, Any]] = []

@@ -249,7 +249,8 @@ class RayPool:
             yield from run.fail(f"{where}, {run.lost} times in all; out of memory?")
         elif run.left:
             yield Event(run.left[0], "said", reason=f"{where}; it is given to another")
-            run.trained, run.energies, run.alone = run.left[0].is_trained(), b"", memory
+            run.trained, run.energies = run.left[0].is_trained(), b""
+            run.alone = run.alone or memory
             again.append(run)
 
     def _refused(self, run: Assigned, reason: str) -> Iterator[Event]:
@@ -260,7 +261,8 @@ class RayPool:
         able, first = set(self._able()), run.at not in self.unfit
         run.refused[run.at] = reason
         self.unfit.add(run.at)
-        self.unfit -= self.unfit if able <= self.unfit else set()
+        if able <= self.unfit:
+            self.unfit.clear()
         self._looked = 0.0
         run.again = bool(able - set(run.refused))
         if not run.again:

@@ -47,8 +47,8 @@ def measure(options: Options) -> Part:
             "energies to the disk. Shares are of the whole run's time, features included.",
             "In pairs: the reference on one category, features made before; with and without "
             "take turns in one process. Without: claims that write nothing, and no checkpoint. "
-            "The median of the pairs' ratios, with its 95 % interval (sign test). Where the interval "
-            "reaches above what was asked, the pairs alone do not show it.",
+            "The median of the pairs' ratios, with its 95 % interval (sign test). Where the "
+            "interval reaches above what was asked, the pairs alone do not show it.",
         ],
         tables={"Claims and checkpoints": rows},
     )

@@ -23,6 +23,7 @@ PARTS = {
     "profile": "Where the time goes",
     "threads": "Side by side",
     "idle": "The end of a study",
+    "executors": "Executors",
     "safety": "Claims and checkpoints",
     "accelerator": "What an accelerator says",
     "fps": "The paper's four backbones",

@@ -282,6 +282,7 @@ def in_this_process(monkeypatch):
         ("ceiling", "| 128→256 3×3 at 16², batch 1 | bfloat16 channels-last |"),
         ("coreset", "| ours |"),
         ("epoch", "| FrEIA AllInOneBlock |"),
+        ("executors", "| --executor local |"),
         ("fps", "| ResNet18 | 64 | ours, fast, bfloat16 |"),
         ("inference", "| ours, fast, bfloat16 | 32 |"),
         ("metrics", "| 12 × 64² | ours |"),

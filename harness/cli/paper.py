@@ -9,7 +9,7 @@ from harness.bundled import bundled
 from harness.cli import options
 from harness.cli.options import Cells, Json, Results, option
 from harness.data.counts import PUBLISHED_COUNTS
-from harness.errors import InputError, unknown
+from harness.errors import InputError, unknown, warn
 from harness.experiment.study import Study
 from harness.paper.ledger import ledger
 from harness.studies import EMBEDDED, get_study
@@ -61,6 +61,7 @@ def params(options: options.Json) -> int:
 
 def gap(options: Gap) -> int:
     """Print published, ours, gap and verdict, and check the records against the baseline."""
+    from harness.experiment.store import read_records
     from harness.paper import baseline as regression
     from harness.paper.gap import counted, gaps
     from harness.paper.parameters import accounting
@@ -69,7 +70,7 @@ def gap(options: Gap) -> int:
     study, categories = _embedded(options)
     figures = ledger()
     fresh = accounting(figures, counted(figures))
-    table = gaps(figures, options.results, fresh["variants"])
+    table = gaps(figures, read_records(options.results, damaged=warn), fresh["variants"])
     cells = regression.compare(study, categories, options.results, baseline)
     counts = regression.compare_counts(fresh, baseline)
     failed = [t[t["verdict"].isin(regression.FAILS)] for t in (cells, counts)]

@@ -47,7 +47,8 @@ class Variant(Scoring, Training, Flow, Features, _Method):
 
     def __post_init__(self) -> None:
         for name in FIELDS:
-            object.__setattr__(self, name, checked(name, getattr(self, name), HINTS[name]))
+            if (value := getattr(self, name)) is not DEFAULTS[name]:  # most are, and those fit
+                object.__setattr__(self, name, checked(name, value, HINTS[name]))
         if len(set(self.shape)) == 1:  # equal work has one digest
             object.__setattr__(self, "image_size", self.shape[0])
         self._check_method()

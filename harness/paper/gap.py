@@ -3,20 +3,17 @@
 Nothing is typed in: published figures come from the ledger, ours from run records.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.data.counts import PUBLISHED_COUNTS, Copy, Counts, compare
-from harness.errors import InputError, warn
 from harness.experiment.choices import method_of
 from harness.experiment.measured import is_number
 from harness.experiment.record import Record
-from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.experiment.values import show
 from harness.experiment.variant import Variant
@@ -96,22 +93,19 @@ Runs = dict[tuple[str, str], list[Record]]  # by digest and data set
 
 def gaps(
     figures: Sequence[Published],
-    results: Path,
+    records: Iterable[Record],
     counts: Mapping[str, int],
     asked: Study | None = None,
-    *,
-    damaged: Callable[[InputError], object] = warn,
 ) -> pd.DataFrame:
     """Judge every published figure, a row each.
 
     Args:
         figures: the ledger.
-        results: the folder with the records.
+        records: of which those of smoke runs are left out.
         counts: digest → additional parameters of the variants that :func:`counted` names; these
             need no run.
         asked: a study as it was run, perhaps with other settings than the paper's: its variants
             then stand in for those of the same name, and the settings are said under ``why``.
-        damaged: is given what is wrong with a record, which is left out.
 
     Columns: the figure's own (see :class:`harness.paper.ledger.Published`), ``study`` and
     ``variant`` that stand for it, ``ours``, ``seeds``, ``low``, ``high``, ``gap`` (ours −
@@ -120,11 +114,11 @@ def gaps(
 
     Verdicts are those of :meth:`Ours.verdict`; ``not run`` or ``not comparable`` otherwise.
     """
-    records: Runs = {}
-    for r in read_records(results, damaged=damaged):
+    runs: Runs = {}
+    for r in records:
         if not r.smoke:
-            records.setdefault((r.digest, r.dataset), []).append(r)
-    return pd.DataFrame([_row(figure, records, counts, asked) for figure in figures])
+            runs.setdefault((r.digest, r.dataset), []).append(r)
+    return pd.DataFrame([_row(figure, runs, counts, asked) for figure in figures])
 
 
 def counted(figures: Sequence[Published]) -> dict[str, Variant]:

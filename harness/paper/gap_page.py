@@ -7,6 +7,7 @@ import pandas as pd
 
 from harness.errors import InputError
 from harness.escape import in_markdown
+from harness.experiment.store import read_records
 from harness.paper import tables
 from harness.paper.gap import gaps
 from harness.paper.ledger import ledger
@@ -63,6 +64,7 @@ class GapPage:
 def read(results: str | Path) -> GapPage:
     """Judge every published figure by a folder of results."""
     damaged: list[InputError] = []
-    table = gaps(ledger(), Path(results), tables.accepted_counts(), damaged=damaged.append)
+    records = read_records(Path(results), damaged=damaged.append)
+    table = gaps(ledger(), records, tables.accepted_counts())
     own = table[(table["by"] == "FastFlow") & (table["method"] == "FastFlow")]
     return GapPage(own, table.drop(own.index), tuple(map(str, damaged)))

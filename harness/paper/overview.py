@@ -140,7 +140,7 @@ class Overview:
     @cached_property
     def judged(self) -> pd.DataFrame:
         """Judge every published figure; see :func:`harness.paper.gap.gaps`."""
-        return gaps(ledger(), self.results, paper_tables.accepted_counts(), damaged=_say_nothing)
+        return gaps(ledger(), self.records, paper_tables.accepted_counts())
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -291,7 +291,3 @@ def _entry(reports: Path, name: str, there: list[str]) -> Entry:
         why = str(error) if isinstance(error, InputError) else "what was asked of it is not known"
         return Entry(name, None, href, photos, why)
     return Entry(name, page, href, photos)
-
-
-def _say_nothing(error: InputError) -> None:
-    """The index names what is damaged in its own words."""

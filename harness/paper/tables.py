@@ -8,7 +8,9 @@ import pandas as pd
 
 from harness.bundled import bundled
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.errors import warn
 from harness.experiment.choices import METHODS, SUBJECT, method_of
+from harness.experiment.store import read_records
 from harness.experiment.study import Study
 from harness.experiment.variant import Variant
 from harness.paper.baseline import read_counts
@@ -41,7 +43,8 @@ def compared(selection: Selection, by: str = "FastFlow") -> pd.DataFrame:
     """Judge the gap of the published table that a study repeats; see ``gaps``."""
     study = selection.study
     figures = [f for f in ledger() if f.by == by and f.table == study.name]
-    return gaps(figures, selection.results, accepted_counts(), study)
+    records = read_records(selection.results, damaged=warn)
+    return gaps(figures, records, accepted_counts(), study)
 
 
 def metrics_of(study: Study) -> list[str]:

@@ -58,6 +58,8 @@ def repeated(values: Sequence[object]) -> int:
     >>> repeated([0.5, 0.5, 1.0, 0.5])
     3
     """
+    if len(set(values)) == len(values):  # nearly always, and found sooner
+        return 0
     return sum(often for often in Counter(values).values() if often > 1)
 
 

@@ -120,6 +120,9 @@ def as_svg(figure: Figure, title: str, says: str) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     file = io.BytesIO()
     with mpl.rc_context(SETTINGS):
+        if layout := figure.get_layout_engine():  # done once: to save would draw all twice for it
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(file, format="svg", metadata=nothing, transparent=True)
     text = file.getvalue().decode()
     text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # for every element

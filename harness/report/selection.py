@@ -111,8 +111,10 @@ class Selection:
         return self.runs_of_a_variant * len(self.study.variants)
 
     def failures(self) -> list[str]:
-        """Read why runs failed, from the notes that they left."""
-        return [reason_in(p.failure) for p in self.places if p.failure.is_file()]
+        """Read why runs failed, from their notes; one that has a record has not failed."""
+        recorded = {(r.digest, r.category, r.seed) for r in self.records}
+        missing = (p for p in self.places if (p.digest, p.category, p.seed) not in recorded)
+        return [reason_in(p.failure) for p in missing if p.failure.is_file()]
 
 
 def reason_in(note: Path) -> str:

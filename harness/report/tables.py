@@ -164,15 +164,17 @@ def by_defect(selection: Selection, frame: pd.DataFrame) -> pd.DataFrame:
     seeds, nan where there is none. Empty where the records do not list their images.
     """
     counts: dict[str, dict[str, int]] = {}
-    alike: dict[tuple[str, ...], list[tuple[Record, list[float]]]] = {}
+    alike: dict[tuple[str, tuple[str, ...]], list[tuple[Record, list[float]]]] = {}
     for r in selection.records:
         if r.images and "good" in r.images.defect:
-            alike.setdefault(tuple(r.images.defect), []).append((r, r.images.score))
-            for kind, count in Counter(r.images.defect).items():
-                counts.setdefault(kind, {})[r.category] = count
+            images = r.category, tuple(r.images.defect)
+            alike.setdefault(images, []).append((r, r.images.score))
+    for category, kinds in alike:
+        for kind, count in Counter(kinds).items():
+            counts.setdefault(kind, {})[category] = count
     counts.pop("good", None)
     parts = []
-    for kinds, runs_of in alike.items():
+    for (_, kinds), runs_of in alike.items():
         shares = _by_kind(np.array(kinds), np.array([scores for _, scores in runs_of]))
         labels = [selection.labels[record.digest] for record, _ in runs_of]
         parts.append(pd.DataFrame({kind: 100 * share for kind, share in shares.items()}, labels))

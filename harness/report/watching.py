@@ -46,7 +46,8 @@ def progress(selection: Selection) -> tuple[int, int, int]:
     done: dict[str, int] = dict.fromkeys(selection.labels, 0)
     failed = 0
     for place in selection.places:
-        done[place.digest] += place.record.is_file()
-        failed += place.failure.is_file()
+        recorded = place.record.is_file()
+        done[place.digest] += recorded
+        failed += not recorded and place.failure.is_file()
     whole = sum(count == selection.runs_of_a_variant for count in done.values())
     return whole, failed, len(done)

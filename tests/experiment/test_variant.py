@@ -8,8 +8,8 @@ import pytest
 
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
-from harness.experiment.values import show
-from harness.experiment.variant import ABOUT, FIELDS, Variant, parse
+from harness.experiment.values import checked, show
+from harness.experiment.variant import ABOUT, DEFAULTS, FIELDS, HINTS, Variant, parse
 
 # Digests name records on disk. If one of these changes, old records are lost: do not edit a
 # line, unless a default was changed on purpose and CHANGELOG says which results that changes.
@@ -20,6 +20,13 @@ GOLDEN = {
     "b0b2771c98f3": {"backbone": "cait_m48_448.fb_dist_in1k", "hidden_channels": 128},
     "5ac134fcb366": {"norm": "none", "smoothing": 4.0, "taps": (7,)},
 }
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_default_fits_as_it_stands(name):
+    """A field at its default is not looked at again."""
+    fitting = checked(name, DEFAULTS[name], HINTS[name])
+    assert (fitting, type(fitting)) == (DEFAULTS[name], type(DEFAULTS[name]))
 
 
 @pytest.mark.parametrize(("digest", "changes"), GOLDEN.items())

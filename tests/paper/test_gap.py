@@ -9,7 +9,9 @@ from handmade import write_run
 from scipy import stats
 
 from harness.data.counts import PUBLISHED_COUNTS
+from harness.errors import warn
 from harness.experiment.choices import method_of
+from harness.experiment.store import read_records
 from harness.paper import gap
 from harness.paper.gap import Ours, counted, gaps, stands_for
 from harness.paper.ledger import ledger
@@ -33,7 +35,7 @@ SCREW = find(table="table2", method="FastFlow", category="screw", metric="image_
 
 
 def judge(figure, results, counts=None, asked=None):
-    return gaps([figure], results, counts or {}, asked).iloc[0]
+    return gaps([figure], read_records(results, damaged=warn), counts or {}, asked).iloc[0]
 
 
 PAPERS = {"table": "table1", "method": "FastFlow", "metric": "image_auroc"}
@@ -236,7 +238,7 @@ def test_an_unverified_figure_is_shown_and_never_judged(tmp_path):
     row = judge(replace(SCREW, status="unverified"), tmp_path)
     assert row["verdict"] == "not comparable"
     assert row["why"].startswith("unverified")
-    table = gaps(FIGURES, tmp_path, {k: 1 for k in counted(FIGURES)})
+    table = gaps(FIGURES, read_records(tmp_path, damaged=warn), {k: 1 for k in counted(FIGURES)})
     assert set(table[table["status"] == "unverified"]["verdict"]) == {"not comparable"}
 
 
@@ -305,7 +307,7 @@ def test_changed_settings_are_said_and_do_not_compare(tmp_path):
 
 
 def test_the_whole_ledger_on_nothing(tmp_path):
-    table = gaps(FIGURES, tmp_path, {})
+    table = gaps(FIGURES, read_records(tmp_path, damaged=warn), {})
     assert len(table) == len(FIGURES)
     assert set(table["verdict"]) == {"not run", "not comparable"}
     assert (table["why"] != "").sum() >= len(table) - len(counted(FIGURES)) - 20

@@ -112,7 +112,7 @@ def test_verdicts_and_their_tally(tmp_path):
     assert (row[6].text, row[6].look) == ("not run", "said not-run")
     assert row[1].says.startswith("FastFlow") or row[1].says  # its source
     assert "not run" in paper_tables.tally(table)
-    nothing = gaps([], tmp_path, {})
+    nothing = gaps([], [], {})
     assert boards.verdicts("v", pd.DataFrame(columns=table.columns)) is None
     assert nothing.empty
 

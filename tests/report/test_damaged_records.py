@@ -9,10 +9,10 @@ import pytest
 from handmade import record
 from tiny import TINY
 
-from harness.errors import InputError
+from harness.errors import InputError, warn
 from harness.experiment.place import Place
 from harness.experiment.record import Images
-from harness.experiment.store import read_sound
+from harness.experiment.store import read_records, read_sound
 from harness.experiment.study import Study
 from harness.paper.gap import gaps
 from harness.paper.ledger import ledger
@@ -115,5 +115,5 @@ def test_a_record_that_is_not_of_its_place_is_in_no_table_and_named(
     selection = Selection(STUDY, tmp_path, "d", ("a",))
     assert selection.records == ()
     assert f"left out: {place.record}: expected" in capsys.readouterr().err
-    gaps(ledger()[:1], tmp_path, {})
+    gaps(ledger()[:1], read_records(tmp_path, damaged=warn), {})
     assert f"left out: {place.record}: expected" in capsys.readouterr().err

@@ -232,17 +232,20 @@ def test_records_are_read_once(results, monkeypatch):
     assert "9 train" in sentences.protocol(chosen)
 
 
-def test_a_damaged_note_or_gallery_says_so_and_no_more(results):
-    place = Place.of(results, Variant(), "d", "a", 0)
+def test_a_damaged_note_or_gallery_says_so_and_no_more(tmp_path):
+    place = Place.of(tmp_path, Variant(), "d", "a", 0)
     study = Study(name="s", asks="?", bases={"a": Variant()}, seeds=(0,))
     write_failure(place, "the loss became nan")
-    selection = selected(results, study)
+    selection = selected(tmp_path, study)
     assert selection.failures() == ["the loss became nan"]
     place.failure.write_text("{")
     assert selection.failures() == [f"its note is damaged ({place.failure})"]
     place.gallery.write_bytes(b"PK")
-    write_rows(results, [(Variant(), "a", 0, 0.9)])
-    assert photos.shots(selection, selected(results, study).records[0]) == []
+    write_rows(tmp_path, [(Variant(), "a", 0, 0.9)])
+    write_failure(place, "a note that was left beside the record")
+    recorded = selected(tmp_path, study)
+    assert recorded.failures() == []
+    assert photos.shots(selection, recorded.records[0]) == []
 
 
 def test_names_are_shown_as_they_are(tmp_path):

@@ -32,6 +32,7 @@ from benchmarks import (
 from benchmarks.common import Options, Part
 from harness.errors import InputError
 from harness.experiment.choices import METHODS
+from harness.run.measure import measure
 from harness.score.rule import score
 
 
@@ -326,6 +327,13 @@ def test_what_an_accelerator_says_is_held_to_the_processor(options, in_this_proc
     assert {row["read ahead"] for row in runs} == {"equal"}
     assert len(part.claims) == 3 * len(some)
     assert [c["claim"] for c in part.claims if not c["reached"]] == []
+
+
+def test_the_sweeps_work_is_three_forward_passes_of_every_image_and_epoch(options):
+    images = len([*(options.data / "train" / "good").iterdir()])
+    passes = sum(measure(v).macs.training for v in sweep.variants(options))
+    assert sweep.training_work(options) == 3 * images * passes
+    assert sweep.training_work(replace(options, epochs=(5,))) == 5 * 3 * images * passes
 
 
 def test_what_the_sweep_imports_beforehand_is_there(options, monkeypatch):

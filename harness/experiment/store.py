@@ -22,7 +22,7 @@ Made = TypeVar("Made")
 _DECODER = msgspec.json.Decoder(Record)
 # Records that are in use, by their files as they were: several tables of a page ask for the same.
 _HELD: WeakValueDictionary[tuple[str, int, int, int], Record] = WeakValueDictionary()
-_KEPT: list[list[Record]] = []  # what keeps them in use; see :func:`held`
+_KEPT: list[dict[str, Record]] = []  # what keeps them in use, by path; see :func:`held`
 _MADE: dict[str, Any] = {}  # of them, while they are kept; see :func:`once`
 
 
@@ -67,15 +67,18 @@ def read_record(path: Path) -> Record:
             does not let it be read.
         RunFailed: too many files are open.
     """
+    name = str(path)
+    if _KEPT and (before := _KEPT[0].get(name)):
+        return before
     try:
         about = path.stat()
     except OSError:
         return _read_closely(path)  # says what is wrong
-    key = (str(path), about.st_size, about.st_mtime_ns, about.st_ino)
+    key = (name, about.st_size, about.st_mtime_ns, about.st_ino)
     if (record := _HELD.get(key)) is None:
         record = _HELD[key] = _read_sound(path) or _read_closely(path)
-        for kept in _KEPT:
-            kept.append(record)
+    for kept in _KEPT:
+        kept[name] = record
     return record
 
 
@@ -83,10 +86,12 @@ def read_record(path: Path) -> Record:
 def held() -> Iterator[None]:
     """Keep what is read inside, so that several pages of the same records read each file once.
 
+    What another process writes meanwhile is read the next time: the pages agree with each other.
+
     >>> with held():
     ...     pass
     """
-    kept: list[Record] = []
+    kept: dict[str, Record] = {}
     _KEPT.append(kept)
     try:
         yield

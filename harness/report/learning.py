@@ -50,7 +50,7 @@ def rises(curves: pd.DataFrame, metric: str, above: float = -np.inf) -> list[Ris
         evaluated at its end alone says nothing of it.
     """
     runs = ["label", "category", "seed"]
-    chosen = curves.dropna(subset=[metric]).sort_values([*runs, "epoch"])
+    chosen = curves.dropna(subset=[metric]).sort_values("epoch")
     epochs = chosen.groupby(runs, observed=True, sort=False)["epoch"]
     three_quarters = np.maximum(FROM * epochs.transform("last"), epochs.transform("first"))
     before = chosen[chosen["epoch"] <= three_quarters].groupby(runs, observed=True).last()

@@ -61,6 +61,11 @@ def _panel(figure: Figure, title: str, says: str) -> Panel:
     return Panel(figure, title, says)
 
 
+def _jitter(count: int) -> np.ndarray:
+    """Where a row's dots stand, so that few hide each other."""
+    return np.linspace(-0.14, 0.14, count) if count > 1 else np.zeros(count)
+
+
 def runs(frame: pd.DataFrame, metric: str, names: Mapping[str, Name], title: str) -> Panel:
     """Draw every run as a dot by its variant, and each variant's mean as a line.
 
@@ -75,16 +80,20 @@ def runs(frame: pd.DataFrame, metric: str, names: Mapping[str, Name], title: str
         present = [label for label in names if label in groups]
         figure, axis = _axes(0.75 + 0.27 * len(present))
         rows = _rows(axis, [names[label].text for label in present])
-        said = []
-        for row, label in zip(rows, present, strict=True):
-            values = groups[label]
-            place = list(names).index(label)
-            jitter = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else [0.0]
-            axis.scatter(values, row + np.array(jitter), s=17, color=colour(place),
-                         alpha=0.75, linewidths=0)  # fmt: skip
-            if len(values):
-                axis.plot([values.mean()] * 2, [row - 0.32, row + 0.32], color=colour(place))
-                said.append(f"{names[label].text} {values.mean():.1f}")
+        values = [groups[label].to_numpy() for label in present]
+        drawn = [colour(place) for place, label in enumerate(names) if label in groups]
+        counts = [len(v) for v in values]
+        # One artist for all dots, and one for all lines: hundreds would take seconds.
+        axis.scatter(
+            np.concatenate([*values, []]),
+            np.repeat(rows, counts) + np.concatenate([*map(_jitter, counts), []]),
+            c=np.repeat(drawn, counts), s=17, alpha=0.75, linewidths=0,
+        )  # fmt: skip
+        means = np.array([v.mean() if len(v) else np.nan for v in values])
+        known = np.isfinite(means)
+        axis.vlines(means[known], rows[known] - 0.32, rows[known] + 0.32, linewidth=1.5,
+                    colors=np.array(drawn)[known])  # fmt: skip
+        said = [f"{names[n].text} {m:.1f}" for n, m in zip(present, means, strict=True) if m == m]
         axis.set_xlabel(f"{METRICS[metric].label} (%)")
         axis.xaxis.set_major_locator(MaxNLocator(5))
     return _panel(figure, title, f"{METRICS[metric].label} in %, means: {_some(said)}.")
@@ -102,24 +111,25 @@ def forest(
         figure, axis = _axes(0.85 + 0.33 * len(found))
         rows = _rows(axis, [names[d.variant].text for d in found])
         axis.axvline(0, color=INK[0], linewidth=0.8)
-        said = []
-        for row, d in zip(rows, found, strict=True):
-            drawn = colour(list(names).index(d.variant))
-            for estimate, look in (
-                (d.by_photos, {"linewidth": 6, "alpha": 0.25, "solid_capstyle": "butt"}),
-                (d.by_seeds, {"linewidth": 1.5}),
-            ):
-                low, high = estimate.interval()
-                if np.isfinite(low):
-                    axis.plot([low, high], [row, row], color=drawn, **look)
-            sure = d.verdict in ("gains", "loses")
-            if np.isfinite(d.deciding.mean):
-                axis.plot(d.deciding.mean, row, "o", markersize=6, markeredgecolor=drawn,
-                          markerfacecolor=drawn if sure else PAPER[0],
-                          markeredgewidth=1.4)  # fmt: skip
-                low, high = d.interval
-                said.append(f"{names[d.variant].text} {d.deciding.mean:+.1f} ({low:+.1f} to "
-                            f"{high:+.1f}), {d.verdict}")  # fmt: skip
+        places = {label: place for place, label in enumerate(names)}
+        drawn = [colour(places[d.variant]) for d in found]
+        for estimates, width, alpha in (
+            ([d.by_photos for d in found], 6.0, 0.25),
+            ([d.by_seeds for d in found], 1.5, 1.0),
+        ):
+            low, high = np.reshape([e.interval() for e in estimates], (-1, 2)).T
+            known = np.isfinite(low)
+            axis.hlines(rows[known], low[known], high[known], linewidth=width, alpha=alpha,
+                        colors=np.array(drawn)[known])  # fmt: skip
+        sure = [d.verdict in ("gains", "loses") for d in found]
+        filled = [c if s else PAPER[0] for c, s in zip(drawn, sure, strict=True)]
+        means = [d.deciding.mean for d in found]
+        axis.scatter(means, rows, s=36, c=filled, edgecolors=drawn, linewidths=1.4, zorder=3)
+        said = [
+            f"{names[d.variant].text} {d.deciding.mean:+.1f} ({d.interval[0]:+.1f} to "
+            f"{d.interval[1]:+.1f}), {d.verdict}"
+            for d in found if np.isfinite(d.deciding.mean)
+        ]  # fmt: skip
         axis.set_xlabel(f"points against {names[reference].text}")
         axis.xaxis.set_major_locator(MaxNLocator(6))
     label = METRICS[metric].label
@@ -212,8 +222,7 @@ def histogram(
         for name, those, drawn, side in groups:
             counts, _ = np.histogram(values[those], bins)
             top = max(top, counts.max())
-            axis.bar(bins[:-1], side * counts, np.diff(bins), align="edge", color=drawn,
-                     linewidth=0)  # fmt: skip
+            axis.stairs(side * counts, bins, fill=True, color=drawn, linewidth=0)
             axis.text(1.0, 0.97 if side > 0 else 0.03, f"{name} ({int(those.sum())})", ha="right",
                       transform=axis.transAxes, color=MUTED[0],
                       va="top" if side > 0 else "bottom")  # fmt: skip

@@ -1,7 +1,7 @@
 """Which records a table, plot or sentence is about."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,13 +41,15 @@ class Selection:
     categories: tuple[str, ...]
     tolerant: bool = False
 
-    @property
-    def places(self) -> Iterator[Place]:
-        """Yield where the runs' files are or will be, variant by variant."""
-        for variant in self.study.variants:
-            for category in dict.fromkeys(self.categories):
-                for seed in dict.fromkeys(self.study.seeds):
-                    yield Place.of(self.results, variant, self.dataset, category, seed)
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """List where the runs' files are or will be, variant by variant."""
+        return tuple(
+            Place.of(self.results, variant, self.dataset, category, seed)
+            for variant in self.study.variants
+            for category in dict.fromkeys(self.categories)
+            for seed in dict.fromkeys(self.study.seeds)
+        )
 
     @property
     def records(self) -> tuple[Record, ...]:

@@ -116,9 +116,12 @@ def epochs(selection: Selection) -> pd.DataFrame:
     entries = [(r, e) for r in selection.records for e in r.epochs]
     rows = [(labels[r.digest], r.category, r.seed, e.epoch) for r, e in entries]
     frame = pd.DataFrame(rows, columns=["label", "category", "seed", "epoch"])
+    for name, values in (("label", labels.values()), ("category", selection.categories)):
+        frame[name] = pd.Categorical(frame[name], list(dict.fromkeys(values)))
+    found_at = [e.metrics for _, e in entries]
     for metric in METRICS:
-        if any(metric in e.metrics for _, e in entries):
-            frame[metric] = [e.metrics.get(metric, np.nan) for _, e in entries]
+        if any(metric in metrics for metrics in found_at):
+            frame[metric] = [metrics.get(metric, np.nan) for metrics in found_at]
     selection.memo["epochs"] = frame
     return frame
 

@@ -52,6 +52,20 @@ def test_round_trip_and_order(tmp_path):
     assert as_json(read_record(place(tmp_path).record)) == as_json(example(seed=0))
 
 
+def test_records_of_the_same_images_list_them_once(tmp_path):
+    images = Images(
+        path=["a.png", "b.png"], sha256=["0" * 12, "1" * 12], defect=["good", "scratch"],
+        score=[0.1, 0.7], defect_pixels=[0, 9], pixels=64,
+    )  # fmt: skip
+    for seed in (0, 1):
+        write_record(place(tmp_path, seed), example(seed=seed, images=images))
+    one, other = read_records(tmp_path)
+    for name in ("path", "sha256", "defect", "defect_pixels"):
+        assert getattr(one.images, name) is getattr(other.images, name)
+    assert one.images == other.images == images
+    assert one.images.score is not other.images.score
+
+
 def test_a_record_without_an_arithmetic_is_read(tmp_path):
     made = as_json(example())
     del made["environment"]["arithmetic"]

@@ -16,6 +16,7 @@ from harness.experiment import record as records
 from harness.experiment import store
 from harness.experiment.measured import finite
 from harness.experiment.place import Place
+from harness.experiment.record import Images
 from harness.experiment.store import read_record, read_records, write_record
 from harness.experiment.variant import Variant
 

@@ -71,7 +71,8 @@ def _machine(found: dict[str, Any], name: str) -> str:
         lines += [table([_claim(c) for c in claims]), ""]
     if shares := _shares(parts):
         title = "### Share of the ceiling"
-        lines += [title, "", "Of the fastest convolution forward in the same format.", ""]
+        said = "Of the fastest convolution forward in the same format, on the same processor."
+        lines += [title, "", said, ""]
         lines += [table(shares), ""]
     for key, part in parts.items():
         lines += [f"### {PARTS[key]}{mark[texts[key]]}", ""]
@@ -83,10 +84,13 @@ def _machine(found: dict[str, Any], name: str) -> str:
 
 
 def _shares(parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """What part of the ceiling's convolution rate every row with a rate reaches."""
-    rates = parts.get("ceiling", {}).get("tables", {}).get("Rates, GFLOP/s", [])
+    """What part of the ceiling's convolution rate every row reaches that was measured there."""
+    if "ceiling" not in parts:
+        return []
+    rates = parts["ceiling"]["tables"]["Rates, GFLOP/s"]
+    processor = parts["ceiling"]["environment"]["processor"]
     rows = []
-    for part in parts.values():
+    for part in (p for p in parts.values() if p["environment"]["processor"] == processor):
         for title, found in part["tables"].items():
             for row in (r for r in found if "GFLOP/s" in r):
                 kind = "bfloat16" if "bfloat16" in row["side"] else "float32"
@@ -113,7 +117,8 @@ def _environment(about: dict[str, Any]) -> str:
 
 def _claim(claim: dict[str, Any]) -> dict[str, Any]:
     unit = claim["unit"]
-    bounds = f"{claim['low']}–{claim['high']}" if "low" in claim else ""
+    low, high = claim.get("low"), claim.get("high")
+    bounds = "" if low == high else f"{low}–{high}"  # one round has none
     return {
         "figure": claim["claim"],
         "got": f"{claim['value']}{unit}",

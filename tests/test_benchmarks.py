@@ -201,6 +201,16 @@ def test_rates_are_shown_as_a_share_of_the_ceiling(result):
     result.write_text(json.dumps(found))
     page = render.render([result])
     assert "| Inference, batch 8 | ours, bfloat16 | 100 | 25 |" in page
+    found["parts"]["inference"]["environment"] = {**ABOUT, "processor": "Another CPU"}
+    result.write_text(json.dumps(found))
+    assert "share, %" not in render.render([result])
+
+
+def test_one_round_has_no_range(result):
+    found = json.loads(result.read_text())
+    found["parts"]["sweep"]["claims"][0] |= {"low": 6.5, "high": 6.5}
+    result.write_text(json.dumps(found))
+    assert "| Sweep, faster | 6.5× |  | at least 6× | reached |" in render.render([result])
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"parts": 3}', "{"])

@@ -1,7 +1,8 @@
 """What each executor adds to a run, and what two runs at a time save.
 
-The additions are small beside a run of the paper, so they are measured on trainings of a tenth of
-a second: every side does the same sixteen in a fresh process, and the sides take turns.
+The additions are small beside a run of the paper, so they are measured on runs of half a second:
+every side does the same sixteen in a fresh process, and the sides take turns, each round in
+another order.
 """
 
 import time
@@ -48,9 +49,10 @@ def measure(options: Options) -> Part:
         more = spread([a - b for a, b in zip(further, own, strict=True)], 3)
         row = {"side": name, "first record, s": _median(children, "first")}
         row |= columns(further, "s a further run")
-        row["more than in one process, s a run"] = (
-            f"{more['median']} ({more['min']}–{more['max']})"
-        )
+        if name != ALONE:
+            low, high = (round(more[k], 3) for k in ("min", "max"))
+            said = f"{round(more['median'], 3)} ({low}–{high})"
+            row["more than in one process, s a run"] = said
         rows.append(row)
     part.tables["What an executor adds"] = rows
     part.tables["One and two at a time"] = [
@@ -69,9 +71,10 @@ def measure(options: Options) -> Part:
 def _turns(
     options: Options, sides: dict[str, tuple[str, int]], rounds: int, study: str
 ) -> dict[str, list[Child]]:
-    done: dict[str, list[Child]] = {}
-    for _ in range(rounds):
-        for name, (kind, jobs) in sides.items():
+    done: dict[str, list[Child]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        first = turn % len(sides)
+        for name, (kind, jobs) in [*sides.items()][first:] + [*sides.items()][:first]:
             if kind == "ray" and find_spec("ray") is None:
                 continue
             with TemporaryDirectory(dir=options.work) as results:
@@ -79,11 +82,11 @@ def _turns(
                     options, "executors", "side", watch=True, kind=kind, jobs=jobs, study=study,
                     results=results, began=time.time(),
                 )  # fmt: skip
-            done.setdefault(name, []).append(child)
+            done[name].append(child)
             print(
                 f"  executors: {study}: {name}: {child.seconds:.1f} s {child.result}", flush=True
             )
-    return done
+    return {name: children for name, children in done.items() if children}
 
 
 def _median(children: list[Child], what: str) -> float:
@@ -100,6 +103,7 @@ def side(options: Options) -> Row:
     from harness.cli.main import main
     from harness.experiment.study import Study
     from harness.run.executors import local
+    from harness.run.process import keep_memory
     from harness.studies import STUDIES, get_study
 
     given = options.extra
@@ -115,6 +119,8 @@ def side(options: Options) -> Row:
     executor = "local" if given["kind"] == "here" else given["kind"]
     words = ["--executor", executor, "--jobs", str(given["jobs"]), "--results", given["results"]]
     instead = given["kind"] == "here"
+    if instead:
+        keep_memory()  # as workers do
     with patch.object(local, "open_executor", lambda _: Here()) if instead else nullcontext():
         code = main(["run", "executors", "--no-speed", *words])
     if code:

@@ -182,7 +182,11 @@ WORDS = {
     "report": ["report", "--results", "{results}"],
     "gap": ["gap", "--results", "{results}"],
 }
-INSIDE = ("reading all records", "a run's start: memory", "a run's start: weights")
+INSIDE = {  # function, and fresh processes of which the median counts
+    "reading all records": ("read_all", 3),
+    "a run's start: memory": ("memory", 1),
+    "a run's start: weights": ("weights", 3),
+}
 LONGEST = 10.0  # seconds that were asked for, of the largest folder
 
 
@@ -206,6 +210,7 @@ def _as_part(sizes: Sequence[int], took: Mapping[int, Took]) -> Part:
             "real ones, with the scores of 83 images, six evaluated epochs and nine metrics each.",
             "Every command in a fresh process, records in the page cache. CPU is user and system "
             f"time with all children. Load average of the machine at the end: {loads}.",
+            "Reading, and the weights of a start, are the median of three processes. "
             "Exponent: of the CPU seconds between the last two sizes, less those of an empty "
             "folder: what a start takes, which is imports (of torch, pandas, matplotlib) and "
             "grows with nothing.",
@@ -247,10 +252,10 @@ def _all(options: Options, folder: Folder) -> Took:
             continue  # it would train
         took[what] = _command(options, [word.format(**paths) for word in words])
         print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
-    for what, function in zip(INSIDE, ("read_all", "memory", "weights"), strict=True):
-        if folder.records:
-            took[what] = tuple(in_child(options, "records", function, **paths).result)
-            print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
+    for what, (function, rounds) in INSIDE.items() if folder.records else ():
+        found = [in_child(options, "records", function, **paths).result for _ in range(rounds)]
+        took[what] = tuple(sorted(found)[rounds // 2])
+        print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
     return took
 
 

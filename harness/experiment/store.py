@@ -86,7 +86,8 @@ def read_record(path: Path) -> Record:
 def held() -> Iterator[None]:
     """Keep what is read inside, so that several pages of the same records read each file once.
 
-    What another process writes meanwhile is read the next time: the pages agree with each other.
+    A record that was read stays as it was, whatever another process makes of its file meanwhile;
+    one that is new is read.
 
     >>> with held():
     ...     pass

@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.report.names import Name
@@ -121,6 +122,8 @@ def as_svg(figure: Figure, title: str, says: str) -> str:
     file = io.BytesIO()
     with mpl.rc_context(SETTINGS):
         if layout := figure.get_layout_engine():  # done once: to save would draw all twice for it
+            FigureCanvasSVG(figure)
+            figure.dpi = 72  # SVG's points: text is measured as it is drawn
             layout.execute(figure)
             figure.set_layout_engine(None)
         figure.savefig(file, format="svg", metadata=nothing, transparent=True)

@@ -58,13 +58,14 @@ def rises(curves: pd.DataFrame, metric: str, above: float = -np.inf) -> list[Ris
     table = pd.DataFrame({"since": before["epoch"], "until": last["epoch"],
                           "points": 100 * (last[metric] - before[metric])})  # fmt: skip
     table = table[table["since"] < table["until"]]
-    table = table[table.groupby(level="label")["points"].transform("mean") > above]
+    table = table[table.groupby(level="label", observed=True)["points"].transform("mean") > above]
     found = []
     by_label = dict(iter(table.groupby(level="label", observed=True)))
     for label in dict.fromkeys(curves["label"]):
         if (mine := by_label.get(label)) is None:
             continue
-        made = paired_estimate([g.to_numpy() for _, g in mine["points"].groupby(level="category")])
+        by_category = mine["points"].groupby(level="category", observed=True)
+        made = paired_estimate([g.to_numpy() for _, g in by_category])
         since, until = max(zip(mine["since"], mine["until"], strict=True))
         found.append(Rise(str(label), int(since), int(until), made.mean, made.interval()[0]))
     return found

@@ -92,7 +92,7 @@ def runs(frame: pd.DataFrame, metric: str, names: Mapping[str, Name], title: str
         means = np.array([v.mean() if len(v) else np.nan for v in values])
         known = np.isfinite(means)
         axis.vlines(means[known], rows[known] - 0.32, rows[known] + 0.32, linewidth=1.5,
-                    colors=np.array(drawn)[known])  # fmt: skip
+                    colors=np.array(drawn)[known], capstyle="round")  # fmt: skip
         said = [f"{names[n].text} {m:.1f}" for n, m in zip(present, means, strict=True) if m == m]
         axis.set_xlabel(f"{METRICS[metric].label} (%)")
         axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -113,14 +113,14 @@ def forest(
         axis.axvline(0, color=INK[0], linewidth=0.8)
         places = {label: place for place, label in enumerate(names)}
         drawn = [colour(places[d.variant]) for d in found]
-        for estimates, width, alpha in (
-            ([d.by_photos for d in found], 6.0, 0.25),
-            ([d.by_seeds for d in found], 1.5, 1.0),
+        for estimates, width, alpha, end in (
+            ([d.by_photos for d in found], 6.0, 0.25, "butt"),
+            ([d.by_seeds for d in found], 1.5, 1.0, "round"),
         ):
             low, high = np.reshape([e.interval() for e in estimates], (-1, 2)).T
             known = np.isfinite(low)
             axis.hlines(rows[known], low[known], high[known], linewidth=width, alpha=alpha,
-                        colors=np.array(drawn)[known])  # fmt: skip
+                        colors=np.array(drawn)[known], capstyle=end)  # fmt: skip
         sure = [d.verdict in ("gains", "loses") for d in found]
         filled = [c if s else PAPER[0] for c, s in zip(drawn, sure, strict=True)]
         means = [d.deciding.mean for d in found]
@@ -186,7 +186,10 @@ def learning(
         figure, axis = _axes(3.1)
         known = curves.dropna(subset=[metric])
         means = 100 * known.groupby(["label", "epoch"], observed=True)[metric].mean()
-        drawn = {label: line.droplevel("label") for label, line in means.groupby(level="label")}
+        drawn = {
+            label: line.droplevel("label")
+            for label, line in means.groupby(level="label", observed=True)
+        }
         said = []
         for place, label in enumerate(names):
             if (line := drawn.get(label)) is None:

@@ -131,7 +131,7 @@ def learning(page: StudyPage) -> Plate:
     data = page.curves
     if len(data) > MOST_ROWS:
         caption += " Downloaded: the means that are drawn."
-        data = curves.groupby(["label", "epoch"])[page.shown].mean().reset_index()
+        data = curves.groupby(["label", "epoch"], observed=True)[page.shown].mean().reset_index()
     return Plate(f"learning-{_study(page)}", panels, caption, page.records, data, key)
 
 

@@ -108,7 +108,10 @@ def _row(record: Record, label: str, why: str) -> dict[str, Any]:
 
 
 def epochs(selection: Selection) -> pd.DataFrame:
-    """List label, category, seed, epoch and every metric (fractions), a row an evaluated epoch."""
+    """List label, category, seed, epoch and every metric (fractions), a row an evaluated epoch.
+
+    Label and category are categorical, in the study's order.
+    """
     if "epochs" in selection.memo:
         found: pd.DataFrame = selection.memo["epochs"]
         return found
@@ -240,9 +243,13 @@ def oracle(curves: pd.DataFrame, study: Study, metrics: Sequence[str]) -> pd.Dat
         study: whose variants are listed.
         metrics: those to show.
     """
-    grouped = curves.sort_values("epoch").groupby(["label", "category", "seed"], sort=False)
+    grouped = curves.sort_values("epoch").groupby(
+        ["label", "category", "seed"], observed=True, sort=False
+    )
     found = {"last": grouped.last(), "best on test (oracle)": grouped.max()}
-    means = {which: 100 * each.groupby("label").mean() for which, each in found.items()}
+    means = {
+        which: 100 * each.groupby("label", observed=True).mean() for which, each in found.items()
+    }
     columns = {(metric, which): means[which][metric] for metric in metrics for which in means}
     order = [label for label in study.labels().values() if label in means["last"].index]
     return pd.DataFrame(columns).reindex(order).round(1)

@@ -41,6 +41,17 @@ def test_what_is_held_twice_is_held_until_the_last_end():
     assert store._KEPT == []
 
 
+def test_what_was_read_while_records_are_held_stays_as_it_was(tmp_path):
+    write_record(place(tmp_path), example())
+    with store.held():
+        before = read_record(place(tmp_path).record)
+        write_record(place(tmp_path), example(loss=[3.0]))
+        write_record(place(tmp_path, 1), example(seed=1))
+        assert [r.seed for r in read_records(tmp_path)] == [0, 1]
+        assert read_record(place(tmp_path).record) is before
+    assert read_record(place(tmp_path).record).loss == [3.0]
+
+
 def test_place(tmp_path):
     expected = tmp_path / "runs" / Variant().digest / "d" / "thing" / "seed-3.json"
     assert place(tmp_path, 3).record == expected

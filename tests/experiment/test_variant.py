@@ -25,8 +25,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_default_fits_as_it_stands(name):
     """A field at its default is not looked at again."""
-    fitting = checked(name, DEFAULTS[name], HINTS[name])
-    assert (fitting, type(fitting)) == (DEFAULTS[name], type(DEFAULTS[name]))
+    assert repr(checked(name, DEFAULTS[name], HINTS[name])) == repr(DEFAULTS[name])
 
 
 @pytest.mark.parametrize(("digest", "changes"), GOLDEN.items())

@@ -155,7 +155,13 @@ def test_a_figure_names_its_records_and_offers_its_data():
 def test_infinite_and_absent_figures_are_left_out():
     """No chart fails on what was not measured."""
     unknown = Difference("one", 0, Estimate(np.nan), Estimate(np.nan), "seeds")
-    plots.forest([unknown], named("base", "one"), "base", "image_auroc")
+    assert plots.forest([unknown], named("base", "one"), "base", "image_auroc").svg
+    assert plots.forest([], named("base"), "base", "image_auroc").svg
+    rows = {"label": ["one", "one", "base"], "image_auroc": [np.nan, np.nan, 0.5]}
+    drawn = plots.runs(pd.DataFrame(rows), "image_auroc", named("base", "one"), "a category")
+    assert drawn.svg
+    assert drawn.says.endswith("means: base 50.0.")
+    assert plots.runs(pd.DataFrame(rows)[:0], "image_auroc", named("base"), "no run").svg
     nothing = COSTS.assign(ms=np.nan)
     plots.front(nothing, named(*THREE), "image_auroc", "ms", "latency (ms)")
     plots.histogram([0.5, 0.5], [True, True], np.nan, "one kind")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from harness.data.contract import Dataset
 from harness.data.disturbed import disturbed
+from harness.data.embedded.surfaces import VERSION, write_surfaces
 from harness.data.folders import existing
 from harness.data.layouts import LAYOUTS, recognise
 from harness.data.layouts.folder import Folder, which_are_good
@@ -49,9 +50,6 @@ def open_dataset(
         raise unknown("data set", name, dataset_names())
     if folder is None:
         if name == EMBEDDED:
-            # Here: what draws defects imports much of scipy, and reports open no photo.
-            from harness.data.embedded.surfaces import VERSION, write_surfaces
-
             return MvtecAd(write_surfaces(cache), name=EMBEDDED, drawn=f"{EMBEDDED} {VERSION}")
         raise InputError(
             f"this study runs on {name}, which is not embedded; expected --data DIR with its "

@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # whose parts are imported where they are used: reports draw nothing
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 Image = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -33,7 +32,7 @@ def scratch(image: Image, rng: np.random.Generator, strength: float) -> tuple[Im
     across = np.array([-along[1], along[0]])
     curve = start + np.outer(time * length / 2.0, along) + np.outer(time**2 * bend, across)
     pixels = np.indices(image.shape).reshape(2, -1).T
-    distance, nearest = cKDTree(curve).query(pixels)
+    distance, nearest = scipy.spatial.cKDTree(curve).query(pixels)
     line = np.clip(rng.uniform(1.2, 2.0) - distance, 0.0, 1.0) * (1.0 - time[nearest] ** 4)
     return _blend(image, _shifted(image, rng, strength), line.reshape(image.shape))
 
@@ -76,7 +75,7 @@ def cut_paste(image: Image, rng: np.random.Generator, strength: float) -> tuple[
 def missing_texture(image: Image, rng: np.random.Generator, strength: float) -> tuple[Image, Mask]:
     """Wear a patch towards its local mean; at strength 1 no texture is left in it."""
     weight = _patch(image, rng, radius=rng.uniform(0.12, 0.18))
-    worn = ndimage.gaussian_filter(image, sigma=0.03 * min(image.shape), mode="mirror")
+    worn = scipy.ndimage.gaussian_filter(image, sigma=0.03 * min(image.shape), mode="mirror")
     return _blend(image, image + strength * (worn - image), weight)
 
 
@@ -132,7 +131,9 @@ def _patch(image: Image, rng: np.random.Generator, *, radius: float) -> Image:
     """
     distance = np.sqrt((_offsets(image, rng) ** 2).sum(axis=0)) / (radius * min(image.shape))
     coarse = rng.uniform(-0.4, 0.4, size=(6, 6))
-    wobble = ndimage.zoom(coarse, np.divide(image.shape, coarse.shape), order=3, mode="nearest")
+    wobble = scipy.ndimage.zoom(
+        coarse, np.divide(image.shape, coarse.shape), order=3, mode="nearest"
+    )
     ramp = np.clip((1.0 - distance + wobble) / 0.3, 0.0, 1.0)
     weight: Image = ramp**2 * (3.0 - 2.0 * ramp)
     return weight
@@ -140,7 +141,9 @@ def _patch(image: Image, rng: np.random.Generator, *, radius: float) -> Image:
 
 def _shifted(image: Image, rng: np.random.Generator, strength: float) -> Image:
     """The image made lighter or darker by about ``strength`` times its roughness."""
-    roughness = np.abs(image - ndimage.gaussian_filter(image, sigma=4.0, mode="mirror")).mean()
+    roughness = np.abs(
+        image - scipy.ndimage.gaussian_filter(image, sigma=4.0, mode="mirror")
+    ).mean()
     sign = rng.choice([-1.0, 1.0])
     shifted: Image = image + sign * rng.uniform(0.8, 1.2) * strength * roughness
     return shifted
@@ -148,7 +151,7 @@ def _shifted(image: Image, rng: np.random.Generator, strength: float) -> Image:
 
 def _sample(image: Image, positions: NDArray[np.float64]) -> Image:
     """The image read at fractional positions (2, H, W), mirrored beyond its border."""
-    sampled: Image = ndimage.map_coordinates(image, positions, order=3, mode="mirror")
+    sampled: Image = scipy.ndimage.map_coordinates(image, positions, order=3, mode="mirror")
     return sampled
 
 

@@ -51,7 +51,7 @@ def measure(options: Options) -> Part:
         row |= columns(further, "s a further run")
         if name != ALONE:
             low, high = (round(more[k], 3) for k in ("min", "max"))
-            said = f"{round(more['median'], 3)} ({low}–{high})"
+            said = f"{round(more['median'], 3)} ({low} to {high})"
             row["more than in one process, s a run"] = said
         rows.append(row)
     part.tables["What an executor adds"] = rows

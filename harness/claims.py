@@ -280,7 +280,7 @@ class Claims:
         of the file system.
         """
         tokens = self.signs.tokens()
-        dead = {token for token in tokens if self.signs.is_dead(token)}
+        dead = {token for token in tokens if self.signs.is_dead(token)} | self.signs.unborn()
         # Claims first: by them one that lives after all sees that what it wrote is gone.
         removed = sum(map(self._forget, dead))
         for pattern in self.leftovers:

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import InputError, RunFailed
-from harness.files import remove, temporary, write_whole
+from harness.files import TEMPORARY, remove, temporary, write_whole
 from harness.files import token as own_token
 
 PERIOD = 10.0  # seconds between two beats
@@ -202,12 +202,18 @@ class Heartbeats:
         """List the starts that have left a sign and not removed it, this one among them."""
         return sorted(p.stem for p in self.folder.glob("*.json"))
 
+    def unborn(self) -> set[str]:
+        """List the starts of this machine that were killed before their first sign was whole.
+
+        Such a start is in none of :meth:`tokens`; what it had written of the sign tells of it.
+        """
+        written = {path: TEMPORARY.search(path.name) for path in self.folder.glob(".*.json.*.tmp")}
+        holders = {named[1]: _read(path) for path, named in written.items() if named}
+        return {token for token, holder in holders.items() if holder and holder.is_gone()}
+
     def read(self, token: str) -> Holder | None:
         """Read what a start says of itself; None: nothing, or nothing that can be read."""
-        try:
-            return msgspec.json.decode(self.file(token).read_bytes(), type=Holder)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+        return _read(self.file(token))
 
     def stat(self, token: str) -> os.stat_result:
         """Ask what the file system knows of a sign, its time above all."""
@@ -270,6 +276,13 @@ class Heartbeats:
             pulse.at = now
         else:
             self._watched[token] = _Pulse(seen, now)
+
+
+def _read(sign: Path) -> Holder | None:
+    try:
+        return msgspec.json.decode(sign.read_bytes(), type=Holder)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def holders(folder: Path) -> Iterator[Holder]:

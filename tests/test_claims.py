@@ -309,6 +309,25 @@ def test_what_the_dead_left_goes_and_what_the_living_write_stays(tmp_path):
         assert list((tmp_path / "claims").glob("*.claim")) == []
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_start_killed_before_its_first_sign_was_whole_leaves_nothing(tmp_path, whole):
+    here = heartbeat.this_process()
+    gone = msgspec.structs.replace(here, process=2**30)
+    if not gone.is_gone():
+        pytest.skip("this system does not say which processes are gone")
+    b = of(tmp_path, B)
+    b.folder.mkdir()
+    written = {}
+    for start, said in ((A, gone), (C, here)):
+        path = temporary(b.signs.file(start))
+        written[start] = path.with_name(path.name.replace(token(), start))
+        written[start].write_bytes(msgspec.json.encode(said)[: None if whole else 9])
+    with b:
+        assert written[A].exists() is not whole  # half a sign does not say whose it is
+        assert written[C].exists()
+        assert b.signs.tokens() == [B]
+
+
 def test_two_that_clean_at_once_do_not_hinder_each_other(tmp_path, monkeypatch):
     die(tmp_path, A)
     left = temporary(tmp_path / "runs" / "v" / "d" / "c" / "seed-0.json")

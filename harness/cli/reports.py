@@ -47,12 +47,13 @@ def report(options: options.Report) -> int:
     if options.study:
         written: list[list[Path] | None] = [write_pages(options, planned(options, checked=False))]
     else:
+        from harness.claims import RESULTS, Claims
         from harness.experiment.store import held
         from harness.report.pages import PAGES, write_index, write_page
 
         page: Callable[[str], list[Path]]
         page = lambda name: _said([write_page(name, options.results)], options)
-        with held():
+        with held(), Claims(options.results, RESULTS):
             studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
             written = [_unless_damaged(_report, asked) for asked in studies]
             written += [_unless_damaged(page, name) for name in PAGES]
@@ -98,10 +99,11 @@ def write_pages(
     options: options.Study | options.Report, plan: "Plan", *, live: bool = False
 ) -> list[Path]:
     """Write a study's page, the page of its photos where there are any, and the index."""
+    from harness.claims import RESULTS, Claims
     from harness.experiment.store import held, uncollected
     from harness.report.pages import write_index
 
-    with held(), uncollected(kept=False):
+    with held(), uncollected(kept=False), Claims(plan.results, RESULTS):
         pages = _said(_write(options, plan, live=live), options)
         write_index(plan.results)
     return pages
@@ -110,15 +112,13 @@ def write_pages(
 def _write(
     options: options.Study | options.Report, plan: "Plan", *, live: bool = False
 ) -> list[Path]:
-    from harness.claims import RESULTS, Claims
     from harness.report.pages import write_qualitative, write_report
 
     source = plan.study.source or str(options.study)
     chosen = {**asked(options), "dataset": plan.dataset, "categories": list(plan.about)}
-    with Claims(plan.results, RESULTS):
-        pages = [write_report(source, plan.results, chosen, options.category, live=live)]
-        if not live and any(plan.place(cell).gallery.is_file() for cell in plan.cells):
-            pages.append(write_qualitative(source, plan.results, chosen, options.category))
+    pages = [write_report(source, plan.results, chosen, options.category, live=live)]
+    if not live and any(plan.place(cell).gallery.is_file() for cell in plan.cells):
+        pages.append(write_qualitative(source, plan.results, chosen, options.category))
     return pages
 
 

@@ -18,6 +18,7 @@ from handmade import write_run
 from IPython.core.interactiveshell import InteractiveShell
 from rendered import cells, displayed
 
+from harness import files
 from harness.bundled import bundled
 from harness.cli import main as cli
 from harness.data.counts import PUBLISHED_COUNTS
@@ -138,6 +139,21 @@ def test_all_reports_are_written_but_one_that_cannot_be(tmp_path, monkeypatch, c
         "index",
     ]  # fmt: skip
     assert capsys.readouterr().err == "harness: left out: report table2: out of memory\n"
+
+
+@pytest.mark.parametrize("study", [[], ["surfaces"]])
+def test_this_start_is_known_to_live_while_any_page_is_written(tmp_path, monkeypatch, study):
+    write, written = files.write_whole, []
+
+    def known(path, content):
+        written.append(path.name)
+        assert (tmp_path / "claims" / f"{files.token()}.json").is_file(), path
+        write(path, content)
+
+    monkeypatch.setattr(pages, "write_whole", known)
+    assert cli.main(["report", *study, "--results", str(tmp_path)]) == 0
+    assert {"surfaces.html", "index.html"} <= set(written)
+    assert list((tmp_path / "claims").iterdir()) == []
 
 
 def test_two_reports_at_once_each_write_a_whole_page(tmp_path, monkeypatch):

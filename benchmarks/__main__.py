@@ -16,7 +16,7 @@ PAGE = Path("docs/benchmarks.md")
 ASKED = ("accelerator", "target")  # measured where they are named: an hour beside anomalib
 CPU = {
     "exactness", "metrics", "memory", "threads", "idle", "safety", "target", "prediction",
-    "records", "executors",
+    "records", "executors", "jobs",
 }  # fmt: skip
 GPU = [p for p in render.PARTS if p not in CPU]
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -182,11 +183,12 @@ WORDS = {
     "report": ["report", "--results", "{results}"],
     "gap": ["gap", "--results", "{results}"],
 }
-INSIDE = {  # function, and fresh processes of which the median counts
-    "reading all records": ("read_all", 3),
-    "a run's start: memory": ("memory", 1),
-    "a run's start: weights": ("weights", 3),
+INSIDE = {  # functions of this module
+    "reading all records": "read_all",
+    "a run's start: memory": "memory",
+    "a run's start: weights": "weights",
 }
+ROUNDS = 3  # fresh processes for each, of which the median counts
 LONGEST = 10.0  # seconds that were asked for, of the largest folder
 
 
@@ -208,9 +210,9 @@ def _as_part(sizes: Sequence[int], took: Mapping[int, Took]) -> Part:
             f"A person's own study of {', '.join(map(str, sizes))} variants × {len(CATEGORIES)} "
             f"categories × {SEEDS} seeds, every run recorded: synthetic records of the size of "
             "real ones, with the scores of 83 images, six evaluated epochs and nine metrics each.",
-            "Every command in a fresh process, records in the page cache. CPU is user and system "
-            f"time with all children. Load average of the machine at the end: {loads}.",
-            "Reading, and the weights of a start, are the median of three processes. "
+            "Every command in a fresh process, the median of three; records in the page cache. "
+            "CPU is user and system time with all children. Load average of the machine at the "
+            f"end: {loads}.",
             "Exponent: of the CPU seconds between the last two sizes, less those of an empty "
             "folder: what a start takes, which is imports (of torch, pandas, matplotlib) and "
             "grows with nothing.",
@@ -246,17 +248,23 @@ def _all(options: Options, folder: Folder) -> Took:
         "results": str(folder.results),
         "data": str(folder.data),
     }
-    took = {}
-    for what, words in WORDS.items():
-        if not folder.records and what.startswith("run"):
-            continue  # it would train
-        took[what] = _command(options, [word.format(**paths) for word in words])
-        print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
-    for what, (function, rounds) in INSIDE.items() if folder.records else ():
-        found = [in_child(options, "records", function, **paths).result for _ in range(rounds)]
-        took[what] = tuple(sorted(found)[rounds // 2])
+    given = {what: [word.format(**paths) for word in words] for what, words in WORDS.items()}
+    if not folder.records:
+        del given["run STUDY, all recorded"]  # it would train
+    calls = {what: partial(_command, options, words) for what, words in given.items()}
+    if folder.records:
+        calls |= {what: partial(_inside, options, name, paths) for what, name in INSIDE.items()}
+    took: Took = {}
+    for what, call in calls.items():
+        rounds = sorted(call() for _ in range(options.turns(ROUNDS)))
+        took[what] = rounds[len(rounds) // 2]
         print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
     return took
+
+
+def _inside(options: Options, function: str, paths: dict[str, Any]) -> tuple[float, float]:
+    seconds, cpu = in_child(options, "records", function, **paths).result
+    return seconds, cpu
 
 
 def _command(options: Options, words: list[str]) -> tuple[float, float]:

@@ -24,6 +24,7 @@ PARTS = {
     "threads": "Side by side",
     "idle": "The end of a study",
     "executors": "Executors",
+    "jobs": "One and two at a time",
     "safety": "Claims and checkpoints",
     "accelerator": "What an accelerator says",
     "fps": "The paper's four backbones",

@@ -17,6 +17,7 @@ from threading import local
 from typing import Any
 
 from benchmarks.common import Child, Options, Part, Row, columns, in_child
+from benchmarks.starts import Here
 from benchmarks.turns import take_turns
 
 OFTEN = 0.05  # minutes
@@ -202,20 +203,3 @@ def _timed_ends(function: Callable[..., Any], what: str, took: Counter[str]) -> 
         end(None, None, None)
 
     return call
-
-
-class Here:
-    """An executor that runs every task in this process."""
-
-    def prepare(self) -> None:
-        """Start nothing."""
-
-    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        """Run them one after another."""
-        from harness.run.executors.contract import Event
-        from harness.run.job import run_job
-
-        for task in filter(None, tasks):
-            for job in task:
-                run_job(job, lambda epoch, loss: None, print)
-                yield Event(job, "done")

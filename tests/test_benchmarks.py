@@ -296,6 +296,7 @@ def in_this_process(monkeypatch):
         ("executors", "| --executor local |"),
         ("fps", "| ResNet18 | 64 | ours, fast, bfloat16 |"),
         ("inference", "| ours, fast, bfloat16 | 32 |"),
+        ("jobs", "| --executor local --jobs 2 |"),
         ("metrics", "| 12 × 64² | ours |"),
         ("prediction", "| ours, predict | 8 |"),
         ("profile", "| convolution forward |"),

@@ -5,10 +5,9 @@ what scoring holds at its bound. Where a record says what the same training took
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from errno import ENOMEM
-from functools import cache
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ FLOAT = 4
 GPU_OUT = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 OUT = (*GPU_OUT, "can't allocate memory", "bad_alloc")
 SIDE_BY_SIDE = 4  # runs on a GPU at most, unless more are asked for: they share what computes
+_COUNTED: dict[Hashable, tuple[int, int]] = {}
 MARGIN = 0.1  # share of a GPU's free memory that is left alone: it is in pieces, and others ask
 
 
@@ -225,9 +225,18 @@ def out_of_memory(error: Exception) -> bool:
     return any(said in str(error) for said in OUT)
 
 
-@cache
 def _training(variant: Variant, shapes: Shapes, images: int, batch: int) -> tuple[int, int]:
-    """Bytes of the model with all that lasts, and of what a step or a fit holds for a time."""
+    """Bytes of the model with all that lasts, and of what a step or a fit holds for a time.
+
+    Counted once for all variants that differ in what neither depends on, such as learning rates.
+    """
+    model = (variant.method, variant.ema, *variant.arguments.items())
+    if (known := (model, shapes, images, batch)) not in _COUNTED:
+        _COUNTED[known] = _count_training(variant, shapes, images, batch)
+    return _COUNTED[known]
+
+
+def _count_training(variant: Variant, shapes: Shapes, images: int, batch: int) -> tuple[int, int]:
     with torch.device("meta"):
         model = make_model(variant, shapes, 0)
         model.fill(images)

@@ -41,6 +41,21 @@ def test_parts_by_pencil():
     assert longer == parts
 
 
+def test_a_model_is_counted_once_for_all_variants_that_share_it(monkeypatch):
+    make, made = memory.make_model, []
+    monkeypatch.setattr(memory, "make_model", lambda *given: made.append(given) or make(*given))
+    monkeypatch.setattr(memory, "_COUNTED", {})
+    parts = [
+        run_memory(TINY.replace(**change), 100, 50)
+        for change in ({}, {"learning_rate": 0.5}, {"epochs": 9, "smoothing": 1.0}, {"ema": 0.9})
+    ]
+    assert parts[0] == parts[1] == parts[2]
+    assert parts[3]["model"] > parts[0]["model"]
+    assert len(made) == 2
+    run_memory(TINY.replace(clamp="atan"), 100, 50)
+    assert len(made) == 3
+
+
 def test_scoring_ten_thousand_images_at_448_pixels_is_bounded():
     shapes = ((64, 112, 112), (128, 56, 56), (256, 28, 28))
     assert memory.scoring_memory(Variant(image_size=448), shapes, 10_000) < 2 * GIB

@@ -7,7 +7,7 @@ the same sixteen in a fresh process, one at a time, and the sides take turns.
 from benchmarks.common import Options, Part, Row, columns, cores, spread
 from benchmarks.starts import HERE, SHORT, in_turns, middle
 
-ROUNDS = 5
+ROUNDS = 6  # a multiple of the sides, so that each begins as often
 ALONE = "one process, no executor"
 SIDES = {
     ALONE: (HERE, 1), "--executor local": ("local", 1), "--executor ray": ("ray", 1),

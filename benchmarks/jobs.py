@@ -1,4 +1,4 @@
-"""What two runs at a time save, and what bounds it."""
+"""What two runs at a time save, and how busy the cores are."""
 
 from statistics import median
 

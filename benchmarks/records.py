@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
@@ -188,7 +189,7 @@ INSIDE = {  # functions of this module
     "a run's start: memory": "memory",
     "a run's start: weights": "weights",
 }
-ROUNDS = 3  # fresh processes for each, of which the median counts
+ROUNDS = 3  # fresh processes for each
 LONGEST = 10.0  # seconds that were asked for, of the largest folder
 
 
@@ -198,10 +199,11 @@ def measure(options: Options) -> Part:
     with TemporaryDirectory(dir=options.work) as name:
         folders = [make(Path(name) / "0", sizes[0], recorded=False)]
         folders += [make(Path(name) / str(v), v) for v in sizes]
-        return _as_part(sizes, {f.records: _all(options, f) for f in folders})
+        took = {f.records: _all(options, f) for f in folders}
+        return _as_part(sizes, options.turns(ROUNDS), took)
 
 
-def _as_part(sizes: Sequence[int], took: Mapping[int, Took]) -> Part:
+def _as_part(sizes: Sequence[int], rounds: int, took: Mapping[int, Took]) -> Part:
     """What was found, by the number of records, in a table with its exponents."""
     counts = list(took)
     loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
@@ -210,7 +212,8 @@ def _as_part(sizes: Sequence[int], took: Mapping[int, Took]) -> Part:
             f"A person's own study of {', '.join(map(str, sizes))} variants × {len(CATEGORIES)} "
             f"categories × {SEEDS} seeds, every run recorded: synthetic records of the size of "
             "real ones, with the scores of 83 images, six evaluated epochs and nine metrics each.",
-            "Every command in a fresh process, the median of three; records in the page cache. "
+            f"Every command in a fresh process, records in the page cache: medians of {rounds}, "
+            "one right after the other. "
             "CPU is user and system time with all children. Load average of the machine at the "
             f"end: {loads}.",
             "Exponent: of the CPU seconds between the last two sizes, less those of an empty "
@@ -256,8 +259,9 @@ def _all(options: Options, folder: Folder) -> Took:
         calls |= {what: partial(_inside, options, name, paths) for what, name in INSIDE.items()}
     took: Took = {}
     for what, call in calls.items():
-        rounds = sorted(call() for _ in range(options.turns(ROUNDS)))
-        took[what] = rounds[len(rounds) // 2]
+        rounds = [call() for _ in range(options.turns(ROUNDS))]
+        seconds, cpu = map(median, zip(*rounds, strict=True))
+        took[what] = seconds, cpu
         print(f"  records: {folder.records}: {what}: {took[what]}", flush=True)
     return took
 

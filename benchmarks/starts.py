@@ -41,7 +41,7 @@ class Here:
 def in_turns(
     options: Options, sides: Mapping[str, tuple[str, int]], *, rounds: int, short: bool
 ) -> dict[str, list[Child]]:
-    """Every side in every round, each round in another order; without Ray, none of its sides.
+    """Every side in every round, each of which begins with another side; Ray's only if it is here.
 
     Args:
         options: of the part.

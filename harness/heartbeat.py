@@ -203,13 +203,14 @@ class Heartbeats:
         return sorted(p.stem for p in self.folder.glob("*.json"))
 
     def unborn(self) -> set[str]:
-        """List the starts of this machine that were killed before their first sign was whole.
+        """List the starts whose sign was not in its place yet as they ended, on this machine.
 
-        Such a start is in none of :meth:`tokens`; what it had written of the sign tells of it.
+        Such a start may be in none of :meth:`tokens`: what it was writing tells of it.
         """
         written = {path: TEMPORARY.search(path.name) for path in self.folder.glob(".*.json.*.tmp")}
         holders = {named[1]: _read(path) for path, named in written.items() if named}
-        return {token for token, holder in holders.items() if holder and holder.is_gone()}
+        gone = {token for token, holder in holders.items() if holder and holder.is_gone()}
+        return gone - {self.token}
 
     def read(self, token: str) -> Holder | None:
         """Read what a start says of itself; None: nothing, or nothing that can be read."""

@@ -310,7 +310,9 @@ def test_what_the_dead_left_goes_and_what_the_living_write_stays(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_start_killed_before_its_first_sign_was_whole_leaves_nothing(tmp_path, whole):
+def test_the_first_sign_that_a_killed_start_was_writing_goes_if_it_says_whose_it_is(
+    tmp_path, whole
+):
     here = heartbeat.this_process()
     gone = msgspec.structs.replace(here, process=2**30)
     if not gone.is_gone():

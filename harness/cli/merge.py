@@ -29,6 +29,12 @@ def merge(options: Merge) -> int:
         print(in_line(f"{folder}: no runs there yet"), file=sys.stderr)
     for what in merged.damaged:
         warn(InputError(what))
+    if merged.left:
+        print(
+            f"{merged.left} notes of failed runs were left where they are, as another start is at "
+            f"work in {options.into}; merge once more when it has ended",
+            file=sys.stderr,
+        )
     if options.json:
         print(json.dumps(asdict(merged), indent=1))
     else:

@@ -14,6 +14,7 @@ from harness.errors import InputError, unknown, warn
 from harness.studies import EMBEDDED, STUDIES
 
 if TYPE_CHECKING:
+    from harness.claims import Claims
     from harness.report.compare import Compared
     from harness.run.plan import Plan
 
@@ -47,13 +48,12 @@ def report(options: options.Report) -> int:
     if options.study:
         written: list[list[Path] | None] = [write_pages(options, planned(options, checked=False))]
     else:
-        from harness.claims import RESULTS, Claims
         from harness.experiment.store import held
         from harness.report.pages import PAGES, write_index, write_page
 
         page: Callable[[str], list[Path]]
         page = lambda name: _said([write_page(name, options.results)], options)
-        with held(), Claims(options.results, RESULTS):
+        with held(), _writing(options.results):
             studies = (replace(options, study=n) for n in (EMBEDDED, *_recorded(options.results)))
             written = [_unless_damaged(_report, asked) for asked in studies]
             written += [_unless_damaged(page, name) for name in PAGES]
@@ -99,11 +99,10 @@ def write_pages(
     options: options.Study | options.Report, plan: "Plan", *, live: bool = False
 ) -> list[Path]:
     """Write a study's page, the page of its photos where there are any, and the index."""
-    from harness.claims import RESULTS, Claims
     from harness.experiment.store import held, uncollected
     from harness.report.pages import write_index
 
-    with held(), uncollected(kept=False), Claims(plan.results, RESULTS):
+    with held(), uncollected(kept=False), _writing(plan.results):
         pages = _said(_write(options, plan, live=live), options)
         write_index(plan.results)
     return pages
@@ -120,6 +119,15 @@ def _write(
     if not live and any(plan.place(cell).gallery.is_file() for cell in plan.cells):
         pages.append(write_qualitative(source, plan.results, chosen, options.category))
     return pages
+
+
+def _writing(results: Path) -> "Claims":
+    """Claims of a start that writes pages, for as long as it does."""
+    from harness.claims import RESULTS, Claims
+
+    claims = Claims(results, RESULTS)
+    claims.signs.say(doing="writing pages")
+    return claims
 
 
 def _recorded(results: Path) -> list[str]:

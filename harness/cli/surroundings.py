@@ -14,6 +14,7 @@ from typing import Any, TextIO, cast
 from harness.errors import InputError
 from harness.escape import OnTerminal
 from harness.files import home
+from harness.run.stop import never_dropped
 
 # What stands for a sign that a terminal may lack; a letter is written as its number.
 PLAIN = {
@@ -65,7 +66,8 @@ def interruptible() -> Iterator[None]:
     for number in before:
         signal.signal(number, _interrupt)
     try:
-        yield
+        with never_dropped(KeyboardInterrupt, _raise):
+            yield
     except KeyboardInterrupt:
         for number in before:
             signal.signal(number, signal.SIG_IGN)
@@ -93,6 +95,10 @@ def _interrupt(number: int, frame: object) -> None:
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     raise KeyboardInterrupt(number)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class Lasting:

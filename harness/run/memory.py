@@ -228,9 +228,9 @@ def out_of_memory(error: Exception) -> bool:
 def _training(variant: Variant, shapes: Shapes, images: int, batch: int) -> tuple[int, int]:
     """Bytes of the model with all that lasts, and of what a step or a fit holds for a time.
 
-    Counted once for all variants that differ in what neither depends on, such as learning rates.
+    Counted once for all variants whose model is built alike: they may differ in `epochs`, say.
     """
-    model = (variant.method, variant.ema, *variant.arguments.items())
+    model = (variant.method, bool(variant.ema), *variant.arguments.items())
     if (known := (model, shapes, images, batch)) not in _COUNTED:
         _COUNTED[known] = _count_training(variant, shapes, images, batch)
     return _COUNTED[known]

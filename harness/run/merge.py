@@ -33,6 +33,7 @@ class Merged:
         copied: runs that were not there, or as a damaged record, or of fewer images.
         same: runs that were there with the same content.
         failed: notes of runs that failed and are recorded nowhere.
+        left: such notes that were left where they are, as another start is at work.
         damaged: what is wrong with files that are no records of their place; they are left out.
         mended: damaged records that were there, in whose place a sound one was copied.
         empty: folders that have no runs yet.
@@ -44,6 +45,7 @@ class Merged:
     copied: int = 0
     same: int = 0
     failed: int = 0
+    left: int = 0
     damaged: list[str] = field(default_factory=list)
     mended: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -193,10 +195,12 @@ class _Join:
                 bar.advance(1)
         for target, earlier in self.aside.items():
             _copied(earlier, target)
-        if claims.alone():  # else a start at work would take them for news of its own runs
-            for there in self.failed():
-                _copied(self.notes[there].failure, there.failure)
-                self.merged.failed += 1
+        if not claims.alone():  # a start at work would take them for news of its own runs
+            self.merged.left = len(self.failed())
+            return
+        for there in self.failed():
+            _copied(self.notes[there].failure, there.failure)
+            self.merged.failed += 1
 
     def _copy(self, there: Place) -> None:
         """Copy a run's files, each whole, and its record last, unless another start has now."""

@@ -4,9 +4,10 @@ import json
 
 from handmade import record
 
+from harness.claims import Claims
 from harness.cli.main import main
 from harness.experiment.place import Place
-from harness.experiment.store import write_record
+from harness.experiment.store import write_failure, write_record
 from harness.experiment.variant import Variant
 
 
@@ -23,6 +24,15 @@ def test_merge_counts_names_what_is_damaged_and_joins_the_rest(tmp_path, capsys)
     assert json.loads(said.out)["same"] == 1
     assert said.err.count("\n") == 1
     assert f"left out: {place.record}" in said.err
+
+
+def test_merge_says_what_it_leaves_beside_a_start_at_work(tmp_path, capsys):
+    place = Place.of(tmp_path / "a", Variant(), "d", "c", 0)
+    write_record(place, record(Variant(), "c", 0, 0.9))
+    write_failure(Place.of(tmp_path / "a", Variant(), "d", "c", 1), "the loss became nan")
+    with Claims(tmp_path / "all", token="e" * 16):
+        assert main(["merge", str(tmp_path / "a"), "--into", str(tmp_path / "all")]) == 0
+    assert capsys.readouterr().err.startswith("1 notes of failed runs were left where they are")
 
 
 def test_merge_of_no_results_is_one_line(tmp_path, capsys):

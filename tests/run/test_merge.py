@@ -244,8 +244,10 @@ def test_notes_are_left_where_a_start_is_at_work(tmp_path):
     write(tmp_path / "a", ONE, 0, 0.9)
     write_failure(Place.of(tmp_path / "a", ONE, "d", "c", 1), "the loss became nan")
     with Claims(tmp_path / "all", token="e" * 16):
-        assert merge([tmp_path / "a"], tmp_path / "all").failed == 0
-    assert merge([tmp_path / "a"], tmp_path / "all").failed == 1
+        merged = merge([tmp_path / "a"], tmp_path / "all")
+        assert (merged.failed, merged.left) == (0, 1)
+    merged = merge([tmp_path / "a"], tmp_path / "all")
+    assert (merged.failed, merged.left) == (1, 0)
 
 
 def test_a_damaged_record_that_nothing_replaces_is_not_called_replaced(tmp_path):

@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 
 from harness.claims import Claims, TakenOver
 from harness.data.embedded.defects import DEFECTS, Image, Mask
+from harness.errors import InputError, RunFailed
 from harness.files import temporary
 
 VERSION = 1
@@ -54,9 +55,12 @@ def write_surfaces(folder: Path) -> Path:
     writes it, the others wait.
     """
     target = folder / f"surfaces-v{VERSION}"
+    claims = Claims(folder, LEFTOVERS)
     if target.is_dir():
+        with suppress(OSError, RunFailed, InputError):  # nothing need be written
+            claims.clean()
         return target
-    with Claims(folder, LEFTOVERS) as claims:
+    with claims:
         for _ in claims.each([target.name], lambda work, holder: None):
             if not target.is_dir():
                 with suppress(TakenOver):  # it is come to again

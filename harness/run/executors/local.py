@@ -31,7 +31,7 @@ from harness.run.job import Job, run_job
 from harness.run.machine import cores
 from harness.run.memory import GPU_OUT, out_of_memory, what_fits
 from harness.run.process import give_back_memory, keep_memory
-from harness.run.stop import Stopped, check, stop
+from harness.run.stop import Stopped, check, never_dropped, stop, stop_unless_deferred
 
 STOPPED = "told to end by SIGTERM; the next start takes it up where it is"
 AGAIN = "it is tried once more, when nothing else runs beside it"
@@ -272,7 +272,8 @@ def _work(connection: Connection) -> None:
     die_with_parent()
     keep_memory()
     before: Task = ()
-    with suppress(EOFError, ConnectionError, Stopped):  # a killed parent leaves the pipe broken
+    ends = EOFError, ConnectionError, Stopped  # a killed parent leaves the pipe broken
+    with suppress(*ends), never_dropped(Stopped, stop_unless_deferred):
         while True:
             task: Task | int = connection.recv()
             if isinstance(task, int):  # threads for a run that had just ended

@@ -169,6 +169,20 @@ def test_a_second_call_does_not_write(small, tmp_path, monkeypatch):
     assert write_surfaces(tmp_path) == first
 
 
+def test_what_a_start_left_that_was_killed_once_it_had_written_goes_at_the_next_call(
+    small, tmp_path, monkeypatch
+):
+    killed = Claims(tmp_path, LEFTOVERS, token="c" * 16)
+    with killed:
+        signs = killed.signs.file("c" * 16).read_bytes()
+    write_surfaces(tmp_path)
+    killed.signs.file("c" * 16).write_bytes(signs)
+    killed.take(f"surfaces-v{VERSION}")
+    monkeypatch.setattr(Heartbeats, "is_dead", lambda self, start: start == "c" * 16)
+    write_surfaces(tmp_path)
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
 def test_a_crash_leaves_nothing_and_the_next_call_succeeds(small, tmp_path, monkeypatch):
     write = surfaces._write
     written = []

@@ -27,7 +27,7 @@ OLD = 3600.0  # seconds, after which what was written by nobody known is left ov
 # Where starts leave temporary files, below a folder of results and one of features.
 RESULTS = (
     *("runs/*/*/*/.*.tmp", "runs/*/*/*/*.checkpoint-*.npz"),
-    *("reports/.*.tmp", "claims/.*.tmp", "cache/.*.tmp"),
+    *("reports/.*.tmp", "claims/.*.tmp", "cache/.gpu-memory.*.tmp"),
 )
 FEATURES = ("*.tmp", ".*.tmp", "*/.*.tmp", "claims/.*.tmp")
 

@@ -31,13 +31,19 @@ def merge(options: Merge) -> int:
         warn(InputError(what))
     if merged.left:
         print(
-            f"{merged.left} notes of failed runs were left where they are, as another start is at "
-            f"work in {options.into}; merge once more when it has ended",
+            in_line(
+                f"{_notes(merged.left)} left where they are, as another start is at work in "
+                f"{options.into}; merge once more when it has ended"
+            ),
             file=sys.stderr,
         )
     if options.json:
         print(json.dumps(asdict(merged), indent=1))
     else:
-        notes = f", {merged.failed} notes of failed runs" if merged.failed else ""
+        notes = f", {_notes(merged.failed)}" if merged.failed else ""
         print(f"{options.into}: {merged.copied} runs copied, {merged.same} were there{notes}")
     return int(bool(merged.damaged))
+
+
+def _notes(count: int) -> str:
+    return f"{count} note{'s' * (count != 1)} of failed runs"

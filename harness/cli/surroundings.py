@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 from harness.errors import InputError
 from harness.escape import OnTerminal
 from harness.files import home
-from harness.run.stop import never_dropped
+from harness.run.stop import forget_dropped, never_dropped, raise_again
 
 # What stands for a sign that a terminal may lack; a letter is written as its number.
 PLAIN = {
@@ -66,7 +66,7 @@ def interruptible() -> Iterator[None]:
     for number in before:
         signal.signal(number, _interrupt)
     try:
-        with never_dropped(KeyboardInterrupt, _raise):
+        with never_dropped(KeyboardInterrupt, raise_again):
             yield
     except KeyboardInterrupt:
         for number in before:
@@ -94,11 +94,8 @@ def _interrupt(number: int, frame: object) -> None:
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    forget_dropped()
     raise KeyboardInterrupt(number)
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 class Lasting:

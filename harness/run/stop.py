@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 SOON = 0.01  # seconds
 
@@ -27,6 +27,7 @@ class _Asked:
 
     stop = False
     deferred = 0
+    dropped: ClassVar[list[BaseException]] = []  # what was raised, and is to be raised again
 
 
 def stop(*_: object) -> None:
@@ -37,6 +38,7 @@ def stop(*_: object) -> None:
     """
     before, _Asked.stop = _Asked.stop, True
     if not before and not _Asked.deferred:
+        forget_dropped()
         raise Stopped
 
 
@@ -60,53 +62,74 @@ def deferred() -> Iterator[None]:
         _Asked.deferred -= 1
 
 
-def stop_unless_deferred(*_: object) -> None:
-    """Raise what was asked before, but where it waits for :func:`check` anyway.
-
-    Raises:
-        Stopped: nothing is to be ended first.
-    """
+def stop_unless_deferred(error: BaseException) -> None:
+    """Raise what was dropped, but where a request to end waits for :func:`check` anyway."""
     if not _Asked.deferred:
-        raise Stopped
+        raise_again(error)
+
+
+def raise_again(error: BaseException) -> None:
+    """Raise what was dropped."""
+    try:
+        raise error
+    finally:
+        del error  # its own traceback would keep it, and all that it was raised in
+
+
+def forget_dropped() -> None:
+    """Ask no longer for what was dropped, as the same is raised now."""
+    _Asked.dropped.clear()
 
 
 @contextmanager
 def never_dropped(
     kind: type[BaseException], again: Callable[[BaseException], object]
 ) -> Iterator[None]:
-    """Ask again, a moment later, where Python drops what a signal's handler raised.
+    """Ask again, a moment later, where Python says that it drops what a signal's handler raised.
 
     A signal may come while a finaliser or a weak reference's callback runs. Python prints what is
-    raised there, with a traceback, and goes on.
+    raised there, with a traceback, and goes on. (What is raised while a stream of the package
+    ``io`` is finalised is dropped without a word before Python 3.13, and not heard.)
 
     Args:
-        kind: what the handler raises.
+        kind: what the handler raises, once it has called :func:`forget_dropped`.
         again: is given what was dropped, and raises it, or leaves it to a later moment.
     """
+    if not hasattr(signal, "setitimer"):  # no POSIX
+        yield
+        return
     usual, before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
-    asked = False
+    timers: list[tuple[float, float]] = []  # others' timer, once it is ours
+
+    def ask(*_: object) -> None:
+        if _Asked.dropped:
+            again(_Asked.dropped.pop())
+
+    def ask_soon(error: BaseException) -> None:
+        _Asked.dropped[:] = [error]
+        signal.signal(signal.SIGALRM, ask)
+        timer = signal.setitimer(signal.ITIMER_REAL, SOON)
+        timers.extend([] if timers else [timer])
 
     def hear(dropped: Any) -> None:  # noqa: ANN401 -- its type is no class at run time
-        nonlocal asked
-        error = dropped.exc_value
-        if (
-            not isinstance(error, kind)
-            or threading.current_thread() is not threading.main_thread()
-        ):
-            usual(dropped)
-            return
-        asked = True
-        signal.signal(signal.SIGALRM, lambda *_: again(error))
-        signal.setitimer(signal.ITIMER_REAL, SOON)
+        ours = isinstance(dropped.exc_value, kind)
+        try:
+            if ours and threading.current_thread() is threading.main_thread():
+                ask_soon(dropped.exc_value)
+            else:
+                usual(dropped)
+        except kind as error:  # a second signal, which would be dropped too
+            ask_soon(error)
 
     sys.unraisablehook = hear
     try:
         yield
     finally:
         sys.unraisablehook = usual
-        if asked:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        if timers:
+            signal.setitimer(signal.ITIMER_REAL, *timers[0])
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+    ask()  # where all ended before it was asked again
 
 
 def is_asked() -> bool:
@@ -121,4 +144,5 @@ def check() -> None:
         Stopped: it was.
     """
     if _Asked.stop:
+        forget_dropped()
         raise Stopped

@@ -32,7 +32,7 @@ def test_merge_says_what_it_leaves_beside_a_start_at_work(tmp_path, capsys):
     write_failure(Place.of(tmp_path / "a", Variant(), "d", "c", 1), "the loss became nan")
     with Claims(tmp_path / "all", token="e" * 16):
         assert main(["merge", str(tmp_path / "a"), "--into", str(tmp_path / "all")]) == 0
-    assert capsys.readouterr().err.startswith("1 notes of failed runs were left where they are")
+    assert capsys.readouterr().err.startswith("1 note of failed runs left where they are, as")
 
 
 def test_merge_of_no_results_is_one_line(tmp_path, capsys):

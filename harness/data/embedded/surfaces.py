@@ -52,7 +52,8 @@ def write_surfaces(folder: Path) -> Path:
     """Write the data set below ``folder``, unless it is there, and return where it is.
 
     It appears whole or not at all. Several starts may ask for it at once: the first to come
-    writes it, the others wait.
+    writes it, the others wait. What starts of this machine left that were killed once it was there
+    is removed.
     """
     target = folder / f"surfaces-v{VERSION}"
     claims = Claims(folder, LEFTOVERS)

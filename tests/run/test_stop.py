@@ -7,6 +7,7 @@ import time
 import weakref
 
 import pytest
+from faults.starts import hear
 
 from harness.cli.surroundings import ENDING, interruptible
 from harness.run import stop
@@ -43,6 +44,7 @@ PLACES = [in_a_finaliser, in_a_callback]
 def as_before(monkeypatch):
     numbers = (*ENDING, signal.SIGALRM)
     handlers = [signal.getsignal(number) for number in numbers]
+    hear()  # a background job of a shell ignores Ctrl-C
     monkeypatch.setattr(stop, "SOON", 0.2)
     yield
     left = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]

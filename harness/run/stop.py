@@ -1,7 +1,7 @@
-"""How a worker is asked to end: at once, or, in a training, once it is written down.
+"""How a process is asked to end, so that it hears; a training is written down first.
 
-A signal raises :class:`Stopped` where nothing would be lost by that. Inside :func:`deferred` it is
-only remembered, and :func:`check` raises it at the next moment that suits.
+In a worker a signal raises :class:`Stopped` where nothing would be lost by that. Inside
+:func:`deferred` it is only remembered, and :func:`check` raises it at the next moment that suits.
 """
 
 import signal
@@ -77,7 +77,7 @@ def raise_again(error: BaseException) -> None:
 
 
 def forget_dropped() -> None:
-    """Ask no longer for what was dropped, as the same is raised now."""
+    """Ask no longer for what was dropped, as something ends the work anyway."""
     _Asked.dropped.clear()
 
 
@@ -124,6 +124,9 @@ def never_dropped(
     sys.unraisablehook = hear
     try:
         yield
+    except BaseException:  # it ends by that, and a later one is not to end by this
+        forget_dropped()
+        raise
     finally:
         sys.unraisablehook = usual
         if timers:

@@ -1,4 +1,4 @@
-"""What a signal's handler raises is never dropped, wherever the signal comes."""
+"""A signal ends what goes on, also where Python drops what its handler raises."""
 
 import signal
 import sys
@@ -108,6 +108,18 @@ def test_what_ends_before_it_is_asked_again_ends_by_it(place):
 
     with pytest.raises(KeyboardInterrupt):
         work()
+
+
+def test_what_ends_by_an_error_ends_nothing_after_it():
+    def work(error):
+        with interruptible():
+            if error:
+                in_a_finaliser(lambda: signal.raise_signal(signal.SIGINT))
+                raise error
+
+    with pytest.raises(ValueError, match="a bug"):
+        work(ValueError("a bug"))
+    work(None)
 
 
 def test_of_two_signals_the_dropped_one_does_not_break_off_what_the_other_began():

@@ -31,6 +31,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_behind():
+    """Finalise what a module's tests leave in cycles: what it says then is said of that module."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def data(tmp_path):
     """A folder with the categories ``left`` and ``right``."""

@@ -37,6 +37,19 @@ PARTS = ("turned", "validation")  # namespaces of other images than the test's
 REFERENCES = ("fitted", "held-out")  # good images: those trained on, those held out
 
 
+class _Zip(ZipFile):
+    """A zip that is finished by :meth:`close` alone, never by being forgotten.
+
+    What a failed run leaves may be forgotten long after, when the file behind the zip is closed
+    already: to finish it then is an error that Python prints on the user's screen.
+    """
+
+    def __del__(self) -> None:
+        """Close what was read; leave what was being written as it is."""
+        if self.mode == "r":
+            super().__del__()
+
+
 class SavedEnergies(Mapping[int, Energies]):
     """Hold energies of test images by epoch, in a file, and give them back in chunks.
 
@@ -66,7 +79,7 @@ class SavedEnergies(Mapping[int, Energies]):
         self._below = f"{name}/" if name else ""
         self._epochs: dict[int, dict[int, list[str]]] = {}
         if whole is None:
-            self._file = ZipFile(io.BytesIO() if file is None else file, mode)
+            self._file = _Zip(io.BytesIO() if file is None else file, mode)
         for member in self._zip.namelist():
             self._note(member)
 
@@ -224,7 +237,7 @@ class SavedEnergies(Mapping[int, Energies]):
     def reopen(self, file: Path) -> None:
         """Read from a finished file what was written."""
         self.close()
-        self._file = ZipFile(file)
+        self._file = _Zip(file)
 
     def _note(self, member: str) -> None:
         """Remember an array of an epoch, if it is of these images."""

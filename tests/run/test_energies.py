@@ -1,6 +1,9 @@
 """The file of energies: written as training goes on, whole or not there, read in chunks."""
 
+import gc
 import json
+import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -146,6 +149,29 @@ def test_without_a_file_they_are_in_memory():
     equal(saved[1], draw(5, 0))
     assert 1 in saved
     assert 2 not in saved
+
+
+@pytest.mark.parametrize("file", ["there.npz", None])
+def test_what_is_forgotten_unfinished_is_not_finished_then(tmp_path, monkeypatch, file):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    saved = SavedEnergies(file and (tmp_path / file).open("w+b"))
+    saved.save(1, [draw(5, 0)])
+    saved.cycle = [saved._zip.fp, saved]  # as an error's frames hold a run's: the file goes first
+    del saved
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of the file itself
+        gc.collect()
+    assert said == []
+    assert file is None or not zipfile.is_zipfile(tmp_path / file)
+
+
+def test_what_is_read_and_forgotten_is_closed(tmp_path):
+    write(tmp_path / "there.npz", {1: [draw(5, 0)]})
+    saved = SavedEnergies(tmp_path / "there.npz", "r")
+    file = saved._zip.fp
+    del saved
+    assert file.closed
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Tables as queries over records: nothing here trains, and nothing is typed in."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,18 +115,26 @@ def epochs(selection: Selection) -> pd.DataFrame:
     if "epochs" in selection.memo:
         found: pd.DataFrame = selection.memo["epochs"]
         return found
-    labels = selection.labels
     entries = [(r, e) for r in selection.records for e in r.epochs]
-    rows = [(labels[r.digest], r.category, r.seed, e.epoch) for r, e in entries]
-    frame = pd.DataFrame(rows, columns=["label", "category", "seed", "epoch"])
-    for name, values in (("label", labels.values()), ("category", selection.categories)):
-        frame[name] = pd.Categorical(frame[name], list(dict.fromkeys(values)))
+    columns: dict[str, Any] = {
+        "label": _coded((r.digest for r, _ in entries), selection.labels),
+        "category": _coded((r.category for r, _ in entries), {c: c for c in selection.categories}),
+        "seed": np.array([r.seed for r, _ in entries], int),
+        "epoch": np.array([e.epoch for _, e in entries], int),
+    }
     found_at = [e.metrics for _, e in entries]
     for metric in METRICS:
         if any(metric in metrics for metrics in found_at):
-            frame[metric] = [metrics.get(metric, np.nan) for metrics in found_at]
+            columns[metric] = np.array([m.get(metric, np.nan) for m in found_at], float)
+    frame = pd.DataFrame(columns)
     selection.memo["epochs"] = frame
     return frame
+
+
+def _coded(values: Iterable[str], named: Mapping[str, str]) -> "pd.Categorical[str]":
+    """Name many values by their places: thousands of rows hold the same few names."""
+    place = {value: i for i, value in enumerate(named)}
+    return pd.Categorical.from_codes([place[v] for v in values], pd.Index(list(named.values())))
 
 
 def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -147,15 +155,16 @@ def summary(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     )
     table["label"] = list(labels.values())
     table["runs"] = own.size().reindex(table.index, fill_value=0)
+    by_seed, by_category = (
+        numbers.groupby(["digest", part])[list(METRICS)].mean().groupby("digest")
+        for part in ("seed", "category")
+    )
+    means, spreads, lowest = own[list(METRICS)].mean(), by_seed.std(ddof=1), by_category.min()
     for metric in METRICS:
-        known = numbers[["digest", "category", "seed", metric]].dropna()
-        by_seed = known.groupby(["digest", "seed"])[metric].mean()
-        by_category = known.groupby(["digest", "category"])[metric].mean()
-        table[metric] = known.groupby("digest")[metric].mean()
-        table[f"{metric}_sd_seeds"] = by_seed.groupby("digest").std(ddof=1)
-        table[f"{metric}_min"] = by_category.groupby("digest").min()
-    for name in MEDIANS:
-        table[name] = own[name].median()
+        table[metric] = means[metric]
+        table[f"{metric}_sd_seeds"] = spreads[metric]
+        table[f"{metric}_min"] = lowest[metric]
+    table[list(MEDIANS)] = own[list(MEDIANS)].median()
     table["speed_why"] = own["speed_why"].first().reindex(table.index).fillna("")
     images = frame.drop_duplicates(["digest", "category"]).groupby("digest")
     counts = images[["good", "defective"]].sum().reindex(table.index, fill_value=0)

@@ -196,7 +196,7 @@ def test_training_lowers_the_loss_and_reaches_every_parameter():
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     epochs = []
-    for _ in range(8):
+    for _ in range(20):
         losses = []
         for loss in model.losses(features()):
             optimiser.zero_grad()

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from statistics import fmean, median
 from typing import Any, Self
 
 from harness.errors import InputError, unknown
+from harness.files import matching
 
 ROOT = Path(__file__).parents[1]
 BACKBONE = "resnet18.tv_in1k"
@@ -273,11 +275,9 @@ class _Tree(threading.Thread):
 
 def _descendants(pid: int) -> list[int]:
     children = []
-    for task in Path("/proc").glob(f"{pid}/task/*/children"):
-        try:
+    for task in matching(Path("/proc"), f"{pid}/task/*/children"):
+        with suppress(OSError):  # it ended meanwhile
             children += [int(word) for word in task.read_text().split()]
-        except OSError:  # it ended meanwhile
-            continue
     return [pid, *(p for child in children for p in _descendants(child))]
 
 

@@ -18,7 +18,7 @@ from typing import Self
 import msgspec
 
 from harness.errors import InputError, RunFailed, see_that_it_is_damage
-from harness.files import TEMPORARY, create, is_needed, remove, write_whole
+from harness.files import TEMPORARY, create, is_needed, matching, remove, write_whole
 from harness.heartbeat import Heartbeats, Holder
 
 PAUSE = 0.5  # seconds between two looks of who waits
@@ -129,7 +129,11 @@ class Claims:
     def __enter__(self) -> Self:
         """Begin to be known."""
         self.signs.begin()
-        self.clean()
+        try:
+            self.clean()
+        except BaseException:
+            self.signs.end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,7 +142,7 @@ class Claims:
         with suppress(OSError, RunFailed, InputError):
             for claim in list(self._held):
                 self.release(claim)
-            for mark in self.folder.glob(f"*.{self.token}.use"):
+            for mark in matching(self.folder, f"*.{self.token}.use"):
                 mark.unlink(missing_ok=True)
             self.clean()
         self.signs.end()
@@ -222,7 +226,7 @@ class Claims:
         That reads the folder once, whatever the number of pieces.
         """
         highest: dict[str, Path] = {}
-        for file in sorted(self.folder.glob("*.claim"), key=_number):
+        for file in sorted(matching(self.folder, "*.claim"), key=_number):
             highest[file.name.split(".")[0]] = file
         found = _readable(highest.values())
         return {said.work for said in found if not self.signs.is_dead(said.token)}
@@ -267,7 +271,7 @@ class Claims:
 
     def users(self, name: str) -> list[str]:
         """List the tokens of the starts that live and use a thing; this one may be among them."""
-        tokens = (p.name.split(".")[-2] for p in self.folder.glob(f"{name}.*.use"))
+        tokens = (p.name.split(".")[-2] for p in matching(self.folder, f"{name}.*.use"))
         return [token for token in tokens if not self.signs.is_dead(token)]
 
     def clean(self) -> int:
@@ -284,7 +288,7 @@ class Claims:
         # Claims first: by them one that lives after all sees that what it wrote is gone.
         removed = sum(map(self._forget, dead))
         for pattern in self.leftovers:
-            for path in self.root.glob(pattern):
+            for path in matching(self.root, pattern):
                 named = TEMPORARY.search(path.name)
                 token = named[1] if named else ""
                 left = token in dead or (token not in tokens and self._is_old(path))
@@ -296,8 +300,9 @@ class Claims:
 
     def _forget(self, token: str) -> int:
         """Remove a dead start's marks and claims; returns how many files."""
-        marks = list(self.folder.glob(f"*.{token}.use"))
-        held = [said for said in _readable(self.folder.glob("*.claim")) if said.token == token]
+        marks = matching(self.folder, f"*.{token}.use")
+        claims = _readable(matching(self.folder, "*.claim"))
+        held = [said for said in claims if said.token == token]
         for said in held:
             if claim := self.take(said.work):
                 self.release(claim)
@@ -325,7 +330,7 @@ def _number(file: Path) -> int:
 
 
 def _generations(folder: Path, key: str) -> list[int]:
-    return sorted(_number(file) for file in folder.glob(f"{key}.*.claim"))
+    return sorted(_number(file) for file in matching(folder, f"{key}.*.claim"))
 
 
 def _read(file: Path) -> _Said:

@@ -27,6 +27,7 @@ UNREADABLE = (
 # What is not whole yet names its start: a temporary file, or energies that grow by a checkpoint.
 TEMPORARY = re.compile(r"[.-]([0-9a-f]{16})-[0-9a-f]{8}\.(?:tmp|npz)$")
 GROWING = ".checkpoint-"  # between the name of a checkpoint and what grows beside it
+LOOKS = 100  # at a folder that changes all the time
 LONGEST = 100_000_000  # bytes of the header of a file of tensors
 _token: list[str] = []  # this start's, once it is drawn or given
 
@@ -179,6 +180,24 @@ def remove(path: Path) -> bool:
     return not os.path.lexists(path)
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """List what matches a pattern in a folder that other processes change at the same time.
+
+    Before Python 3.13 pathlib fails where a folder is removed between being found and being
+    looked into: then all is looked at again.
+
+    Raises:
+        OSError: it cannot be listed, again and again.
+
+    >>> matching(Path("nowhere"), "*/*.json")
+    []
+    """
+    for _ in range(LOOKS):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return list(folder.glob(pattern))
+    return list(folder.glob(pattern))
+
+
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """Give a folder in ``folder`` for what takes minutes at most; it is gone afterwards.
@@ -192,7 +211,7 @@ def scratch(folder: Path) -> Iterator[Path]:
     False
     """
     made = temporary(folder / "fastflow-harness")
-    for left in folder.glob(".fastflow-harness.*.tmp"):
+    for left in matching(folder, ".fastflow-harness.*.tmp"):
         with suppress(OSError):  # another process removes it, or it is another user's
             if left.stat().st_mtime < time.time() - 3600:
                 shutil.rmtree(left)

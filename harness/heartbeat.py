@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import InputError, RunFailed
-from harness.files import TEMPORARY, remove, temporary, write_whole
+from harness.files import TEMPORARY, matching, remove, temporary, write_whole
 from harness.files import token as own_token
 
 PERIOD = 10.0  # seconds between two beats
@@ -200,14 +200,15 @@ class Heartbeats:
 
     def tokens(self) -> list[str]:
         """List the starts that have left a sign and not removed it, this one among them."""
-        return sorted(p.stem for p in self.folder.glob("*.json"))
+        return sorted(p.stem for p in matching(self.folder, "*.json"))
 
     def unborn(self) -> set[str]:
         """List the starts whose sign was not in its place yet as they ended, on this machine.
 
         Such a start may be in none of :meth:`tokens`: what it was writing tells of it.
         """
-        written = {path: TEMPORARY.search(path.name) for path in self.folder.glob(".*.json.*.tmp")}
+        found = matching(self.folder, ".*.json.*.tmp")
+        written = {path: TEMPORARY.search(path.name) for path in found}
         holders = {named[1]: _read(path) for path, named in written.items() if named}
         gone = {token for token, holder in holders.items() if holder and holder.is_gone()}
         return gone - {self.token}

@@ -357,6 +357,32 @@ def test_two_that_clean_at_once_do_not_hinder_each_other(tmp_path, monkeypatch):
     assert of(tmp_path, B).clean() == 0  # another user's, in a folder of everybody's
 
 
+def test_a_folder_that_goes_while_one_cleans_is_no_error(tmp_path, monkeypatch):
+    """Features are renamed into their place by one start as another looks for what is left."""
+    (tmp_path / ".features.tmp").mkdir()
+    list_folder, asked = os.scandir, []
+
+    def renamed(path):
+        asked.append(Path(path).name)
+        if asked[-1] == ".features.tmp":
+            (tmp_path / ".features.tmp").rename(tmp_path / "features")
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", renamed)
+    with Claims(tmp_path, ["*/.*.tmp"]):
+        assert ".features.tmp" in asked
+        assert (tmp_path / "features").is_dir()
+
+
+def test_a_start_that_cannot_clean_is_not_known_to_live(tmp_path, monkeypatch):
+    start, threads = of(tmp_path, A), threading.active_count()
+    monkeypatch.setattr(start, "clean", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start.__enter__()
+    assert list((tmp_path / "claims").iterdir()) == []
+    assert threading.active_count() == threads
+
+
 def test_what_is_taken_over_meanwhile_is_done_again_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "PAUSE", 0.001)
     monkeypatch.setattr(Heartbeats, "is_dead", lambda self, token: token == A != self.token)

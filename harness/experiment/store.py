@@ -16,7 +16,7 @@ from harness.experiment.older import MIGRATIONS
 from harness.experiment.place import Place
 from harness.experiment.record import SCHEMA, Images, Record, check, see_that_it_agrees
 from harness.experiment.variant import Variant
-from harness.files import write_whole
+from harness.files import matching, write_whole
 
 Made = TypeVar("Made")
 _DECODER = msgspec.json.Decoder(Record)
@@ -228,7 +228,7 @@ def read_records(
     >>> sorted({r.category for r in records}), "image_auroc" in records[0].metrics
     (['brick', 'grass', 'gravel'], True)
     """
-    for path in sorted((results / "runs").glob("*/*/*/seed-*.json")):
+    for path in sorted(matching(results / "runs", "*/*/*/seed-*.json")):
         if path.name.endswith(".failed.json"):
             continue
         try:

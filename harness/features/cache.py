@@ -29,7 +29,7 @@ from harness.features.extractor import Extractor
 from harness.features.key import FeatureKey
 from harness.features.passing import Split, extract, splits_of
 from harness.features.views import Shapes
-from harness.files import remove, temporary, write_whole
+from harness.files import matching, remove, temporary, write_whole
 
 SIGN = 2**16  # bytes of room in which signs of life and claims can be written
 
@@ -203,7 +203,7 @@ class FeatureCache:
     def _folders(self) -> list[tuple[Path, int]]:
         """List every entry, sound or not, with its bytes; the least recently used comes first."""
         found = []
-        for folder in self.folder.glob("*"):
+        for folder in matching(self.folder, "*"):
             if folder.suffix == ".tmp" or folder.name == "claims" or not folder.is_dir():
                 continue
             with suppress(OSError):  # another start removes it

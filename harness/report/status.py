@@ -11,6 +11,7 @@ from harness.data.counts import PUBLISHED_COUNTS
 from harness.experiment.place import Place
 from harness.experiment.record import Record
 from harness.experiment.study import Study
+from harness.files import matching
 from harness.heartbeat import Holder
 from harness.report.selection import Selection, reason_in
 
@@ -113,7 +114,7 @@ def selections(
     seen: dict[str, set[str]] = {}
     smoke = all(v.smoke for v in study.variants)  # which a plan runs on one category
     for digest in study.labels():
-        for folder in (results / "runs" / digest).glob("*/*"):
+        for folder in matching(results / "runs" / digest, "*/*"):
             seen.setdefault(folder.parent.name, set()).add(folder.name)
     for name in sorted(seen) if not dataset else [dataset]:
         published = tuple(PUBLISHED_COUNTS.get(name.removeprefix("disturbed-"), ()))

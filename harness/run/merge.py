@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.experiment.place import Place
 from harness.experiment.record import Record
 from harness.experiment.store import DamagedRecord, read_at, read_record
-from harness.files import written_whole
+from harness.files import matching, written_whole
 from harness.heartbeat import Holder
 from harness.progress import Bar, progress
 
@@ -233,7 +233,7 @@ class _Join:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    return iter(sorted((source / "runs").glob("*/*/*/seed-*.json")))
+    return iter(sorted(matching(source / "runs", "*/*/*/seed-*.json")))
 
 
 def _training(place: Place, digest: str) -> Place:

@@ -288,6 +288,7 @@ def test_no_folder_for_sockets_names_tmpdir(long_folder, monkeypatch):
 def imported(folder, **variables):
     """Import matplotlib in a process of its own, as a report does, in this folder."""
     script = (
+        "import logging; logging.getLogger('matplotlib').setLevel('ERROR');"  # of many fonts
         "from harness.report.pages import import_matplotlib as first; first(); first();"
         "import matplotlib as m; print(m.get_cachedir(), m.get_backend(),"
         " m.rcParams['lines.linewidth'])"

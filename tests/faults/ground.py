@@ -5,9 +5,10 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-from faults.starts import STUDY, files, leftovers, pages, records, start, trainings
+from faults.starts import PHASES, STUDY, files, leftovers, pages, records, start, trainings
 from tiny import write_category
 
 CATEGORIES = ("left", "right")
@@ -94,6 +95,8 @@ class Ground:
         assert undisturbed.wait() == 0, undisturbed.text
         seen["starting"] = undisturbed.begun
         seen.setdefault("over", time.time())
+        for phase, following in reversed(list(pairwise(PHASES))):
+            seen.setdefault(phase, seen[following])  # it passed between two looks
         self.spans = {k: within * (seen[end] - seen[k]) for k, end in STAGES.items()}  # seconds
         self.table = table(undisturbed.text)
         self.records, self.files, self.pages = records(whole), files(whole), pages(whole)

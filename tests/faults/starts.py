@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.files import matching
+
 STUDY = """\
 from harness.experiment.study import Study, one_factor
 from harness.experiment.variant import Variant
@@ -68,7 +70,7 @@ class Start:
 
     def _made(self, pattern):
         """Whether there is a file of this start's."""
-        for path in self.results.glob(pattern):
+        for path in matching(self.results, pattern):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime > self.begun:
                     return True

@@ -69,7 +69,7 @@ def is_running(pid):
         return False
 
 
-def all_gone(pids, seconds=10.0):
+def all_gone(pids, seconds=60.0):
     until = time.monotonic() + seconds
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.05)

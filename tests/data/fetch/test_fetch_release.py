@@ -293,9 +293,11 @@ def closed_port():
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+# What is wrong with a server → how it answers, and what is said. Only those that are silent are
+# given up soon: a server and a client that share a process may be slow for other reasons.
 FAILURES = {
-    "silent": ({"stall": 30, "cut": 0}, "no answer within 0.3 s"),
-    "silent halfway": ({"stall": 30, "cut": 5000}, "no answer within 0.3 s; 5000 bytes are kept"),
+    "silent": ({"stall": 60, "cut": 0}, "no answer within 0.3 s"),
+    "silent halfway": ({"stall": 60, "cut": 5000}, "no answer within 0.3 s; 5000 bytes are kept"),
     "trickling": ({"trickle": 200, "cut": 0}, "less than 1024 bytes a second"),
     "endless": ({"length_says": 10**9, "cut": 0}, "offers 1000000000 bytes; expected at most"),
     "a web page": ({"type": "text/html; charset=utf-8"}, "a web page is there, not the file"),
@@ -305,14 +307,15 @@ FAILURES = {
 
 @pytest.mark.parametrize(("how", "message"), FAILURES.values(), ids=FAILURES)
 def test_bad_servers(server, offer, fetch, tmp_path, monkeypatch, how, message):
-    monkeypatch.setattr(download, "SILENCE", 0.3)
     server.how = how
     started = time.monotonic()
-    code, text = fetch()
+    with monkeypatch.context() as patched:
+        patched.setattr(download, "SILENCE", 0.3 if "stall" in how else 2)
+        code, text = fetch()
     assert code == 2
     assert message in text
     assert "expected a network, a --mirror that has it, or the file in" in text
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert [p for p in tree(tmp_path) if ".downloads" not in p] == []
     server.released.set()
     server.how = {}

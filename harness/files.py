@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tokenize import TokenError
 from zipfile import BadZipFile
@@ -27,7 +28,7 @@ UNREADABLE = (
 # What is not whole yet names its start: a temporary file, or energies that grow by a checkpoint.
 TEMPORARY = re.compile(r"[.-]([0-9a-f]{16})-[0-9a-f]{8}\.(?:tmp|npz)$")
 GROWING = ".checkpoint-"  # between the name of a checkpoint and what grows beside it
-LOOKS = 100  # at a folder that changes all the time
+UNLISTED = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES, errno.EPERM)
 LONGEST = 100_000_000  # bytes of the header of a file of tensors
 _token: list[str] = []  # this start's, once it is drawn or given
 
@@ -183,19 +184,27 @@ def remove(path: Path) -> bool:
 def matching(folder: Path, pattern: str) -> list[Path]:
     """List what matches a pattern in a folder that other processes change at the same time.
 
-    Before Python 3.13 pathlib fails where a folder is removed between being found and being
-    looked into: then all is looked at again.
+    What vanishes between being found and being looked into has nothing in it, as what may not be
+    looked into. Whether pathlib says so too, and of what else, depends on the version of Python.
+
+    Args:
+        folder: where.
+        pattern: names or parts of them, with ``/`` between folders; hidden ones match too.
 
     Raises:
-        OSError: it cannot be listed, again and again.
+        OSError: a folder that is there cannot be listed: too many files are open, say.
 
     >>> matching(Path("nowhere"), "*/*.json")
     []
     """
-    for _ in range(LOOKS):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return list(folder.glob(pattern))
-    return list(folder.glob(pattern))
+    name, _, below = pattern.partition("/")
+    try:
+        found = [path for path in folder.iterdir() if fnmatchcase(path.name, name)]
+    except OSError as error:
+        if error.errno in UNLISTED:
+            return []
+        raise
+    return [p for path in found for p in matching(path, below)] if below else found
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class _Zip(ZipFile):
 
     def __del__(self) -> None:
         """Close what was read; leave what was being written as it is."""
-        if self.mode == "r":
+        if getattr(self, "mode", "") == "r":  # it has none where it was not opened
             super().__del__()
 
 

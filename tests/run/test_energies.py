@@ -153,14 +153,15 @@ def test_without_a_file_they_are_in_memory():
 
 @pytest.mark.parametrize("file", ["there.npz", None])
 def test_what_is_forgotten_unfinished_is_not_finished_then(tmp_path, monkeypatch, file):
+    gc.collect()  # what others forgot
     said = []
     monkeypatch.setattr(sys, "unraisablehook", said.append)
     saved = SavedEnergies(file and (tmp_path / file).open("w+b"))
     saved.save(1, [draw(5, 0)])
     saved.cycle = [saved._zip.fp, saved]  # as an error's frames hold a run's: the file goes first
-    del saved
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # of the file itself
+        del saved
         gc.collect()
     assert said == []
     assert file is None or not zipfile.is_zipfile(tmp_path / file)

@@ -15,6 +15,7 @@ nox.options.error_on_missing_interpreters = False  # even where CI is set: pytho
 nox.options.download_python = "never"
 PINS = ("constraints.txt", "constraints-peers.txt")
 PYTHONS = ["3.11", "3.12", "3.13"]
+MINUTES = "not whole and not long and not site and not cluster"  # the tests of minutes in all
 
 
 def install(session: nox.Session) -> None:
@@ -59,8 +60,7 @@ def parity(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests of minutes in all: -- [pytest options], as --cov for coverage of harness/."""
     install(session)
-    chosen = "not whole and not long and not site and not cluster"
-    session.run("pytest", "-n", "auto", "-m", chosen, "--durations=20", *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", MINUTES, "--durations=20", *session.posargs)
 
 
 @nox.session(default=False)
@@ -94,9 +94,9 @@ def site(session: nox.Session) -> None:
 
 @nox.session(default=False, python=PYTHONS)
 def pythons(session: nox.Session) -> None:
-    """Run the tests on every Python of PYTHONS that is installed here: -- [pytest options]."""
+    """Run the same tests on each Python of PYTHONS that is here: -- [pytest options]."""
     install(session)
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", MINUTES, *session.posargs)
 
 
 @nox.session(default=False)

@@ -28,6 +28,7 @@ UNREADABLE = (
 # What is not whole yet names its start: a temporary file, or energies that grow by a checkpoint.
 TEMPORARY = re.compile(r"[.-]([0-9a-f]{16})-[0-9a-f]{8}\.(?:tmp|npz)$")
 GROWING = ".checkpoint-"  # between the name of a checkpoint and what grows beside it
+# Of a folder that is gone, or of another user's: it counts as empty.
 UNLISTED = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES, errno.EPERM)
 LONGEST = 100_000_000  # bytes of the header of a file of tensors
 _token: list[str] = []  # this start's, once it is drawn or given
@@ -184,8 +185,8 @@ def remove(path: Path) -> bool:
 def matching(folder: Path, pattern: str) -> list[Path]:
     """List what matches a pattern in a folder that other processes change at the same time.
 
-    What vanishes between being found and being looked into has nothing in it, as what may not be
-    looked into. Whether pathlib says so too, and of what else, depends on the version of Python.
+    A folder that is gone before it is looked into counts as empty, and so does one that this user
+    may not look into. ``Path.glob`` fails there on Python 3.11, and from 3.12 on hides all errors.
 
     Args:
         folder: where.

@@ -18,7 +18,7 @@ from refused import REASONS, refuse
 from harness import claims, heartbeat
 from harness.claims import OLD, RESULTS, Claim, Claims, TakenOver
 from harness.errors import InputError, RunFailed, no_room
-from harness.files import matching, temporary, token, written_whole
+from harness.files import temporary, token, written_whole
 from harness.heartbeat import LIMIT, PERIOD, Heartbeats, holders
 
 A, B, C = (letter * 16 for letter in "abc")
@@ -372,29 +372,6 @@ def test_a_folder_that_goes_while_one_cleans_is_no_error(tmp_path, monkeypatch):
     with Claims(tmp_path, ["*/.*.tmp"]):
         assert ".features.tmp" in asked
         assert (tmp_path / "features").is_dir()
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
-def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, number):
-    """But what another machine removed, or another user hides, is as what is not there."""
-
-    def refused(folder):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(Path, "iterdir", refused)
-    if number in (errno.ESTALE, errno.EACCES):
-        assert matching(tmp_path, "*") == []
-        return
-    with pytest.raises(OSError, match=os.strerror(number)):
-        matching(tmp_path, "*")
-
-
-def test_patterns_find_what_pathlib_finds(tmp_path):
-    for name in ("a/b/seed-0.json", "a/.hidden/seed-1.json", "a/seed-2.json", "b", ".x.tmp"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    for pattern in ("*", "*/*", "a/*/seed-*.json", "*/*/seed-?.json", ".*.tmp", "b/*", "a/b", "A"):
-        assert set(matching(tmp_path, pattern)) == set(tmp_path.glob(pattern)), pattern
 
 
 def test_a_start_that_cannot_clean_is_not_known_to_live(tmp_path, monkeypatch):

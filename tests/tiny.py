@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -54,6 +55,13 @@ def write_category(folder: Path, *, good: int = 8, bad: int = 4, size: int = 64,
         save(folder / "test" / "good" / f"{i:03}.png", defect=False)
         save(folder / "test" / "bright" / f"{i:03}.png", defect=True)
     return folder
+
+
+def lasting(record):
+    """Give what a record says, but for times and the commit, which may change beneath a test."""
+    said = msgspec.to_builtins(record)
+    del said["measured"], said["environment"]["commit"]
+    return said
 
 
 class Here:

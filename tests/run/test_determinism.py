@@ -10,11 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
-from tiny import SPEC, Here
+from tiny import SPEC, Here, lasting
 
 from harness.data.datasets import open_dataset
 from harness.experiment.store import read_records
@@ -76,14 +75,6 @@ def apart(one, other):
     return max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(one, other, strict=True))
 
 
-def recorded(results):
-    """The records but for their times, and the commit, which may change beneath a test."""
-    found = [msgspec.to_builtins(r) for r in read_records(results)]
-    for record in found:
-        del record["measured"], record["environment"]["commit"]
-    return found
-
-
 def test_features_are_the_same_with_any_number_of_threads(data, tmp_path):
     category = open_dataset("mvtec_ad", folder=data, cache=tmp_path).load("left")
     extractor, found = Extractor.load(replace(SPEC, weights="random")), []
@@ -139,7 +130,7 @@ def test_a_cold_and_a_warm_cache_give_the_same_record(study, settings, monkeypat
     for passes in (16, 0):
         outcome = run_study(make_plan(only, settings), settings, lambda text: None)
         assert outcome.passes == passes
-        found += recorded(settings.results)
+        found += map(lasting, read_records(settings.results))
         for file in (settings.results / "runs").rglob("seed-0.*"):
             file.unlink()
     torch.use_deterministic_algorithms(False)
@@ -168,7 +159,7 @@ def test_runs_beside_each_other_and_other_environments_give_the_same_record(
         ]  # fmt: skip
         env = {**os.environ, **(more if other and change == "environment" else {})}
         subprocess.run(arguments, check=True, capture_output=True, env=env)
-        found.append(recorded(tmp_path / name))
+        found.append([*map(lasting, read_records(tmp_path / name))])
     for records in found:
         for record in records:
             del record["environment"]["threads"]

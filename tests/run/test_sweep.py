@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from handmade import write_run
-from tiny import TINY, Here
+from tiny import TINY, Here, lasting
 
 from harness.errors import InputError, RunFailed
 from harness.experiment import record as blocks
@@ -64,13 +64,6 @@ def in_process(monkeypatch):
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
-
-
-def without_measured(record):
-    """All of it but for times, and the commit, which may change beneath a test."""
-    said = msgspec.to_builtins(record)
-    del said["measured"], said["environment"]["commit"]
-    return said
 
 
 def files(folder):
@@ -183,7 +176,7 @@ def test_same_seed_same_record(study, settings, tmp_path):
         there = replace(settings, results=tmp_path / name, categories=("left",))
         run_study(make_plan(only, there), there, quiet)
         found += read_records(there.results)
-    assert without_measured(found[0]) == without_measured(found[1])
+    assert lasting(found[0]) == lasting(found[1])
 
 
 @pytest.mark.whole
@@ -194,7 +187,7 @@ def test_a_worker_kept_from_another_run_gives_the_same_record(study, settings, t
         where = replace(settings, results=tmp_path / name, categories=("left",), jobs=1)
         run_study(make_plan(replace(study, seeds=seeds), where), where, quiet)
         found.append([r for r in read_records(where.results) if r.seed == 1])
-    alone, second = (without_measured(r) for (r,) in found)
+    alone, second = (lasting(r) for (r,) in found)
     assert alone == second
 
 
@@ -247,7 +240,7 @@ def test_a_damaged_energy_file_is_trained_and_written_anew(study, settings, in_p
     path.unlink()
     raw.write_bytes(raw.read_bytes()[:500])
     assert run_study(make_plan(only, there), there, quiet).recorded == 1
-    assert without_measured(read_record(path)) == without_measured(before)
+    assert lasting(read_record(path)) == lasting(before)
     with np.load(raw) as energies:
         assert "3/0/energy-0" in energies.files
 
